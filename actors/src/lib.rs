@@ -1,0 +1,9 @@
+//! The domain: pure cores that decide, and thin shells that obey.
+//!
+//! A **machine** keeps its small state in memory: `step(event, now) -> effects`. A **ledger** keeps none:
+//! `decide(command, rows) -> Batch | Refusal` runs inside the writer's transaction. Both are functions of their
+//! arguments: no clock, no randomness, no I/O. The feature `shell` adds what touches the world: the LMDB engine,
+//! the ractor actors and the ports.
+
+pub mod ports;
+pub mod store;

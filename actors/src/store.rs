@@ -1,0 +1,154 @@
+//! The engine's contract: revisioned, ordered keys over opaque bytes, after etcd's data model.
+//!
+//! An engine knows nothing of encryption, names or tenants; [`crate::barrier`] stands above it.
+//! Every engine passes the suite in [`conformance`].
+
+use holdfast_protocol::ids::Revision;
+
+/// A value with its history's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What was put.
+    pub value: Vec<u8>,
+    /// Revision of the first put since the key was last absent.
+    pub created: Revision,
+    /// Revision of the last put.
+    pub modified: Revision,
+    /// Puts since `created`, from 1.
+    pub version: u64,
+}
+
+/// One change of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Writes `value` under `key`.
+    Put {
+        /// At most [`holdfast_protocol::limits::KEY_BYTES_MAX`] bytes, not empty.
+        key: Vec<u8>,
+        /// At most [`VALUE_BYTES_MAX`] bytes.
+        value: Vec<u8>,
+    },
+    /// Removes `key`; removing what is absent is no error.
+    Delete {
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+/// Longest value of one key: a record of 256 KiB in its envelope.
+pub const VALUE_BYTES_MAX: usize = holdfast_protocol::limits::RECORD_BYTES_MAX + 4096;
+/// Decisions that one commit may carry.
+pub const GROUP_MAX: usize = 256;
+
+/// The last change of one key after some revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// When.
+    pub revision: Revision,
+    /// Which key.
+    pub key: Vec<u8>,
+    /// Whether the change removed it.
+    pub deleted: bool,
+}
+
+/// The engine can't do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Below the reserve of free space: writes are refused, reads go on.
+    #[error("storage is full")]
+    Full,
+    /// A transaction over the limits; a bug or an oversized request, nothing was written.
+    #[error("transaction exceeds the limits of the store")]
+    TooLarge,
+    /// As many writes wait as may; try again.
+    #[error("too many writes are waiting")]
+    Overloaded,
+    /// The writer has stopped. The process is about to end.
+    #[error("store has stopped")]
+    Stopped,
+    /// Reading or writing failed.
+    #[error("store failed: {0}")]
+    Io(String),
+}
+
+/// Why the changes can't be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangesError {
+    /// Forgotten up to this revision: take a full copy.
+    #[error("changes up to revision {0} are compacted")]
+    Compacted(Revision),
+    /// The engine failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// A consistent state: a snapshot, or what a decision sees inside its transaction (its predecessors included).
+pub trait View {
+    /// The last committed (or, inside a transaction, decided) revision.
+    fn revision(&self) -> Revision;
+
+    /// One key.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn get(&self, key: &[u8]) -> Result<Option<Entry>, Fault>;
+
+    /// Keys from `from` (included) to `until` (excluded) in ascending order, at most `limit`.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn range(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Entry)>, Fault>;
+
+    /// The last change of each key changed after `after`, in order of revision, at most `limit`; a caller that got
+    /// `limit` asks again after the last one's revision, so one revision's changes are never split.
+    ///
+    /// # Errors
+    /// Compacted, or the engine failed.
+    fn changes(&self, after: Revision, limit: usize) -> Result<Vec<Change>, ChangesError>;
+}
+
+/// A decision to run inside the writer's transaction.
+pub trait Decide: Send {
+    /// Says what to write. An optimistic engine may call this again with a newer view.
+    ///
+    /// # Errors
+    /// `None`: refused; nothing of this decision is written and no other is disturbed.
+    fn decide(&mut self, view: &dyn View) -> Option<Vec<Op>>;
+
+    /// The outcome, once durable: `Ok` with the revision (of the view, where nothing was to be written or the decision
+    /// was refused). Runs on the writer's thread: short, never blocking.
+    fn done(self: Box<Self>, outcome: Result<Revision, Fault>);
+}
+
+/// Adds to each commit, after its last decision: the node's own audit line.
+pub trait CommitEnd: Send + Sync {
+    /// Ops to ride with the commit under a revision of their own. Not called for a commit that writes nothing.
+    fn ops(&self, view: &dyn View) -> Vec<Op>;
+}
+
+/// Called with the newest revision after each commit that wrote; short, never blocking.
+pub type Wake = Box<dyn Fn(Revision) + Send + Sync>;
+
+/// A store engine.
+pub trait Engine: Send + Sync {
+    /// The newest committed state. Snapshots are cheap; none may live across an await.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn snapshot(&self) -> Result<Box<dyn View + Send>, Fault>;
+
+    /// Queues a decision. Order of submission is order of decision. Never blocks: `Overloaded` is reported by `done`.
+    fn submit(&self, decide: Box<dyn Decide>);
+
+    /// Registers a watcher for the life of the engine.
+    fn watch(&self, wake: Wake);
+
+    /// Sets what closes each commit; at most once.
+    fn close_commits_with(&self, end: Box<dyn CommitEnd>);
+
+    /// Forgets the changes up to `before` (values stay).
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn compact(&self, before: Revision) -> Result<(), Fault>;
+}

@@ -1,0 +1,9 @@
+//! The only module that names a cryptographic library; every nonce and seed is an argument.
+//!
+//! aws-lc-rs does what runs hot (bulk AEAD, verifying signatures); the RustCrypto crates hold key types, agreement and
+//! small or rare work.
+
+pub mod aead;
+pub mod hash;
+pub mod kem;
+pub mod sign;

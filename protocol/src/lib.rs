@@ -1,0 +1,11 @@
+//! What Holdfast's nodes say to each other and what they keep: ids, secrets, cryptography, the envelope around
+//! every record and bundle, TPM structures, certificates and wire messages.
+//!
+//! Nothing here does I/O, reads a clock or draws randomness: nonces, seeds and times are arguments.
+
+pub mod codec;
+pub mod crypto;
+pub mod envelope;
+pub mod ids;
+pub mod limits;
+pub mod secret;
