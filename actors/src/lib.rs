@@ -5,5 +5,9 @@
 //! arguments: no clock, no randomness, no I/O. The feature `shell` adds what touches the world: the LMDB engine,
 //! the ractor actors and the ports.
 
+pub mod audit_log;
+pub mod barrier;
+pub mod keyring;
 pub mod ports;
+pub mod rows;
 pub mod store;

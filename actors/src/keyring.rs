@@ -1,0 +1,167 @@
+//! The keys of an unsealed node: the root key, and the realms' keys opened when first needed.
+//!
+//! A keyring is immutable but for its cache. Sealing swaps it out; the last reader's drop erases every key.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use holdfast_protocol::codec::{self, length_prefixed};
+use holdfast_protocol::crypto::hash::{hkdf, hmac};
+use holdfast_protocol::envelope;
+use holdfast_protocol::ids::{DeploymentId, Realm};
+use holdfast_protocol::secret::{Secret, sealed};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::rows::Refusal;
+use crate::store::View;
+
+/// First byte of the store keys that hold realms' keys.
+const REALM_KEYS: u8 = 0x01;
+/// Longest stored set of realm keys: far more versions than rotation will make in a lifetime.
+const REALM_KEYS_BYTES_MAX: usize = 64 << 10;
+
+/// The keys of one realm.
+pub struct RealmKeys {
+    base: Secret<32>,
+    index: Secret<32>,
+    current: u32,
+    versions: BTreeMap<u32, Secret<32>>,
+}
+
+impl RealmKeys {
+    /// Takes fresh keys for a new realm.
+    pub fn new(base: Secret<32>, key: Secret<32>) -> Self {
+        Self::assemble(base, 1, BTreeMap::from([(1, key)]))
+    }
+
+    fn assemble(base: Secret<32>, current: u32, versions: BTreeMap<u32, Secret<32>>) -> Self {
+        let index = hkdf(base.expose(), "holdfast/realm/index/v1", b"");
+        Self { base, index, current, versions }
+    }
+
+    /// The key for what is written now, and its id.
+    pub fn current(&self) -> (u32, &Secret<32>) {
+        (self.current, &self.versions[&self.current])
+    }
+
+    /// A key by its id; older ones decrypt only.
+    pub fn version(&self, id: u32) -> Option<&Secret<32>> {
+        self.versions.get(&id)
+    }
+
+    /// A key for a purpose of its own within this realm.
+    pub fn derive(&self, label: &str) -> Secret<32> {
+        hkdf(self.base.expose(), label, b"")
+    }
+
+    /// The 16 bytes that stand for `segment` below `parent` in a store key.
+    pub fn hide(&self, parent: &[u8; 16], segment: &str) -> [u8; 16] {
+        let mac = hmac(self.index.expose(), &[parent, segment.as_bytes()]);
+        let mut hidden = [0; 16];
+        hidden.copy_from_slice(&mac[..16]);
+        hidden
+    }
+}
+
+impl fmt::Debug for RealmKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredKey(u32, #[serde(with = "sealed")] Secret<32>);
+
+#[derive(Serialize, Deserialize)]
+struct StoredRealmKeys {
+    #[serde(with = "sealed")]
+    base: Secret<32>,
+    current: u32,
+    versions: Vec<StoredKey>,
+}
+
+/// All keys of an unsealed node.
+pub struct Keyring {
+    deployment: DeploymentId,
+    root: Secret<32>,
+    realms: RwLock<HashMap<Realm, Arc<RealmKeys>>>,
+}
+
+impl Keyring {
+    /// The keyring under a root key.
+    pub fn new(deployment: DeploymentId, root: Secret<32>) -> Self {
+        Self { deployment, root, realms: RwLock::default() }
+    }
+
+    /// Whose keys these are.
+    pub fn deployment(&self) -> DeploymentId {
+        self.deployment
+    }
+
+    /// A copy of the root key, for wrapping it anew.
+    pub fn root(&self) -> Secret<32> {
+        self.root.duplicate()
+    }
+
+    /// A realm's keys.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`]: no such realm; [`Refusal::Corrupt`]: its keys do not open.
+    pub fn realm(&self, realm: Realm, view: &dyn View) -> Result<Arc<RealmKeys>, Refusal> {
+        if let Some(keys) = self.realms.read().expect("no holder of this lock panics").get(&realm) {
+            return Ok(keys.clone());
+        }
+        let entry = view.get(&realm_store_key(realm))?.ok_or(Refusal::NotFound("realm"))?;
+        let wrapping = self.wrapping_key();
+        let plain =
+            envelope::open(|_| Some(&wrapping), &self.realm_aad(realm), &entry.value).map_err(|_| Refusal::Corrupt)?;
+        let stored: StoredRealmKeys = codec::decode(plain.expose(), REALM_KEYS_BYTES_MAX)?;
+        let versions: BTreeMap<u32, _> = stored.versions.into_iter().map(|StoredKey(id, key)| (id, key)).collect();
+        if !versions.contains_key(&stored.current) {
+            return Err(Refusal::Corrupt);
+        }
+        let keys = Arc::new(RealmKeys::assemble(stored.base, stored.current, versions));
+        self.realms.write().expect("no holder of this lock panics").insert(realm, keys.clone());
+        Ok(keys)
+    }
+
+    /// The store row that holds a realm's keys, wrapped by the root key.
+    pub fn wrap_realm(&self, realm: Realm, keys: &RealmKeys, nonce: [u8; 24]) -> (Vec<u8>, Vec<u8>) {
+        let stored = StoredRealmKeys {
+            base: keys.base.duplicate(),
+            current: keys.current,
+            versions: keys.versions.iter().map(|(id, key)| StoredKey(*id, key.duplicate())).collect(),
+        };
+        let plain = Zeroizing::new(codec::encode(&stored));
+        let value = envelope::seal(&self.wrapping_key(), 1, nonce, &self.realm_aad(realm), &plain);
+        (realm_store_key(realm), value)
+    }
+
+    /// Forgets a realm whose keys have been removed from the store.
+    pub fn forget(&self, realm: Realm) {
+        self.realms.write().expect("no holder of this lock panics").remove(&realm);
+    }
+
+    fn wrapping_key(&self) -> Secret<32> {
+        hkdf(self.root.expose(), "holdfast/root/realm-keys/v1", b"")
+    }
+
+    fn realm_aad(&self, realm: Realm) -> Vec<u8> {
+        length_prefixed(&[b"holdfast/realm-keys/v1", &self.deployment.0, &realm.0.to_be_bytes()])
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Where a realm's keys are stored.
+pub fn realm_store_key(realm: Realm) -> Vec<u8> {
+    let mut key = vec![REALM_KEYS];
+    key.extend_from_slice(&realm.0.to_be_bytes());
+    key
+}
