@@ -3,9 +3,12 @@
 //!
 //! Nothing here does I/O, reads a clock or draws randomness: nonces, seeds and times are arguments.
 
+pub mod bundle;
 pub mod codec;
 pub mod crypto;
 pub mod envelope;
 pub mod ids;
 pub mod limits;
 pub mod secret;
+pub mod signed;
+pub mod wire;
