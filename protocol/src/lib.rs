@@ -9,3 +9,4 @@ pub mod envelope;
 pub mod ids;
 pub mod limits;
 pub mod secret;
+pub mod tpm;
