@@ -7,3 +7,4 @@ pub mod aead;
 pub mod hash;
 pub mod kem;
 pub mod sign;
+pub mod tpm;

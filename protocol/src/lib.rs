@@ -12,3 +12,4 @@ pub mod limits;
 pub mod secret;
 pub mod signed;
 pub mod wire;
+pub mod tpm;

@@ -1,0 +1,284 @@
+//! Sites and hosts: what central knows of each, enrolment, standing and quarantine.
+
+use std::collections::BTreeMap;
+
+use holdfast_protocol::ids::{
+    DeploymentId, HostGeneration, HostId, HostName, Realm, SealEpoch, SiteName, StandingGeneration, Term,
+};
+use holdfast_protocol::secret::{Secret, sealed};
+use serde::{Deserialize, Serialize};
+
+use crate::attestation_verifier::appraisal::{Counters, Policy, ReferenceValues};
+use crate::rows::{Kind, ReadRows, Record, Refusal, Row, Rows};
+
+pub mod enrolment;
+pub mod sites;
+pub mod standing;
+
+/// The deployment itself; the row `["deployment"]` of the node's realm at central.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// Incarnation of central.
+    pub term: Term,
+    /// Random, new with each term.
+    pub incarnation: [u8; 16],
+    /// When it began, microseconds since the Unix epoch.
+    pub created_us: i64,
+    /// The last standing generation given to anybody.
+    pub standing_generation: StandingGeneration,
+}
+
+impl Record for Deployment {
+    const KIND: Kind = Kind::Deployment;
+}
+
+/// A key that certifies or signs, with its certificate; rows `["root"]`, `["api"]`, `["dist"]`, `["signer"]`,
+/// `["site", SITE, "api"]`, `["site", SITE, "dist"]`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Authority {
+    /// Seed of the signing key.
+    #[serde(with = "sealed")]
+    pub seed: Secret<32>,
+    /// Its certificate (DER).
+    pub certificate: Vec<u8>,
+}
+
+impl Record for Authority {
+    const KIND: Kind = Kind::Authority;
+}
+
+/// What vouches for an endorsement key at join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EkTrust {
+    /// Its certificate chains to a configured manufacturer's.
+    Ca,
+    /// Its hash was given for the host.
+    Pinned,
+    /// The one-time token alone: whoever first presents it is the host.
+    Token,
+}
+
+/// A site's seal key of one epoch, escrowed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SealKeyRecord {
+    /// Which.
+    pub epoch: SealEpoch,
+    /// The key.
+    #[serde(with = "sealed")]
+    pub key: Secret<32>,
+}
+
+/// A site; row `[site]` of the node's realm.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Site {
+    /// What vouches for its hosts' TPMs.
+    pub ek_trust: EkTrust,
+    /// How its hosts are appraised.
+    pub policy: Policy,
+    /// Reference values given for all its hosts; those learned are in [`Host::reference`].
+    pub reference: ReferenceValues,
+    /// The current epoch.
+    pub seal_epoch: SealEpoch,
+    /// Keys of the epochs that some host may still be wrapped with, the current one last.
+    pub seal_keys: Vec<SealKeyRecord>,
+    /// Whether and since when the whole site is cut off.
+    pub standing: Standing,
+    /// When it was created, microseconds since the Unix epoch.
+    pub created_us: i64,
+}
+
+impl Record for Site {
+    const KIND: Kind = Kind::Site;
+}
+
+/// What has been decided about a site or a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Order of the decision; 0: none was ever made.
+    pub generation: StandingGeneration,
+    /// What holds.
+    pub held: Held,
+    /// Whether an ordered wipe is still to be confirmed, or has been.
+    pub wipe: Wipe,
+    /// When, microseconds since the Unix epoch.
+    pub at_us: i64,
+}
+
+/// Whether something is held against a site or a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Held {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It failed its appraisal; the reset counter then. Only a higher one and a pass, or an operator, lead out.
+    Untrusted {
+        /// `resetCount` of the failed quote.
+        reset_count: u32,
+    },
+    /// Cut off by an operator or as a clone.
+    Quarantined,
+}
+
+/// State of an ordered wipe.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wipe {
+    /// None was ordered.
+    #[default]
+    None,
+    /// Ordered, not confirmed.
+    Pending,
+    /// Confirmed by the host.
+    Done,
+}
+
+/// How far a host has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostState {
+    /// It has a token and has not joined.
+    Invited,
+    /// It has certificates.
+    Joined,
+    /// It was released a seal key once; sealed when last heard of.
+    Sealed,
+    /// Unsealed when last heard of.
+    Unsealed,
+}
+
+/// A one-time token's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// SHA-256 of the token.
+    pub token_hash: [u8; 32],
+    /// Until when it may be used, seconds since the Unix epoch.
+    pub expires_s: i64,
+    /// SHA-256 of the request that used it, and the answer it got, to be repeated to the same request.
+    pub used: Option<([u8; 32], Vec<u8>)>,
+}
+
+/// What central knows of a host's TPM and keys since it joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// TPMT_PUBLIC of the endorsement key.
+    pub ek_public: Vec<u8>,
+    /// TPMT_PUBLIC of the attestation key.
+    pub ak_public: Vec<u8>,
+    /// SHA-256 of the QUIC client certificate.
+    pub dist_fingerprint: [u8; 32],
+    /// When that certificate ends, seconds since the Unix epoch.
+    pub dist_not_after_s: i64,
+    /// When the REST certificate ends, seconds since the Unix epoch.
+    pub api_not_after_s: i64,
+}
+
+/// The continuity token of a host: either is taken, the next becomes the current once the host confirmed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Continuity {
+    /// The one confirmed last; `None` before the first.
+    pub current: Option<[u8; 32]>,
+    /// The one given last.
+    pub next: [u8; 32],
+}
+
+/// A host; row `[site, host]` of the node's realm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// UUID of its agent.
+    pub agent_id: String,
+    /// How far it has come.
+    pub state: HostState,
+    /// SHA-256 of the endorsement key's TPMT_PUBLIC, where given.
+    pub ek_sha256: Option<[u8; 32]>,
+    /// The one-time token, while there is one.
+    pub invitation: Option<Invitation>,
+    /// Its TPM and keys, once joined.
+    pub identity: Option<Identity>,
+    /// Generation of the identity; 0 before it joined.
+    pub generation: HostGeneration,
+    /// What has been decided about it.
+    pub standing: Standing,
+    /// Its TPM's counters in the last quote that passed.
+    pub counters: Option<Counters>,
+    /// Reference values learned from it.
+    pub reference: ReferenceValues,
+    /// Its continuity token, once it had a first pass.
+    pub continuity: Option<Continuity>,
+    /// The epoch its root key is wrapped with, as it confirmed.
+    pub seal_epoch: Option<SealEpoch>,
+    /// When it was last heard of, microseconds since the Unix epoch; 0: never.
+    pub last_seen_us: i64,
+}
+
+impl Record for Host {
+    const KIND: Kind = Kind::Host;
+}
+
+impl Host {
+    /// Whether anything but a quote may be taken from or given to it.
+    pub fn is_cut_off(&self, site: &Site) -> bool {
+        self.standing.held == Held::Quarantined || site.standing.held == Held::Quarantined
+    }
+}
+
+/// Distribution keys of one (tenant, site); row `[tenant, site]` of the node's realm.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DistKeys {
+    /// The current epoch.
+    pub epoch: holdfast_protocol::ids::DistEpoch,
+    /// Its key.
+    #[serde(with = "sealed")]
+    pub key: Secret<32>,
+}
+
+impl Record for DistKeys {
+    const KIND: Kind = Kind::DistKeys;
+}
+
+/// Reads a site.
+///
+/// # Errors
+/// [`Refusal::NotFound`], or the store's fault.
+pub fn site(rows: &dyn Rows, site: &SiteName) -> Result<Row<Site>, Refusal> {
+    rows.read::<Site>(Realm::NODE, &[site.as_str()])?.ok_or(Refusal::NotFound("site"))
+}
+
+/// Reads a host.
+///
+/// # Errors
+/// [`Refusal::NotFound`], or the store's fault.
+pub fn host(rows: &dyn Rows, id: &HostId) -> Result<Row<Host>, Refusal> {
+    rows.read::<Host>(Realm::NODE, &[id.site.as_str(), id.host.as_str()])?.ok_or(Refusal::NotFound("host"))
+}
+
+/// All hosts of a site by name.
+///
+/// # Errors
+/// The store's fault.
+pub fn hosts(rows: &dyn Rows, site: &SiteName) -> Result<BTreeMap<HostName, Host>, Refusal> {
+    let mut found = BTreeMap::new();
+    for row in rows.list::<Host>(Realm::NODE, &[site.as_str()])? {
+        found.insert(row.name().parse().map_err(|_| Refusal::Corrupt)?, row.value);
+    }
+    Ok(found)
+}
+
+/// Reads an authority.
+///
+/// # Errors
+/// [`Refusal::NotFound`], or the store's fault.
+pub fn authority(rows: &dyn Rows, path: &[&str]) -> Result<Authority, Refusal> {
+    Ok(rows.read::<Authority>(Realm::NODE, path)?.ok_or(Refusal::NotFound("authority"))?.value)
+}
+
+/// Reads the deployment.
+///
+/// # Errors
+/// [`Refusal::NotFound`] before initialisation, or the store's fault.
+pub fn deployment(rows: &dyn Rows) -> Result<Deployment, Refusal> {
+    Ok(rows.read::<Deployment>(Realm::NODE, &["deployment"])?.ok_or(Refusal::NotFound("deployment"))?.value)
+}
