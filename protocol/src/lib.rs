@@ -8,4 +8,5 @@ pub mod crypto;
 pub mod envelope;
 pub mod ids;
 pub mod limits;
+pub mod pki;
 pub mod secret;
