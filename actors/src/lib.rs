@@ -10,4 +10,5 @@ pub mod barrier;
 pub mod keyring;
 pub mod ports;
 pub mod rows;
+pub mod shamir;
 pub mod store;

@@ -9,6 +9,7 @@ pub mod crypto;
 pub mod envelope;
 pub mod ids;
 pub mod limits;
+pub mod pki;
 pub mod secret;
 pub mod signed;
 pub mod wire;

@@ -43,6 +43,12 @@ impl SigningKey {
         signature.to_bytes().into()
     }
 
+    /// The same signature in ASN.1 DER, as certificates and requests carry it.
+    pub fn sign_der(&self, message: &[u8]) -> Vec<u8> {
+        let signature: p256::ecdsa::Signature = self.inner.sign(message);
+        signature.to_der().as_bytes().to_vec()
+    }
+
     /// The public half.
     pub fn public(&self) -> &PublicKey {
         &self.public
@@ -148,6 +154,8 @@ mod tests {
         assert!(!key.public().verify(b"messagf", &signature));
         let other = SigningKey::from_seed(&Secret::fill_with(|b| b.fill(8)));
         assert!(!other.public().verify(b"message", &signature));
+        assert!(key.public().verify_der(b"message", &key.sign_der(b"message")));
+        assert!(!key.public().verify_der(b"messagf", &key.sign_der(b"message")));
     }
 
     #[test]

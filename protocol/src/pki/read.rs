@@ -1,0 +1,174 @@
+//! Reading certificates. Chains of TLS peers are judged by rustls; what is here reads the facts out of a certificate
+//! that was judged, and judges the few that TLS never sees.
+
+use x509_parser::asn1_rs::BitString;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
+
+use crate::crypto::hash::sha256;
+use crate::crypto::sign::PublicKey;
+use crate::ids::{DeploymentId, HostGeneration, HostId};
+use crate::pki::{CERTIFICATE_BYTES_MAX, PkiError, Validity};
+
+/// Whom a QUIC client certificate names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// The host.
+    pub host: HostId,
+    /// Which of its identities.
+    pub generation: HostGeneration,
+}
+
+const SCHEME: &str = "holdfast://";
+const GENERATION: &str = "?generation=";
+
+/// The name of a host in its QUIC client certificate.
+pub(crate) fn peer_uri(deployment: &DeploymentId, host: &HostId, generation: HostGeneration) -> String {
+    format!("{SCHEME}{deployment}/{host}{GENERATION}{generation}")
+}
+
+fn parse_peer(uri: &str) -> Option<Peer> {
+    let (path, generation) = uri.strip_prefix(SCHEME)?.split_once(GENERATION)?;
+    let mut parts = path.split('/');
+    let (deployment, site, host) = (parts.next()?, parts.next()?, parts.next()?);
+    let mut id = [0; 16];
+    hex::decode_to_slice(deployment, &mut id).ok()?;
+    let host = HostId { site: site.parse().ok()?, host: host.parse().ok()? };
+    let peer = Peer { deployment: DeploymentId(id), host, generation: HostGeneration(generation.parse().ok()?) };
+    // One spelling only, so that a name that reads alike can't be another.
+    (peer_uri(&peer.deployment, &peer.host, peer.generation) == uri).then_some(peer)
+}
+
+/// The host that a QUIC client certificate names. Whether its issuer may speak for that site is for the caller: chain
+/// it to the CAs of `peer.host.site` only.
+///
+/// # Errors
+/// Malformed, or not exactly one alternative name of a host.
+pub fn peer_of(der: &[u8]) -> Result<Peer, PkiError> {
+    let certificate = parse(der)?;
+    let names = certificate.subject_alternative_name().map_err(|_| PkiError::NoPeer)?.ok_or(PkiError::NoPeer)?;
+    match names.value.general_names.as_slice() {
+        [GeneralName::URI(uri)] => parse_peer(uri).ok_or(PkiError::NoPeer),
+        _ => Err(PkiError::NoPeer),
+    }
+}
+
+/// SHA-256 of the subject's public key structure, of any algorithm: how operators and KES identities are known.
+///
+/// # Errors
+/// Malformed.
+pub fn spki_sha256(der: &[u8]) -> Result<[u8; 32], PkiError> {
+    Ok(sha256(&[parse(der)?.tbs_certificate.subject_pki.raw]))
+}
+
+/// The P-256 key that a certificate certifies.
+///
+/// # Errors
+/// Malformed, or another kind of key.
+pub fn public_key_of(der: &[u8]) -> Result<PublicKey, PkiError> {
+    p256_key(&parse(der)?.tbs_certificate.subject_pki)
+}
+
+/// SHA-256 of the whole certificate.
+pub fn fingerprint(der: &[u8]) -> [u8; 32] {
+    sha256(&[der])
+}
+
+/// Its dates.
+///
+/// # Errors
+/// Malformed.
+pub fn validity(der: &[u8]) -> Result<Validity, PkiError> {
+    let certificate = parse(der)?;
+    let validity = certificate.validity();
+    Ok(Validity { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+}
+
+/// Its last second, since the Unix epoch.
+///
+/// # Errors
+/// Malformed.
+pub fn not_after(der: &[u8]) -> Result<i64, PkiError> {
+    validity(der).map(|v| v.not_after)
+}
+
+/// The common name of its subject, for people.
+///
+/// # Errors
+/// Malformed, or without one.
+pub fn common_name(der: &[u8]) -> Result<String, PkiError> {
+    let certificate = parse(der)?;
+    let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    name.map(str::to_owned).ok_or(PkiError::Malformed("certificate"))
+}
+
+/// Whether `ca`, an authority, signed `leaf`. Dates and uses are not looked at.
+///
+/// # Errors
+/// Malformed, another issuer, or a signature that does not verify.
+pub fn issued_by(leaf: &[u8], ca: &[u8]) -> Result<(), PkiError> {
+    signed_by(&parse(leaf)?, &parse(ca)?)
+}
+
+fn signed_by(leaf: &X509Certificate<'_>, ca: &X509Certificate<'_>) -> Result<(), PkiError> {
+    let signs = ca.key_usage().is_ok_and(|usage| usage.is_some_and(|usage| usage.value.key_cert_sign()));
+    if !ca.is_ca() || !signs || leaf.issuer().as_raw() != ca.subject().as_raw() {
+        return Err(PkiError::NotIssuedFor);
+    }
+    if !is_ecdsa_sha256(&leaf.signature_algorithm) || leaf.signature_algorithm != leaf.tbs_certificate.signature {
+        return Err(PkiError::KeyKind);
+    }
+    let key = p256_key(&ca.tbs_certificate.subject_pki)?;
+    verify(&key, leaf.tbs_certificate.as_ref(), &leaf.signature_value)
+}
+
+/// The key of a bundle signer that `root` certified and that is valid at `now_s`. Only the root itself issues these.
+///
+/// # Errors
+/// Malformed, of another issuer or for another use, or not valid then.
+pub fn bundle_signer_of(der: &[u8], root: &[u8], now_s: i64) -> Result<PublicKey, PkiError> {
+    let (certificate, root) = (parse(der)?, parse(root)?);
+    signed_by(&certificate, &root)?;
+    let uses = certificate.extended_key_usage().ok().flatten().ok_or(PkiError::NotIssuedFor)?.value;
+    if certificate.is_ca() || !uses.code_signing || uses.server_auth || uses.client_auth || uses.any {
+        return Err(PkiError::NotIssuedFor);
+    }
+    let validity = certificate.validity();
+    if now_s < validity.not_before.timestamp() || now_s > validity.not_after.timestamp() {
+        return Err(PkiError::Expired);
+    }
+    p256_key(&certificate.tbs_certificate.subject_pki)
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, PkiError> {
+    if der.len() > CERTIFICATE_BYTES_MAX {
+        return Err(PkiError::Malformed("certificate"));
+    }
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(PkiError::Malformed("certificate")),
+    }
+}
+
+pub(crate) fn p256_key(info: &SubjectPublicKeyInfo<'_>) -> Result<PublicKey, PkiError> {
+    let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+    if info.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY || curve != Some(OID_EC_P256) {
+        return Err(PkiError::KeyKind);
+    }
+    PublicKey::from_sec1(&info.subject_public_key.data).ok_or(PkiError::KeyKind)
+}
+
+/// The parser does not look at the number of unused bits, which no signature covers; it must be 0.
+pub(crate) fn verify(key: &PublicKey, signed: &[u8], signature: &BitString<'_>) -> Result<(), PkiError> {
+    let good = signature.unused_bits == 0 && key.verify_der(signed, &signature.data);
+    if good { Ok(()) } else { Err(PkiError::Signature) }
+}
+
+pub(crate) fn is_ecdsa_sha256(algorithm: &AlgorithmIdentifier<'_>) -> bool {
+    algorithm.algorithm == OID_SIG_ECDSA_WITH_SHA256
+}
