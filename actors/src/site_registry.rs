@@ -37,7 +37,7 @@ impl Record for Deployment {
 /// A key that certifies or signs, with its certificate; rows `["root"]`, `["api"]`, `["dist"]`, `["signer"]`,
 /// `["site", SITE, "api"]`, `["site", SITE, "dist"]`.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Authority {
+pub struct AuthorityKey {
     /// Seed of the signing key.
     #[serde(with = "sealed")]
     pub seed: Secret<32>,
@@ -45,7 +45,7 @@ pub struct Authority {
     pub certificate: Vec<u8>,
 }
 
-impl Record for Authority {
+impl Record for AuthorityKey {
     const KIND: Kind = Kind::Authority;
 }
 
@@ -271,8 +271,8 @@ pub fn hosts(rows: &dyn Rows, site: &SiteName) -> Result<BTreeMap<HostName, Host
 ///
 /// # Errors
 /// [`Refusal::NotFound`], or the store's fault.
-pub fn authority(rows: &dyn Rows, path: &[&str]) -> Result<Authority, Refusal> {
-    Ok(rows.read::<Authority>(Realm::NODE, path)?.ok_or(Refusal::NotFound("authority"))?.value)
+pub fn authority(rows: &dyn Rows, path: &[&str]) -> Result<AuthorityKey, Refusal> {
+    Ok(rows.read::<AuthorityKey>(Realm::NODE, path)?.ok_or(Refusal::NotFound("authority"))?.value)
 }
 
 /// Reads the deployment.
