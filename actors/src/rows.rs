@@ -32,8 +32,6 @@ pub enum Kind {
     Cut = 0x15,
     /// What a site has been sent.
     Holding = 0x16,
-    /// The distribution keys of one (tenant, site).
-    DistKeys = 0x17,
     // A tenant's realm.
     /// A person or program that logs in: its password hash.
     Login = 0x20,
@@ -63,7 +61,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 19] = [
         Self::Tenant,
         Self::Site,
         Self::Host,
@@ -71,7 +69,6 @@ impl Kind {
         Self::Deployment,
         Self::Cut,
         Self::Holding,
-        Self::DistKeys,
         Self::Login,
         Self::Principal,
         Self::Token,

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_protocol::codec::length_prefixed;
+use holdfast_protocol::crypto::hash::hkdf;
 use holdfast_protocol::ids::{
-    DeploymentId, HostGeneration, HostId, HostName, Realm, SealEpoch, SiteName, StandingGeneration, Term,
+    DeploymentId, DistEpoch, HostGeneration, HostId, HostName, Realm, SealEpoch, SiteName, StandingGeneration,
+    TenantName, Term,
 };
 use holdfast_protocol::secret::{Secret, sealed};
 use serde::{Deserialize, Serialize};
 
-use crate::attestation_verifier::appraisal::{Counters, Policy, ReferenceValues};
+use holdfast_protocol::tpm::Counters;
+
+use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
 use crate::rows::{Kind, ReadRows, Record, Refusal, Row, Rows};
 
 pub mod enrolment;
@@ -28,6 +33,8 @@ pub struct Deployment {
     pub created_us: i64,
     /// The last standing generation given to anybody.
     pub standing_generation: StandingGeneration,
+    /// Digest over every standing decision so far.
+    pub standing_digest: [u8; 32],
 }
 
 impl Record for Deployment {
@@ -84,6 +91,11 @@ pub struct Site {
     pub seal_epoch: SealEpoch,
     /// Keys of the epochs that some host may still be wrapped with, the current one last.
     pub seal_keys: Vec<SealKeyRecord>,
+    /// Generation of its distribution keys, for all tenants at once.
+    pub dist_epoch: DistEpoch,
+    /// What this epoch's distribution keys are derived from, one per tenant.
+    #[serde(with = "sealed")]
+    pub dist_seed: Secret<32>,
     /// Whether and since when the whole site is cut off.
     pub standing: Standing,
     /// When it was created, microseconds since the Unix epoch.
@@ -101,8 +113,8 @@ pub struct Standing {
     pub generation: StandingGeneration,
     /// What holds.
     pub held: Held,
-    /// Whether an ordered wipe is still to be confirmed, or has been.
-    pub wipe: Wipe,
+    /// Whether a wipe is ordered with it.
+    pub wipe: bool,
     /// When, microseconds since the Unix epoch.
     pub at_us: i64,
 }
@@ -121,19 +133,6 @@ pub enum Held {
     },
     /// Cut off by an operator or as a clone.
     Quarantined,
-}
-
-/// State of an ordered wipe.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Wipe {
-    /// None was ordered.
-    #[default]
-    None,
-    /// Ordered, not confirmed.
-    Pending,
-    /// Confirmed by the host.
-    Done,
 }
 
 /// How far a host has come.
@@ -210,6 +209,8 @@ pub struct Host {
     pub continuity: Option<Continuity>,
     /// The epoch its root key is wrapped with, as it confirmed.
     pub seal_epoch: Option<SealEpoch>,
+    /// Generation of the last order to wipe that it has carried out.
+    pub wiped: StandingGeneration,
     /// When it was last heard of, microseconds since the Unix epoch; 0: never.
     pub last_seen_us: i64,
 }
@@ -218,25 +219,25 @@ impl Record for Host {
     const KIND: Kind = Kind::Host;
 }
 
+impl Site {
+    /// The key that encrypts `tenant`'s bundles for this site now. Hosts get this key, never the seed.
+    pub fn dist_key(&self, tenant: &TenantName) -> Secret<32> {
+        let context = length_prefixed(&[tenant.as_str().as_bytes(), &self.dist_epoch.0.to_be_bytes()]);
+        hkdf(self.dist_seed.expose(), "holdfast/dist-key/v1", &context)
+    }
+}
+
 impl Host {
     /// Whether anything but a quote may be taken from or given to it.
     pub fn is_cut_off(&self, site: &Site) -> bool {
         self.standing.held == Held::Quarantined || site.standing.held == Held::Quarantined
     }
-}
 
-/// Distribution keys of one (tenant, site); row `[tenant, site]` of the node's realm.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct DistKeys {
-    /// The current epoch.
-    pub epoch: holdfast_protocol::ids::DistEpoch,
-    /// Its key.
-    #[serde(with = "sealed")]
-    pub key: Secret<32>,
-}
-
-impl Record for DistKeys {
-    const KIND: Kind = Kind::DistKeys;
+    /// The generation of an ordered wipe that it has not yet carried out.
+    pub fn wipe_pending(&self, site: &Site) -> Option<StandingGeneration> {
+        let ordered = [self.standing, site.standing].into_iter().filter(|standing| standing.wipe);
+        ordered.map(|standing| standing.generation).max().filter(|order| self.wiped < *order)
+    }
 }
 
 /// Reads a site.

@@ -1,0 +1,419 @@
+//! What quotes and operators do to a host: passes and failures, being cut off and being taken back.
+//!
+//! Every decision about a standing takes the deployment's next standing generation in the same transaction, so all of
+//! them have one order. Cutting something off advances its site's epochs in that very transaction: what is delivered to
+//! a sibling afterwards is under keys that the one cut off never had.
+
+use holdfast_protocol::codec;
+use holdfast_protocol::crypto::hash::{ct_eq, hkdf, sha256};
+use holdfast_protocol::ids::{HostGeneration, HostId, HostName, Realm, SealEpoch, SiteName, StandingGeneration};
+use holdfast_protocol::secret::Secret;
+use holdfast_protocol::tpm::Counters;
+use holdfast_protocol::wire::{Notice, NoticedStanding, SealKey};
+
+use crate::attestation_verifier::appraisal::ReferenceValues;
+use crate::audit_log::Line;
+use crate::ports::Now;
+use crate::rows::{Batch, Refusal, Rows};
+use crate::site_registry::{
+    Continuity, Deployment, Held, Host, HostState, SealKeyRecord, Site, Standing, deployment, host, hosts, site,
+};
+
+/// Counters are written at least this often while only the TPM's clock moves, milliseconds of it.
+const CLOCK_WRITTEN_EVERY_MS: u64 = 60_000;
+/// `last_seen` is written at least this often, microseconds.
+const SEEN_WRITTEN_EVERY_US: i64 = 60_000_000;
+
+/// A quote has passed; records it.
+#[derive(Debug)]
+pub struct RecordPass {
+    /// The host.
+    pub host: HostId,
+    /// The generation that quoted.
+    pub generation: HostGeneration,
+    /// The TPM's counters.
+    pub counters: Counters,
+    /// Values to remember, where the policy learns and nothing was known.
+    pub learned: Option<ReferenceValues>,
+    /// For the first pass of a connection: what it brings and asks.
+    pub first: Option<FirstOfConnection>,
+}
+
+/// What the first pass of a connection brings and asks.
+#[derive(Debug)]
+pub struct FirstOfConnection {
+    /// The continuity token presented.
+    pub continuity: Option<[u8; 32]>,
+    /// A fresh one to give.
+    pub continuity_next: [u8; 32],
+    /// The epoch the host's root key is wrapped with.
+    pub seal_epoch: Option<SealEpoch>,
+    /// Whether it needs that epoch's key.
+    pub needs_seal_key: bool,
+}
+
+/// What came of a pass.
+#[derive(Debug)]
+pub enum Passed {
+    /// Recorded; for the first of a connection, what may be released.
+    Granted(Option<Grant>),
+    /// Cut off meanwhile: nothing may be released.
+    CutOff,
+    /// The continuity token is neither of the two known: now cut off as a clone.
+    Clone,
+}
+
+/// What may be released.
+#[derive(Debug)]
+pub struct Grant {
+    /// The key the host is wrapped with, if it needs it and it still exists.
+    pub held: Option<SealKey>,
+    /// The key to wrap with.
+    pub current: SealKey,
+    /// The token to store.
+    pub continuity_next: [u8; 32],
+}
+
+/// Records a pass.
+///
+/// # Errors
+/// The host is gone or of another generation, or the store's fault.
+pub fn record_pass(cmd: &RecordPass, rows: &dyn Rows, now: Now) -> Result<(Batch, Passed), Refusal> {
+    let mut entry = host(rows, &cmd.host)?.value;
+    let place = site(rows, &cmd.host.site)?.value;
+    if entry.generation != cmd.generation {
+        return Err(Refusal::Conflict("the host has enrolled again meanwhile".to_owned()));
+    }
+    if entry.is_cut_off(&place) {
+        return Ok((Batch::default(), Passed::CutOff));
+    }
+    let before = entry.clone();
+    let mut batch = Batch::housekeeping();
+    if let Some(first) = &cmd.first {
+        if !continues(&mut entry, first) {
+            let mut batch = Batch::new(Realm::NODE, line(now, &cmd.host, "host.clone-detected"));
+            let mut deployment = deployment(rows)?;
+            entry.standing = next_standing(&mut deployment, Held::Quarantined, false, &cmd.host.to_string(), now);
+            put(&mut batch, &cmd.host, &entry);
+            batch.put(Realm::NODE, &["deployment"], &deployment);
+            return Ok((batch, Passed::Clone));
+        }
+        batch.audit(Realm::NODE, line(now, &cmd.host, "host.released"));
+    }
+    if let Held::Untrusted { .. } = entry.standing.held {
+        let mut deployment = deployment(rows)?;
+        entry.standing = next_standing(&mut deployment, Held::Nothing, false, &cmd.host.to_string(), now);
+        batch.put(Realm::NODE, &["deployment"], &deployment);
+        batch.audit(Realm::NODE, line(now, &cmd.host, "host.trusted-again"));
+    }
+    if let Some(learned) = &cmd.learned {
+        entry.reference = learned.clone();
+        batch.audit(Realm::NODE, line(now, &cmd.host, "host.reference-learned"));
+    }
+    entry.counters = Some(cmd.counters);
+    entry.last_seen_us = now.wall_us;
+    if worth_writing(&before, &entry) {
+        put(&mut batch, &cmd.host, &entry);
+    }
+    let grant = cmd.first.as_ref().map(|first| grant(&place, first)).transpose()?;
+    Ok((batch, Passed::Granted(grant)))
+}
+
+/// Checks the token presented and moves on to the next.
+fn continues(entry: &mut Host, first: &FirstOfConnection) -> bool {
+    let current = match (entry.continuity, first.continuity) {
+        // The very first token may have been lost on its way.
+        (None, _) | (Some(Continuity { current: None, .. }), None) => None,
+        (Some(known), Some(shown)) => {
+            let held = known.current.is_some_and(|current| ct_eq(&current, &shown));
+            if !held && !ct_eq(&known.next, &shown) {
+                return false;
+            }
+            Some(shown)
+        }
+        (Some(Continuity { current: Some(_), .. }), None) => return false,
+    };
+    entry.continuity = Some(Continuity { current, next: first.continuity_next });
+    true
+}
+
+fn grant(place: &Site, first: &FirstOfConnection) -> Result<Grant, Refusal> {
+    let find = |epoch: SealEpoch| {
+        let record = place.seal_keys.iter().find(|record| record.epoch == epoch)?;
+        Some(SealKey { epoch, key: record.key.duplicate() })
+    };
+    let held = first.seal_epoch.filter(|_| first.needs_seal_key).and_then(find);
+    let current = find(place.seal_epoch).ok_or(Refusal::Corrupt)?;
+    Ok(Grant { held, current, continuity_next: first.continuity_next })
+}
+
+fn worth_writing(before: &Host, after: &Host) -> bool {
+    let clock = |host: &Host| host.counters.map_or(0, |counters| counters.clock / CLOCK_WRITTEN_EVERY_MS);
+    let seen = |host: &Host| host.last_seen_us / SEEN_WRITTEN_EVERY_US;
+    let rest = |host: &Host| {
+        let mut host = host.clone();
+        host.last_seen_us = 0;
+        if let Some(counters) = &mut host.counters {
+            counters.clock = 0;
+        }
+        host
+    };
+    clock(before) != clock(after) || seen(before) != seen(after) || rest(before) != rest(after)
+}
+
+/// A quote has failed, or was none that could be believed.
+#[derive(Debug)]
+pub struct RecordFailure {
+    /// The host.
+    pub host: HostId,
+    /// In plain words.
+    pub reasons: Vec<String>,
+    /// `resetCount` then.
+    pub reset_count: u32,
+    /// Quarantine at once.
+    pub quarantine: bool,
+    /// 32 fresh random bytes for the next epochs.
+    pub seed: Secret<32>,
+}
+
+/// Records a failure. A second one in a row changes nothing but the record of who tried.
+///
+/// # Errors
+/// The host is gone, or the store's fault.
+pub fn record_failure(cmd: &RecordFailure, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
+    let mut entry = host(rows, &cmd.host)?.value;
+    let mut place = site(rows, &cmd.host.site)?.value;
+    let (name, why) = (cmd.host.to_string(), cmd.reasons.join("; "));
+    let mut batch = Batch::new(Realm::NODE, Line::refused(now.wall_us, &name, "host.appraised", &name, why));
+    let held = if cmd.quarantine { Held::Quarantined } else { Held::Untrusted { reset_count: cmd.reset_count } };
+    let worse = match entry.standing.held {
+        Held::Nothing => true,
+        Held::Untrusted { .. } => cmd.quarantine,
+        Held::Quarantined => false,
+    };
+    if worse && !entry.is_cut_off(&place) {
+        let mut deployment = deployment(rows)?;
+        entry.standing = next_standing(&mut deployment, held, false, &name, now);
+        advance_epochs(&mut place, &cmd.seed);
+        put(&mut batch, &cmd.host, &entry);
+        batch.put(Realm::NODE, &[cmd.host.site.as_str()], &place);
+        batch.put(Realm::NODE, &["deployment"], &deployment);
+        let action = if cmd.quarantine { "host.quarantined" } else { "host.untrusted" };
+        batch.audit(Realm::NODE, line(now, &cmd.host, action));
+    }
+    Ok((batch, ()))
+}
+
+/// An operator's decision about a site or one of its hosts.
+#[derive(Debug)]
+pub struct Decide {
+    /// The site.
+    pub site: SiteName,
+    /// The host; `None`: the whole site.
+    pub host: Option<HostName>,
+    /// What to do.
+    pub decision: Decision,
+    /// Who decided.
+    pub actor: String,
+    /// 32 fresh random bytes for the next epochs.
+    pub seed: Secret<32>,
+}
+
+/// What an operator may decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Cut off, and with `wipe` have the keys destroyed.
+    Quarantine {
+        /// Order a wipe.
+        wipe: bool,
+    },
+    /// Take back.
+    Readmit,
+}
+
+/// Commits the fence, or lifts it. What is so already gets a line and no new generation.
+///
+/// # Errors
+/// No such site or host, or the store's fault.
+pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standing), Refusal> {
+    let mut place = site(rows, &cmd.site)?.value;
+    let mut target = match &cmd.host {
+        Some(name) => {
+            let id = HostId { site: cmd.site.clone(), host: name.clone() };
+            let entry = host(rows, &id)?.value;
+            Some((id, entry))
+        }
+        None => None,
+    };
+    let object = target.as_ref().map_or_else(|| cmd.site.to_string(), |(id, _)| id.to_string());
+    let action = match (cmd.decision, &target) {
+        (Decision::Quarantine { .. }, None) => "site.quarantined",
+        (Decision::Quarantine { .. }, Some(_)) => "host.quarantined",
+        (Decision::Readmit, None) => "site.readmitted",
+        (Decision::Readmit, Some(_)) => "host.readmitted",
+    };
+    let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, &cmd.actor, action, &object));
+    let before = target.as_ref().map_or(place.standing, |(_, entry)| entry.standing);
+    let (held, wipe) = match cmd.decision {
+        Decision::Quarantine { wipe } => (Held::Quarantined, wipe || before.wipe),
+        Decision::Readmit => (Held::Nothing, false),
+    };
+    if (before.held, before.wipe) == (held, wipe) {
+        return Ok((batch, before));
+    }
+    let mut deployment = deployment(rows)?;
+    let after = next_standing(&mut deployment, held, wipe, &object, now);
+    if before.held != Held::Quarantined && held == Held::Quarantined {
+        advance_epochs(&mut place, &cmd.seed);
+    }
+    match &mut target {
+        Some((id, entry)) => {
+            entry.standing = after;
+            put(&mut batch, id, entry);
+        }
+        None => place.standing = after,
+    }
+    erase_confirmed_epochs(&mut place, &cmd.site, target, rows)?;
+    batch.put(Realm::NODE, &[cmd.site.as_str()], &place);
+    batch.put(Realm::NODE, &["deployment"], &deployment);
+    Ok((batch, after))
+}
+
+/// A host says that its root key is wrapped with the key of `epoch` and no other.
+///
+/// # Errors
+/// No such site or host, or the store's fault.
+pub fn confirm_seal(id: &HostId, epoch: SealEpoch, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
+    let mut entry = host(rows, id)?.value;
+    if entry.seal_epoch == Some(epoch) && entry.state == HostState::Unsealed {
+        return Ok((Batch::default(), ()));
+    }
+    entry.seal_epoch = Some(epoch);
+    entry.state = HostState::Unsealed;
+    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.unsealed"));
+    put(&mut batch, id, &entry);
+    let mut place = site(rows, &id.site)?.value;
+    let keys = place.seal_keys.len();
+    erase_confirmed_epochs(&mut place, &id.site, Some((id.clone(), entry)), rows)?;
+    if place.seal_keys.len() != keys {
+        batch.put(Realm::NODE, &[id.site.as_str()], &place);
+    }
+    Ok((batch, ()))
+}
+
+/// A host says whether it is sealed now.
+///
+/// # Errors
+/// No such host, or the store's fault.
+pub fn note_sealed(id: &HostId, sealed: bool, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
+    let mut entry = host(rows, id)?.value;
+    let state = match (entry.state, sealed) {
+        (HostState::Unsealed, true) => HostState::Sealed,
+        (HostState::Sealed | HostState::Joined, false) => HostState::Unsealed,
+        (same, _) => same,
+    };
+    if state == entry.state {
+        return Ok((Batch::default(), ()));
+    }
+    entry.state = state;
+    let mut batch = Batch::new(Realm::NODE, line(now, id, if sealed { "host.sealed" } else { "host.unsealed" }));
+    put(&mut batch, id, &entry);
+    Ok((batch, ()))
+}
+
+/// The next continuity token is stored at the host: it becomes the current one.
+///
+/// # Errors
+/// No such host, or the store's fault.
+pub fn continuity_stored(id: &HostId, rows: &dyn Rows) -> Result<(Batch, ()), Refusal> {
+    let mut entry = host(rows, id)?.value;
+    let Some(continuity) = &mut entry.continuity else { return Ok((Batch::default(), ())) };
+    continuity.current = Some(continuity.next);
+    let mut batch = Batch::housekeeping();
+    put(&mut batch, id, &entry);
+    Ok((batch, ()))
+}
+
+/// A host has carried out the wipe ordered in `generation`.
+///
+/// # Errors
+/// No such host, or the store's fault.
+pub fn wiped(
+    id: &HostId,
+    generation: StandingGeneration,
+    rows: &dyn Rows,
+    now: Now,
+) -> Result<(Batch, ()), Refusal> {
+    let mut entry = host(rows, id)?.value;
+    entry.wiped = entry.wiped.max(generation);
+    entry.state = HostState::Sealed;
+    entry.seal_epoch = None;
+    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.wiped"));
+    put(&mut batch, id, &entry);
+    Ok((batch, ()))
+}
+
+/// What a host is to know of its standing; `None`: nothing was ever decided about it or its site.
+///
+/// # Errors
+/// No such site or host, or the store's fault.
+pub fn notice(id: &HostId, rows: &dyn Rows) -> Result<Option<Notice>, Refusal> {
+    let entry = host(rows, id)?.value;
+    let place = site(rows, &id.site)?.value;
+    let generation = entry.standing.generation.max(place.standing.generation);
+    if generation.0 == 0 {
+        return Ok(None);
+    }
+    let standing = if entry.is_cut_off(&place) {
+        NoticedStanding::Quarantined { wipe: entry.wipe_pending(&place).is_some() }
+    } else if entry.standing.held == Held::Nothing {
+        NoticedStanding::Clear
+    } else {
+        NoticedStanding::Untrusted
+    };
+    let at_us = entry.standing.at_us.max(place.standing.at_us);
+    let deployment = deployment(rows)?.id;
+    Ok(Some(Notice { deployment, site: id.site.clone(), host: Some(id.host.clone()), generation, standing, at_us }))
+}
+
+fn next_standing(deployment: &mut Deployment, held: Held, wipe: bool, object: &str, now: Now) -> Standing {
+    deployment.standing_generation = deployment.standing_generation.next();
+    let standing = Standing { generation: deployment.standing_generation, held, wipe, at_us: now.wall_us };
+    deployment.standing_digest =
+        sha256(&[&deployment.standing_digest, &sha256(&[object.as_bytes()]), &codec::encode(&standing)]);
+    standing
+}
+
+/// New seal and distribution keys for a site, derived from one fresh seed.
+fn advance_epochs(place: &mut Site, seed: &Secret<32>) {
+    place.seal_epoch = place.seal_epoch.next();
+    let key = hkdf(seed.expose(), "holdfast/next-seal-key/v1", b"");
+    place.seal_keys.push(SealKeyRecord { epoch: place.seal_epoch, key });
+    place.dist_epoch = place.dist_epoch.next();
+    place.dist_seed = hkdf(seed.expose(), "holdfast/next-dist-seed/v1", b"");
+}
+
+/// Drops the keys of epochs that no host in good standing is wrapped with. `changed` is a host as this transaction
+/// leaves it.
+fn erase_confirmed_epochs(
+    place: &mut Site,
+    name: &SiteName,
+    changed: Option<(HostId, Host)>,
+    rows: &dyn Rows,
+) -> Result<(), Refusal> {
+    let mut all = hosts(rows, name)?;
+    all.extend(changed.map(|(id, entry)| (id.host, entry)));
+    let needed: Vec<SealEpoch> =
+        all.values().filter(|entry| !entry.is_cut_off(place)).filter_map(|entry| entry.seal_epoch).collect();
+    let current = place.seal_epoch;
+    place.seal_keys.retain(|record| record.epoch == current || needed.contains(&record.epoch));
+    Ok(())
+}
+
+fn line(now: Now, id: &HostId, action: &str) -> Line {
+    Line::done(now.wall_us, id.to_string(), action, id.to_string())
+}
+
+fn put(batch: &mut Batch, id: &HostId, entry: &Host) {
+    batch.put(Realm::NODE, &[id.site.as_str(), id.host.as_str()], entry);
+}
