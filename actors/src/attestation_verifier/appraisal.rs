@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,20 @@ impl Policy {
         }
         let lasts = self.interval_ms > 0 && self.verdict_ttl_ms > self.interval_ms;
         if lasts { Ok(()) } else { Err(PolicyError::Interval) }
+    }
+
+    /// How long a passing verdict lasts.
+    pub fn verdict_ttl(&self) -> Duration {
+        Duration::from_millis(self.verdict_ttl_ms)
+    }
+
+    /// The interval less up to a tenth, told by `spread` (any number that differs between hosts), so that hosts which
+    /// came together do not quote together for ever. Never longer than the interval.
+    pub fn jittered_interval(&self, spread: u64) -> Duration {
+        let [high, low, ..] = sha256(&[&spread.to_be_bytes()]);
+        let part = u64::from(u16::from_be_bytes([high, low]));
+        let less = u128::from(self.interval_ms) * u128::from(part) / 10 / u128::from(u16::MAX);
+        Duration::from_millis(self.interval_ms - u64::try_from(less).expect("a tenth of the interval"))
     }
 }
 

@@ -341,6 +341,16 @@ fn a_policy_must_ask_for_something_that_exists_in_time() {
 }
 
 #[test]
+fn hosts_spread_over_the_last_tenth_of_the_interval() {
+    let policy = Policy { interval_ms: 10_000, ..Bench::new().policy };
+    let all: Vec<u128> = (0..100).map(|conn| policy.jittered_interval(conn).as_millis()).collect();
+    assert!(all.iter().all(|ms| (9_000..=10_000).contains(ms)), "{all:?}");
+    assert!(all.iter().any(|ms| *ms < 9_300) && all.iter().any(|ms| *ms > 9_700), "{all:?}");
+    let longest = Policy { interval_ms: u64::MAX, ..policy };
+    assert!(longest.jittered_interval(1) <= Duration::from_millis(u64::MAX));
+}
+
+#[test]
 fn reasons_are_told_in_plain_words() {
     let reason = Reason::NotAllowed { pcr: 7, value: [0xab; 32] }.to_string();
     assert_eq!(reason, format!("PCR 7 is not one of the reference values: {}", "ab".repeat(32)));
