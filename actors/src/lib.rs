@@ -5,6 +5,7 @@
 //! arguments: no clock, no randomness, no I/O. The feature `shell` adds what touches the world: the LMDB engine,
 //! the ractor actors and the ports.
 
+pub mod attestation_verifier;
 pub mod audit_log;
 pub mod barrier;
 pub mod keyring;

@@ -12,5 +12,5 @@ pub mod limits;
 pub mod pki;
 pub mod secret;
 pub mod signed;
-pub mod wire;
 pub mod tpm;
+pub mod wire;

@@ -16,7 +16,7 @@ pub mod soft;
 pub use attest::{Attest, Counters, Selection, verify_signature};
 pub use credential::{Credential, make_credential};
 pub use error::TpmError;
-pub use public::{Key, NAME_BYTES, Public, Scheme, Symmetric};
+pub use public::{EK_POLICY, Key, NAME_BYTES, Public, Scheme, Symmetric};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,16 @@ pub mod alg {
     pub const AES: u16 = 0x0006;
     /// SHA-256.
     pub const SHA256: u16 = 0x000b;
+    /// SHA-384.
+    pub const SHA384: u16 = 0x000c;
+    /// SHA-512.
+    pub const SHA512: u16 = 0x000d;
+    /// SM3-256.
+    pub const SM3_256: u16 = 0x0012;
+    /// SHA3-256, the first of three: 384 and 512 follow.
+    pub const SHA3_256: u16 = 0x0027;
+    /// SHA3-512.
+    pub const SHA3_512: u16 = 0x0029;
     /// No algorithm.
     pub const NULL: u16 = 0x0010;
     /// RSASSA-PKCS1-v1_5.

@@ -132,7 +132,7 @@ fn parse_selections(reader: &mut Reader) -> Result<Vec<Selection>, TpmError> {
 }
 
 fn parse_selection(reader: &mut Reader) -> Result<Selection, TpmError> {
-    let bank = reader.u16()?;
+    let bank = reader.hash()?;
     let len = reader.u8()?;
     if len > BITMAP_BYTES_MAX {
         return Err(TpmError::Unaccepted { what: "length of a PCR bitmap", value: len.into() });

@@ -154,3 +154,6 @@ fn check_dates(certificate: &X509Certificate, now: i64) -> Result<(), TpmError> 
     let valid = (not_before..=not_after).contains(&now);
     if valid { Ok(()) } else { Err(TpmError::CertificateDates { not_before, not_after, now }) }
 }
+
+#[cfg(test)]
+mod tests;

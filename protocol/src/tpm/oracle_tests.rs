@@ -2,8 +2,8 @@
 //! the same; nothing panics.
 
 use proptest::prelude::*;
-use tpm2_protocol::TpmField;
-use tpm2_protocol::data::{TpmsAttest, TpmtPublic, TpmuAttestView};
+use tpm2_protocol::data::{TpmsAttest, TpmtPublic, TpmuAttest};
+use tpm2_protocol::{TpmField, TpmUnmarshal};
 
 use crate::tpm::fixtures::{AK_P256, AK_RSA, EK_P256, EK_RSA, QUOTE_P256, QUOTE_RSA, bytes};
 use crate::tpm::{Attest, Public};
@@ -29,12 +29,19 @@ fn mutated(of: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
 
 fn agree_on_attest(bytes: &[u8]) -> Result<(), TestCaseError> {
     let Ok(ours) = Attest::parse(bytes) else { return Ok(()) };
-    let theirs = TpmsAttest::cast_prefix_field(bytes);
+    let theirs = TpmsAttest::unmarshal(bytes);
     prop_assert!(theirs.is_ok(), "only we took {ours:?}: {:?}", theirs.err());
     let (theirs, rest) = theirs.unwrap();
     prop_assert!(rest.is_empty());
-    prop_assert_eq!(theirs.firmware_version, ours.firmware);
-    prop_assert!(matches!(theirs.attested, TpmuAttestView::Quote(_)));
+    prop_assert_eq!(theirs.qualified_signer.as_ref(), &ours.qualified_signer[..]);
+    prop_assert_eq!(theirs.extra_data.as_ref(), &ours.extra_data[..]);
+    let clock = theirs.clock_info;
+    let counters = (clock.reset_count.value(), clock.restart_count.value(), clock.clock.value());
+    prop_assert_eq!(counters, (ours.counters.reset_count, ours.counters.restart_count, ours.counters.clock));
+    prop_assert_eq!((bool::from(clock.safe), theirs.firmware_version.value()), (ours.safe, ours.firmware));
+    let TpmuAttest::Quote(quote) = theirs.attested else { panic!("only we read a quote: {ours:?}") };
+    prop_assert_eq!(quote.pcr_digest.as_ref(), &ours.pcr_digest[..]);
+    prop_assert_eq!(quote.pcr_select.len(), ours.selections.len());
     Ok(())
 }
 

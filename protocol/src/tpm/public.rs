@@ -53,10 +53,8 @@ pub enum Key {
 pub struct Symmetric {
     /// Algorithm.
     pub alg: u16,
-    /// Bits of the key.
+    /// Bits of the key; the mode is CFB.
     pub bits: u16,
-    /// Mode.
-    pub mode: u16,
 }
 
 /// The one scheme a key may be used with.
@@ -164,7 +162,7 @@ impl Public {
             return Err(TpmError::Policy);
         }
         match self.symmetric {
-            Some(Symmetric { alg: alg::AES, bits: 128, mode: alg::CFB }) => {}
+            Some(Symmetric { alg: alg::AES, bits: 128 }) => {}
             other => {
                 let value = other.map_or(alg::NULL, |s| s.alg).into();
                 return Err(TpmError::Unaccepted { what: "symmetric cipher", value });
@@ -196,7 +194,15 @@ fn name_of(parts: &[&[u8]]) -> [u8; NAME_BYTES] {
 fn parse_symmetric(reader: &mut Reader) -> Result<Option<Symmetric>, TpmError> {
     match reader.u16()? {
         alg::NULL => Ok(None),
-        alg::AES => Ok(Some(Symmetric { alg: alg::AES, bits: reader.u16()?, mode: reader.u16()? })),
+        alg::AES => {
+            let bits = reader.u16()?;
+            if ![128, 192, 256].contains(&bits) {
+                return Err(TpmError::Unaccepted { what: "bits of an AES key", value: bits.into() });
+            }
+            // The mode of a key that protects others is CFB, whatever the cipher (Part 1, section 23.4).
+            reader.expect_u16("cipher mode", alg::CFB)?;
+            Ok(Some(Symmetric { alg: alg::AES, bits }))
+        }
         value => Err(TpmError::Unaccepted { what: "symmetric cipher", value: value.into() }),
     }
 }
@@ -204,7 +210,7 @@ fn parse_symmetric(reader: &mut Reader) -> Result<Option<Symmetric>, TpmError> {
 fn parse_scheme(reader: &mut Reader) -> Result<Option<Scheme>, TpmError> {
     match reader.u16()? {
         alg::NULL => Ok(None),
-        alg @ (alg::RSASSA | alg::RSAPSS | alg::OAEP | alg::ECDSA) => Ok(Some(Scheme { alg, hash: reader.u16()? })),
+        alg @ (alg::RSASSA | alg::RSAPSS | alg::OAEP | alg::ECDSA) => Ok(Some(Scheme { alg, hash: reader.hash()? })),
         value => Err(TpmError::Unaccepted { what: "scheme", value: value.into() }),
     }
 }

@@ -1,6 +1,6 @@
 //! Reads big-endian TPM structures; every step is checked against what is left.
 
-use crate::tpm::TpmError;
+use crate::tpm::{TpmError, alg};
 
 /// The unread rest of a structure.
 pub(super) struct Reader<'a> {
@@ -49,6 +49,15 @@ impl<'a> Reader<'a> {
         match self.u16()? {
             value if value == accepted => Ok(()),
             value => Err(TpmError::Unaccepted { what, value: value.into() }),
+        }
+    }
+
+    /// The identifier of a hash; only what no TPM has is refused here.
+    pub(super) fn hash(&mut self) -> Result<u16, TpmError> {
+        match self.u16()? {
+            hash @ (alg::SHA1 | alg::SHA256 | alg::SHA384 | alg::SHA512 | alg::SM3_256) => Ok(hash),
+            hash @ alg::SHA3_256..=alg::SHA3_512 => Ok(hash),
+            value => Err(TpmError::Unaccepted { what: "hash", value: value.into() }),
         }
     }
 

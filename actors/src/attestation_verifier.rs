@@ -1,0 +1,5 @@
+//! Whether a host may be trusted: policies, appraisal of quotes, verdicts.
+
+pub mod appraisal;
+
+pub use appraisal::{Expected, Policy, PolicyError, Reason, ReferenceValues, Verdict, appraise};
