@@ -85,7 +85,7 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
     }
 
-    /// What the HTTP layer itself refused, in plain words.
+    /// What the HTTP layer itself refused, in plain words; its 404 means that no route has the path.
     pub fn of_status(status: StatusCode) -> Self {
         let message = match status {
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => "malformed request",
@@ -96,7 +96,7 @@ impl Problem {
             StatusCode::INTERNAL_SERVER_ERROR => return Self::internal(),
             _ => "refused",
         };
-        Self::new(status, message)
+        Self { no_route: status == StatusCode::NOT_FOUND, ..Self::new(status, message) }
     }
 
     /// Gives the Cerberus code.
