@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, DnType};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -71,8 +71,17 @@ pub(crate) async fn serve(router: Router, options: ServerOptions) -> (Running, A
 
 /// TLS of a client that shows `credentials`, takes any server and may resume.
 pub(crate) fn client_config(credentials: Option<&Credentials>, alpn: &str) -> Arc<ClientConfig> {
+    client_config_for(rustls::DEFAULT_VERSIONS, credentials, alpn)
+}
+
+/// The same for some versions of TLS only.
+pub(crate) fn client_config_for(
+    versions: &[&'static SupportedProtocolVersion],
+    credentials: Option<&Credentials>,
+    alpn: &str,
+) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(rustls::DEFAULT_VERSIONS)
+        .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer));
@@ -141,7 +150,7 @@ impl Answer {
 }
 
 #[derive(Debug)]
-pub(crate) struct AnyServer;
+struct AnyServer;
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(

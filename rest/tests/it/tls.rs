@@ -16,7 +16,7 @@ use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::{Credentials, client_config, connect, get, send, serve};
+use crate::client::{Credentials, client_config, client_config_for, connect, get, send, serve};
 
 fn who() -> Router {
     Router::new().route(
@@ -95,22 +95,9 @@ async fn another_certificate_is_shown_from_the_next_handshake_on() {
 #[tokio::test]
 async fn no_session_is_resumed() {
     let (server, _) = serve(who(), ServerOptions::default()).await;
-    for versions in [&[&rustls::version::TLS13], &[&rustls::version::TLS12]] {
-        let alice = Credentials::new("alice", 7);
-        let mut config = Arc::unwrap_or_clone(client_config(Some(&alice), "http/1.1"));
-        let only = rustls::ClientConfig::builder_with_provider(holdfast_rest::tls::provider())
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        let resolver = config.client_auth_cert_resolver.clone();
-        config = {
-            let mut only = only;
-            only.dangerous().set_certificate_verifier(Arc::new(crate::client::AnyServer));
-            only.client_auth_cert_resolver = resolver;
-            only
-        };
-        let config = Arc::new(config);
+    let alice = Credentials::new("alice", 7);
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = client_config_for(&[version], Some(&alice), "http/1.1");
         for _ in 0..3 {
             let mut stream = connect(server.local_addr(), config.clone()).await.unwrap();
             stream.write_all(b"GET /who HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
