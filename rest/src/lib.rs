@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The REST side of both nodes: listener and TLS, one dispatch table from path to dialect, errors in each dialect's
+//! shape, bodies, metrics, health and the reading of configuration files. The dialects' routes live in their modules.
+//!
+//! A request passes [`server`] (connection, TLS, who is there), then [`front`] (sealed gate, deadline, shape of
+//! errors), then the node's own axum router. Handlers authorise first and read the body afterwards, by [`body`].
+
+pub mod body;
+pub mod config;
+pub mod dispatch;
+pub mod front;
+pub mod health;
+pub mod metrics;
+pub mod peer;
+pub mod problem;
+pub mod reply;
+pub mod secret;
+pub mod server;
+pub mod shape;
+pub mod time;
+pub mod tls;

@@ -1,0 +1,227 @@
+//! What happens to every request around the handler: a request id, the sealed gate, the bound on requests at once, the
+//! deadline, the shape of errors, counting and one debug line.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+use crate::body::BODY_BYTES_MAX;
+use crate::dispatch::{Dialect, is_open_while_sealed, is_under};
+use crate::health::{NodeState, SealState};
+use crate::metrics::{Metrics, Refused};
+use crate::peer::Peer;
+use crate::problem::Problem;
+use crate::reply::Format;
+use crate::shape;
+
+/// Names a request in the log and in its answer (`x-request-id`); handlers take it as `Extension<RequestId>`. It is
+/// always ours: a name that the client chose would let it write into the log.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub Arc<str>);
+
+/// Marks an error answer that a handler has shaped itself although it has no body or is plain text; the front leaves
+/// it alone. Answers in any other content type need no mark.
+#[derive(Debug, Clone, Copy)]
+pub struct Shaped;
+
+/// How a front behaves.
+#[derive(Debug, Clone)]
+pub struct FrontOptions {
+    /// All paths speak this dialect (Keylime's listeners); `None` goes by the table.
+    pub dialect: Option<Dialect>,
+    /// Path prefixes that answer while sealed, beside the table's; `/` opens all.
+    pub open_while_sealed: Vec<&'static str>,
+    /// From the request's head to the response's head. A streamed body may go on longer.
+    pub deadline: Duration,
+    /// Requests at once.
+    pub requests_max: usize,
+}
+
+impl Default for FrontOptions {
+    fn default() -> Self {
+        Self { dialect: None, open_while_sealed: Vec::new(), deadline: Duration::from_secs(30), requests_max: 1024 }
+    }
+}
+
+/// A node's router with all that surrounds it. One may serve several listeners.
+pub struct Front {
+    router: Router,
+    state: Arc<dyn NodeState>,
+    metrics: Arc<Metrics>,
+    options: FrontOptions,
+    slots: Semaphore,
+}
+
+impl Front {
+    /// Surrounds `router`. Extractors that read bodies are bound to 1 MiB unless a route sets its own
+    /// `DefaultBodyLimit`.
+    pub fn new(router: Router, state: Arc<dyn NodeState>, metrics: Arc<Metrics>, options: FrontOptions) -> Arc<Self> {
+        let router = router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+        let slots = Semaphore::new(options.requests_max);
+        Arc::new(Self { router, state, metrics, options, slots })
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Answers one request of `peer`; never fails.
+    pub async fn answer(&self, peer: Peer, mut request: Request<Body>) -> Response {
+        let began = Instant::now();
+        let dialect = self.fold_path(&mut request);
+        let method = request.method().clone();
+        let asked = Asked { dialect, format: Format::accepted(request.headers()), id: RequestId::draw() };
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(asked.id.clone());
+        let response = self.admit(request, &asked).await.unwrap_or_else(Problem::into_response);
+        let response = asked.finish(response);
+        self.record(&asked, &method, response.status(), began.elapsed());
+        response
+    }
+
+    /// The dialect of the path. Cerberus' old clients write `//`, which that dialect takes as `/`.
+    fn fold_path(&self, request: &mut Request<Body>) -> Dialect {
+        let path = request.uri().path();
+        let of = |path: &str| self.options.dialect.unwrap_or_else(|| Dialect::of(path));
+        if !path.contains("//") {
+            return of(path);
+        }
+        let folded = folded(path);
+        if of(&folded) != Dialect::Cerberus {
+            return of(path);
+        }
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        if let Ok(uri) = format!("{folded}{query}").parse::<Uri>() {
+            *request.uri_mut() = uri;
+        }
+        Dialect::Cerberus
+    }
+
+    async fn admit(&self, request: Request<Body>, asked: &Asked) -> Result<Response, Problem> {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            self.metrics.refused(Refused::Requests);
+            return Err(Problem::overloaded());
+        };
+        if self.state.seal_state() != SealState::Unsealed && !self.is_open(request.uri().path()) {
+            self.metrics.refused(Refused::Sealed);
+            return Err(Problem::sealed());
+        }
+        match tokio::time::timeout(self.options.deadline, caught(self.router.clone().oneshot(request))).await {
+            Ok(Some(Ok(response))) => Ok(response),
+            Ok(None) => {
+                self.metrics.refused(Refused::Panic);
+                tracing::error!(request_id = %asked.id.0, dialect = asked.dialect.name(), "a handler panicked");
+                Err(Problem::internal())
+            }
+            Err(_) => {
+                self.metrics.refused(Refused::Deadline);
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no answer in time").retry_after(1))
+            }
+        }
+    }
+
+    fn is_open(&self, path: &str) -> bool {
+        is_open_while_sealed(path) || self.options.open_while_sealed.iter().any(|prefix| is_under(path, prefix))
+    }
+
+    /// The path stays out of the log: it holds names of users' things.
+    fn record(&self, asked: &Asked, method: &Method, status: StatusCode, took: Duration) {
+        self.metrics.answered(asked.dialect, method, status, took);
+        tracing::debug!(
+            request_id = %asked.id.0,
+            dialect = asked.dialect.name(),
+            status = status.as_u16(),
+            took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            "request answered"
+        );
+    }
+}
+
+impl RequestId {
+    fn draw() -> Self {
+        Self(Uuid::new_v4().to_string().into())
+    }
+}
+
+/// What shapes the answer, taken from the request before the handler consumes it.
+struct Asked {
+    dialect: Dialect,
+    format: Format,
+    id: RequestId,
+}
+
+impl Asked {
+    fn finish(&self, response: Response) -> Response {
+        let mut response = self.shape(response);
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&self.id.0) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    /// Puts problems, and what axum refused by itself, in the dialect's shape. Headers set beside them are kept.
+    fn shape(&self, mut response: Response) -> Response {
+        let problem = match response.extensions_mut().remove::<Problem>() {
+            Some(problem) => problem,
+            None if is_bare_refusal(&response) => Problem::of_status(response.status()),
+            None => return response,
+        };
+        let mut shaped = shape::render(&problem, self.dialect, self.format, &self.id.0);
+        for (name, value) in response.headers() {
+            if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+                shaped.headers_mut().insert(name, value.clone());
+            }
+        }
+        shaped
+    }
+}
+
+/// Whether axum itself, not a handler, refused: it does so in plain text or without a body, with one of few statuses.
+fn is_bare_refusal(response: &Response) -> bool {
+    let of_axum = matches!(response.status().as_u16(), 400 | 404 | 405 | 408 | 413 | 415 | 422 | 500);
+    let is_text = match response.headers().get(header::CONTENT_TYPE) {
+        Some(value) => value.as_bytes().starts_with(b"text/plain"),
+        None => true,
+    };
+    of_axum && is_text && response.extensions().get::<Shaped>().is_none()
+}
+
+/// The future's output, or `None` if it panicked: one bad request must not take its connection along.
+async fn caught<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+fn folded(path: &str) -> String {
+    let mut folded = String::with_capacity(path.len());
+    for letter in path.chars() {
+        if letter != '/' || !folded.ends_with('/') {
+            folded.push(letter);
+        }
+    }
+    folded
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

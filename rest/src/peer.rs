@@ -1,0 +1,67 @@
+//! Who is at the other end of a connection, worked out once per connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use holdfast_protocol::crypto::hash::sha256;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The other end; handlers take it as `Extension<Peer>`.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Address of the socket; no header can change it.
+    pub addr: SocketAddr,
+    /// Whether the connection came over the loopback interface.
+    pub loopback: bool,
+    /// The certificate whose key the client has proved to hold. Nobody has judged its issuer, names or dates.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Peer {
+    /// A peer at `addr`.
+    pub fn new(addr: SocketAddr, certificate: Option<ClientCertificate>) -> Self {
+        Self { addr, loopback: addr.ip().to_canonical().is_loopback(), certificate: certificate.map(Arc::new) }
+    }
+
+    /// The KES identity, if the client showed a certificate.
+    pub fn identity(&self) -> Option<&str> {
+        self.certificate.as_ref().map(|certificate| certificate.identity.as_str())
+    }
+}
+
+/// What a client's certificate says.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    /// The certificate itself, DER.
+    pub der: Vec<u8>,
+    /// The other certificates that the client sent along, DER. Nothing proves that they belong to the client.
+    pub others: Vec<Vec<u8>>,
+    /// SHA-256 of the whole certificate.
+    pub fingerprint: [u8; 32],
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub spki_sha256: [u8; 32],
+    /// `spki_sha256` in lower-case hex: the identity of a KES client.
+    pub identity: String,
+    /// End of validity, seconds since the Unix epoch. Not enforced here: a dialect that cares compares it.
+    pub not_after: i64,
+}
+
+impl ClientCertificate {
+    /// Reads a chain as the client sent it, leaf first. `None` if the leaf is not one DER certificate.
+    pub fn from_chain<'a>(mut chain: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+        let der = chain.next()?;
+        let (rest, leaf) = X509Certificate::from_der(der).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
+        let spki_sha256 = sha256(&[leaf.public_key().raw]);
+        Some(Self {
+            fingerprint: sha256(&[der]),
+            spki_sha256,
+            identity: hex::encode(spki_sha256),
+            not_after: leaf.validity().not_after.timestamp(),
+            others: chain.map(<[u8]>::to_vec).collect(),
+            der: der.to_vec(),
+        })
+    }
+}

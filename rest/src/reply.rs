@@ -1,0 +1,102 @@
+//! Answers with a body: YAML unless the client prefers JSON.
+
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::problem::Problem;
+
+/// In what a client reads answers of the Strongbox dialect. As an extractor it never fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// `application/yaml`.
+    #[default]
+    Yaml,
+    /// `application/json`.
+    Json,
+}
+
+impl Format {
+    /// JSON if `Accept` names it before any YAML type; `*/*` and nothing mean YAML. Weights are not compared.
+    pub fn accepted(headers: &HeaderMap) -> Self {
+        let types = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        types.flat_map(|line| line.split(',')).find_map(Self::of_type).unwrap_or_default()
+    }
+
+    /// The format that a media type names; parameters are ignored.
+    pub(crate) fn of_type(media_type: &str) -> Option<Self> {
+        let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Some(Self::Yaml),
+            "application/json" | "text/json" => Some(Self::Json),
+            other if other.starts_with("application/") && other.ends_with("+json") => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    /// An answer with `value` as its body. The buffer may hold revealed secrets and erases itself once sent.
+    pub fn reply<T: Serialize + ?Sized>(self, status: StatusCode, value: &T) -> Response {
+        let Some(bytes) = self.encode(value) else { return Problem::internal().into_response() };
+        let body = Body::from(Bytes::from_owner(Zeroizing::new(bytes)));
+        let mut response = (status, body).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, self.content_type());
+        response
+    }
+
+    fn encode<T: Serialize + ?Sized>(self, value: &T) -> Option<Vec<u8>> {
+        match self {
+            Self::Json => serde_json::to_vec(value).ok(),
+            Self::Yaml => serde_saphyr::to_string(&value).ok().map(String::into_bytes),
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Yaml => "application/yaml",
+            Self::Json => "application/json",
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Format {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self::accepted(&parts.headers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_spoken_only_when_asked_for() {
+        let cases = [
+            ("application/json", Format::Json),
+            ("application/json; q=0.9, */*", Format::Json),
+            ("text/html, application/vnd.x+json", Format::Json),
+            ("application/yaml, application/json", Format::Yaml),
+            ("*/*", Format::Yaml),
+            ("", Format::Yaml),
+        ];
+        for (accept, format) in cases {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
+            assert_eq!(Format::accepted(&headers), format, "{accept}");
+        }
+        assert_eq!(Format::accepted(&HeaderMap::new()), Format::Yaml);
+    }
+
+    #[test]
+    fn yaml_quotes_what_would_read_as_another_type() {
+        let text = Format::Yaml.encode(&serde_json::json!({ "a": "12", "b": "true", "c": "x: y", "d": [] })).unwrap();
+        let back: serde_json::Value = serde_saphyr::from_slice(&text).unwrap();
+        assert_eq!(back, serde_json::json!({ "a": "12", "b": "true", "c": "x: y", "d": [] }));
+    }
+}

@@ -1,0 +1,153 @@
+//! TLS of the REST listener: a server certificate that can be swapped while running, and client certificates that
+//! prove a key and nothing else.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+
+use crate::peer::ClientCertificate;
+
+/// Chain and key can't serve TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Not a usable key, or not the one of the certificate.
+    #[error("server certificate or key is unusable")]
+    Unusable(#[source] rustls::Error),
+}
+
+/// The certificate a listener shows. Swapping bites at the next handshake; open connections stay.
+pub struct ServerIdentity {
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl ServerIdentity {
+    /// Takes a chain, leaf first, and the leaf's key as PKCS #8 DER.
+    pub fn new(chain_der: Vec<Vec<u8>>, key_pkcs8_der: &[u8]) -> Result<Self, IdentityError> {
+        Ok(Self { current: ArcSwap::new(certified(chain_der, key_pkcs8_der)?) })
+    }
+
+    /// Shows another certificate from now on. On an error the old one stays.
+    pub fn swap(&self, chain_der: Vec<Vec<u8>>, key_pkcs8_der: &[u8]) -> Result<(), IdentityError> {
+        self.current.store(certified(chain_der, key_pkcs8_der)?);
+        Ok(())
+    }
+
+    /// The leaf now shown, DER.
+    pub fn leaf(&self) -> Vec<u8> {
+        self.current.load().cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for ServerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerIdentity")
+    }
+}
+
+impl ResolvesServerCert for ServerIdentity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+/// The one cryptography provider.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// TLS for the REST listeners of both nodes: a client certificate is asked for, any is taken that proves its key.
+pub fn server_config(identity: Arc<ServerIdentity>) -> Arc<ServerConfig> {
+    server_config_with(identity, Arc::new(AnyProvenKey::new()))
+}
+
+/// The same with another judge of client certificates (Keylime's listeners check a chain).
+pub fn server_config_with(identity: Arc<ServerIdentity>, verifier: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(rustls::DEFAULT_VERSIONS)
+        .expect("the provider has suites for both versions")
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(identity);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // A resumed session never shows its certificate to the verifier again, so nothing may be resumed.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Arc::new(config)
+}
+
+fn certified(chain_der: Vec<Vec<u8>>, key_pkcs8_der: &[u8]) -> Result<Arc<CertifiedKey>, IdentityError> {
+    let chain = chain_der.into_iter().map(CertificateDer::from).collect();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key_pkcs8_der)).clone_key();
+    CertifiedKey::from_der(chain, key, &provider()).map(Arc::new).map_err(IdentityError::Unusable)
+}
+
+/// Takes any certificate whose key signs the handshake: the key is the identity, the issuer means nothing.
+#[derive(Debug)]
+struct AnyProvenKey {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl AnyProvenKey {
+    fn new() -> Self {
+        Self { algorithms: provider().signature_verification_algorithms }
+    }
+}
+
+impl ClientCertVerifier for AnyProvenKey {
+    fn offer_client_auth(&self) -> bool {
+        true
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        // What the front can't read later must not pass here: it would look like no certificate at all.
+        match ClientCertificate::from_chain(std::iter::once(end_entity.as_ref())) {
+            Some(_) => Ok(ClientCertVerified::assertion()),
+            None => Err(CertificateError::BadEncoding.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

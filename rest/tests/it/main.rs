@@ -1,0 +1,7 @@
+//! The front and the server as a client meets them: real sockets, real TLS.
+
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod front;
+mod tls;
