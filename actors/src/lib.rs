@@ -12,4 +12,5 @@ pub mod keyring;
 pub mod ports;
 pub mod rows;
 pub mod shamir;
+pub mod site_registry;
 pub mod store;

@@ -325,7 +325,7 @@ impl Verifier {
         let challenge = Challenge {
             nonce,
             policy: connection.policy.version,
-            pcrs: connection.policy.pcrs.clone(),
+            pcrs: connection.policy.pcrs.iter().copied().collect(),
             ima_offset: 0,
             ima_count: 0,
         };
