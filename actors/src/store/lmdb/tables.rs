@@ -11,10 +11,12 @@
 //! change: `data` (or, for a deleted key, `gone`) says where the row stands that a new change replaces. Compaction
 //! removes rows of `history` and `gone` only.
 
+use std::borrow::Borrow;
+use std::ops::Bound;
+
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, RoTxn, RwTxn, WithoutTls};
 use holdfast_protocol::ids::Revision;
-use std::ops::Bound;
 
 use super::{Env, OpenError, ReadTxn};
 use crate::store::{Change, ChangesError, Entry, Fault, Op, View, is_key, whole_revisions};
@@ -220,7 +222,7 @@ impl<'t> Rows<&'t RoTxn<'t, WithoutTls>> {
     }
 }
 
-impl<'t, T: std::borrow::Borrow<RoTxn<'t, WithoutTls>>> View for Rows<T> {
+impl<'t, T: Borrow<RoTxn<'t, WithoutTls>>> View for Rows<T> {
     fn revision(&self) -> Revision {
         self.revision
     }
@@ -264,5 +266,38 @@ impl<'t, T: std::borrow::Borrow<RoTxn<'t, WithoutTls>>> View for Rows<T> {
             Ok(Change { revision, key: key.to_vec(), deleted: kind == DELETED })
         });
         whole_revisions(rows, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heed::EnvFlags;
+
+    use super::*;
+    use crate::store::lmdb::open_env;
+
+    #[test]
+    fn a_store_of_a_later_format_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = open_env(folder.path(), 1 << 20, EnvFlags::empty()).unwrap();
+        let tables = Tables::create(&env).unwrap();
+        let mut txn = env.write_txn().unwrap();
+        tables.meta.put(&mut txn, b"format", &2_u64.to_be_bytes()).unwrap();
+        txn.commit().unwrap();
+        assert!(matches!(Tables::create(&env), Err(OpenError::Format { found: 2, known: 1 })));
+        assert!(matches!(Tables::open(&env), Err(OpenError::Format { found: 2, known: 1 })));
+    }
+
+    #[test]
+    fn a_damaged_row_is_a_fault_not_a_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = open_env(folder.path(), 1 << 20, EnvFlags::empty()).unwrap();
+        let tables = Tables::create(&env).unwrap();
+        let mut txn = env.write_txn().unwrap();
+        tables.data.put(&mut txn, b"a", &[7; 23]).unwrap();
+        txn.commit().unwrap();
+        let view = Rows::snapshot(&env, tables).unwrap();
+        assert_eq!(view.get(b"a"), Err(damaged()));
+        assert_eq!(view.range(b"", b"b", 9), Err(damaged()));
     }
 }
