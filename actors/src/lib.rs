@@ -11,6 +11,7 @@ pub mod barrier;
 pub mod keyring;
 pub mod ports;
 pub mod rows;
+pub mod seal_keeper;
 pub mod shamir;
 pub mod site_registry;
 pub mod store;
