@@ -15,10 +15,8 @@ use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::wire::Position;
 
 use crate::barrier::{Barrier, ChangedRow, Snapshot};
-use crate::distribution::placement::{COMMON, Placement};
-use crate::distribution::{
-    CUTS_KEPT, Cut, Cuts, DELTA_BYTES_MAX, DELTA_ROWS_MAX, Holding, PART_BYTES_MAX,
-};
+use crate::distribution::placement::{COMMON, SitePlacement};
+use crate::distribution::{CUTS_KEPT, Cut, Cuts, DELTA_BYTES_MAX, DELTA_ROWS_MAX, Holding, PART_BYTES_MAX};
 use crate::ports::draw;
 use crate::rows::{Batch, Kind, ReadRows, Refusal, Rows};
 use crate::site_registry::{Held, Site, deployment, site};
@@ -72,7 +70,7 @@ pub fn build(
     }
     let mut job = Job {
         barrier,
-        placement: Placement::read(&snapshot, tenant.realm, site_name)?,
+        placement: SitePlacement::read(&snapshot, tenant.realm, site_name)?,
         deployment: deployment(&snapshot)?,
         snapshot,
         tenant,
@@ -104,7 +102,7 @@ struct Job<'a> {
     tenant: &'a TenantRef,
     site_name: &'a SiteName,
     place: Site,
-    placement: Placement,
+    placement: SitePlacement,
     deployment: crate::site_registry::Deployment,
     signer: &'a SigningKey,
 }
@@ -149,7 +147,8 @@ impl Job<'_> {
         let Some(last) = cuts.last() else {
             return if has_content { self.make_cut(cuts, self.everything()?).map(Some) } else { Ok(None) };
         };
-        let epochs_hold = last.position.dist_epoch == self.place.dist_epoch && last.position.term == self.deployment.term;
+        let epochs_hold =
+            last.position.dist_epoch == self.place.dist_epoch && last.position.term == self.deployment.term;
         let changed = if last.has_content != has_content { self.everything().map(Some) } else { self.delta(last) }?;
         match changed {
             Some(rows) if rows.is_empty() && epochs_hold && last.has_content == has_content => {
@@ -173,10 +172,8 @@ impl Job<'_> {
         let hashes: Vec<&[u8]> = placed.iter().map(Vec::as_slice).collect();
         let label = self.snapshot.realm_keys(self.tenant.realm)?.derive("holdfast/cut-digest/v1");
         let seq = before.seq.next();
-        let digest = hmac(
-            label.expose(),
-            &[&before.digest, &seq.0.to_be_bytes(), &revision.0.to_be_bytes(), &sha256(&hashes)],
-        );
+        let digest =
+            hmac(label.expose(), &[&before.digest, &seq.0.to_be_bytes(), &revision.0.to_be_bytes(), &sha256(&hashes)]);
         let position = Position { term: self.deployment.term, dist_epoch: self.place.dist_epoch, seq, digest };
         let cut = Cut { position, revision, has_content: self.placement.has_content() };
         cuts.kept.push(cut.clone());
@@ -211,7 +208,7 @@ impl Job<'_> {
             let mut holdings = Vec::with_capacity(page.len());
             for row in page {
                 let left = row.item.body.is_none();
-                let key = hex::encode(&sha256(&[&row.store_key])[..16]);
+                let key = holding_key(&row.store_key);
                 let path = row.item.path.clone();
                 holdings.push((key, Holding { kind: row.item.kind, path, version: row.version, left }));
             }
@@ -248,28 +245,25 @@ impl Job<'_> {
     /// A row that belongs at the site goes there; one that does not is taken away if it was ever sent.
     fn add(&self, to: &mut BTreeMap<Vec<u8>, Outgoing>, changed: ChangedRow, placed: bool) -> Result<(), Refusal> {
         let gone = !placed || changed.row.body.is_none();
-        let holding = if gone || changed.key.kind == Kind::Secret { self.holding(&changed)? } else { None };
-        let sent = holding.as_ref().is_some_and(|holding| !holding.left);
-        let current = holding.is_some_and(|holding| !holding.left && holding.version == changed.row.version);
-        if (gone && !sent) || (!gone && current) {
+        if gone && !self.was_ever_sent(&changed)? {
             return Ok(());
         }
         to.insert(changed.store_key.clone(), Outgoing::put_or_take(changed, placed));
         Ok(())
     }
 
-    fn holding(&self, changed: &ChangedRow) -> Result<Option<Holding>, Refusal> {
-        let key = hex::encode(&sha256(&[&changed.store_key])[..16]);
+    fn was_ever_sent(&self, changed: &ChangedRow) -> Result<bool, Refusal> {
+        let key = holding_key(&changed.store_key);
         let path = [self.site_name.as_str(), self.tenant.name.as_str(), &key];
-        Ok(self.snapshot.read::<Holding>(Realm::NODE, &path)?.map(|row| row.value))
+        Ok(self.snapshot.read::<Holding>(Realm::NODE, &path)?.is_some())
     }
 
     /// Every row that belongs at the site.
     fn everything(&self) -> Result<Vec<Outgoing>, Refusal> {
         let realm = self.tenant.realm;
-        let mut rows = Vec::new();
+        let mut rows: Vec<ChangedRow> = Vec::new();
         if !self.placement.has_content() {
-            return Ok(rows);
+            return Ok(Vec::new());
         }
         for kind in COMMON {
             rows.extend(self.snapshot.all(kind, realm, &[])?);
@@ -296,9 +290,8 @@ impl Job<'_> {
             parts.last_mut().expect("there is always a last part").push(row.item);
         }
         let of = u32::try_from(parts.len()).map_err(|_| Refusal::Fault(Fault::TooLarge))?;
-        let encode = |(part, items)| {
-            self.encode(BundleKind::Full { part, of }, Position::default(), target.position, items)
-        };
+        let encode =
+            |(part, items)| self.encode(BundleKind::Full { part, of }, Position::default(), target.position, items);
         Ok((0..of).zip(parts).map(encode).collect())
     }
 
@@ -321,6 +314,11 @@ impl Job<'_> {
     fn built(&self, target: Position, bundles: Vec<Vec<u8>>) -> Built {
         Built::Bundles { target, key: self.place.dist_key(&self.tenant.name), bundles }
     }
+}
+
+/// What names a row among its site's holdings.
+fn holding_key(store_key: &[u8]) -> String {
+    hex::encode(&sha256(&[store_key])[..16])
 }
 
 /// Runs a decision and waits for it; for threads that may block.

@@ -248,9 +248,7 @@ impl Distribution {
     fn suspect(&mut self, concerns: impl Fn(&HostId, &TenantName) -> bool, new: &BTreeSet<TenantName>) {
         for (host, link) in &mut self.hosts {
             for tenant in new {
-                link.tenants
-                    .entry(tenant.clone())
-                    .or_insert(Link { position: None, state: LinkState::Unknown });
+                link.tenants.entry(tenant.clone()).or_insert(Link { position: None, state: LinkState::Unknown });
             }
             for (tenant, link) in &mut link.tenants {
                 // What is on its way is finished first; the host's acknowledgement shows that there is more.

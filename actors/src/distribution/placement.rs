@@ -9,11 +9,11 @@ use crate::secret_store::DepositBox;
 
 /// A tenant's placement at one site, as one state of the store has it.
 #[derive(Debug)]
-pub struct Placement {
+pub struct SitePlacement {
     boxes: BTreeMap<String, bool>,
 }
 
-impl Placement {
+impl SitePlacement {
     /// Reads it.
     ///
     /// # Errors
