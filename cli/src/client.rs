@@ -208,8 +208,10 @@ impl Client {
         }
         let body = match bytes.is_empty() {
             true => Value::Null,
-            false => serde_json::from_slice(&bytes)
-                .map_err(|error| ClientError::Answer { request: request.clone(), what: format!("is no JSON: {error}") })?,
+            false => serde_json::from_slice(&bytes).map_err(|error| ClientError::Answer {
+                request: request.clone(),
+                what: format!("is no JSON: {error}"),
+            })?,
         };
         Ok(Answer { request, body, pending })
     }

@@ -69,7 +69,11 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::SealStatus { connect, json } => {
             let status = connect.client()?.get(&format!("{SYSTEM}/seal-status")).await?.body;
-            if json { say_json(&status) } else { say(seal_state(&status)) }
+            if json {
+                say_json(&status)
+            } else {
+                say(seal_state(&status))
+            }
             Ok(())
         }
         Command::Init { connect, bootstrap_secret_file, out } => {

@@ -31,7 +31,11 @@ const COLUMNS: [(&str, &str); 7] = [
 /// Asks central and prints.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let status = ask(&args.connect.client()?).await?;
-    if args.json { say_json(&status) } else { say(as_table(&status)) }
+    if args.json {
+        say_json(&status)
+    } else {
+        say(as_table(&status))
+    }
     Ok(())
 }
 

@@ -142,9 +142,9 @@ impl DevFile {
     /// Its content, if it exists.
     pub(crate) fn read(&self) -> Result<Option<Doc>, Failure> {
         match fs::read(self.path()) {
-            Ok(bytes) => parse(&bytes)
-                .map(Some)
-                .map_err(|error| Failure::unfit(format!("{}: {error}", self.path().display()))),
+            Ok(bytes) => {
+                parse(&bytes).map(Some).map_err(|error| Failure::unfit(format!("{}: {error}", self.path().display())))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Failure::file(self.path())(error)),
         }

@@ -66,9 +66,8 @@ impl Plan {
         let mut sites = Vec::new();
         for (index, count) in counts.iter().enumerate() {
             let name = format!("udc{}", index + 1);
-            let host = |number: u16| {
-                Ok(HostPlan { name: format!("{name}-{:03}", number + 1), rest: ports.next_host()? })
-            };
+            let host =
+                |number: u16| Ok(HostPlan { name: format!("{name}-{:03}", number + 1), rest: ports.next_host()? });
             let hosts = (0..*count).map(host).collect::<Result<_, Failure>>()?;
             sites.push(SitePlan { name, hosts });
         }
@@ -99,11 +98,7 @@ fn counts(sites: Option<u16>, hosts: &[u16], known: &[u16]) -> Result<Vec<u16>, 
 /// Where ports come from.
 enum Ports {
     /// Central's two, and the hosts' one after the other.
-    Fixed {
-        rest: u16,
-        quic: u16,
-        hosts: Box<dyn Iterator<Item = u16>>,
-    },
+    Fixed { rest: u16, quic: u16, hosts: Box<dyn Iterator<Item = u16>> },
     /// Whatever is free. The sockets are held until all are chosen, so that none is chosen twice.
     Free { held: Vec<TcpListener> },
 }

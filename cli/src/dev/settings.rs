@@ -111,7 +111,11 @@ fn collect_tenants(table: &Table, into: &mut BTreeSet<String>) {
             }
             ("tenants", Value::Table(tenants)) => into.extend(tenants.keys().cloned()),
             ("tenants", Value::Array(list)) => {
-                into.extend(list.iter().filter_map(|entry| entry.as_str().or_else(|| entry.get("name")?.as_str())).map(str::to_owned));
+                into.extend(
+                    list.iter()
+                        .filter_map(|entry| entry.as_str().or_else(|| entry.get("name")?.as_str()))
+                        .map(str::to_owned),
+                );
             }
             _ => {}
         }
@@ -129,8 +133,14 @@ mod tests {
     use crate::dev::Args;
 
     fn plan() -> Plan {
-        let args =
-            Args { dir: "d".into(), sites: Some(1), hosts: vec![], port_base: Some(20000), config: None, unseal: false };
+        let args = Args {
+            dir: "d".into(),
+            sites: Some(1),
+            hosts: vec![],
+            port_base: Some(20000),
+            config: None,
+            unseal: false,
+        };
         Plan::new(&args, None).unwrap()
     }
 

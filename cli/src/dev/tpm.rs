@@ -82,7 +82,11 @@ impl SoftTpm {
             return Ok(tcti);
         }
         let tail = crate::files::tail(&self.log(), 20);
-        Err(Failure::Program { what: format!("the software TPM of {} does not start", self.host), log: self.log(), tail })
+        Err(Failure::Program {
+            what: format!("the software TPM of {} does not start", self.host),
+            log: self.log(),
+            tail,
+        })
     }
 
     /// A process that listens on both ports; `None` if it ended, mostly because a port was taken.
