@@ -13,7 +13,7 @@ use crate::files::secret_text;
 #[derive(Args, Debug, Default)]
 pub(crate) struct Connect {
     /// Folder of a `holdfast dev`: address, certificates and credentials are taken from its dev.json.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["central", "ca", "pin"])]
+    #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Central's address.
     #[arg(long, value_name = "URL", env = "HOLDFAST_CENTRAL", required_unless_present = "dir")]
@@ -22,7 +22,7 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "FILE", env = "HOLDFAST_CA")]
     ca: Option<PathBuf>,
     /// Instead of --ca, for a central that is not initialised: the fingerprint (SHA-256, hex) it printed.
-    #[arg(long, value_name = "HEX", value_parser = fingerprint, conflicts_with = "ca")]
+    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
     pin: Option<[u8; 32]>,
     /// Client certificate to show (PEM).
     #[arg(long, value_name = "FILE", requires = "key")]
@@ -31,7 +31,7 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
     /// Token; better given by --token-file or HOLDFAST_TOKEN, since arguments are visible to others.
-    #[arg(long, value_name = "TOKEN", env = "HOLDFAST_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    #[arg(long, value_name = "TOKEN", env = "HOLDFAST_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// File with the token; `-` is standard input.
     #[arg(long, value_name = "FILE")]
@@ -70,9 +70,10 @@ impl Connect {
 
     fn client_of_flags(&self) -> Result<Client, Failure> {
         let url = self.central.as_deref().ok_or_else(|| Failure::unfit("--dir or --central is needed"))?;
+        // A pin is always typed, an authority may come from the environment.
         let trust = match (&self.ca, self.pin) {
-            (Some(path), _) => Trust::CaFile(path.clone()),
-            (None, Some(pin)) => Trust::Pin(pin),
+            (_, Some(pin)) => Trust::Pin(pin),
+            (Some(path), None) => Trust::CaFile(path.clone()),
             (None, None) => return Err(Failure::unfit("--ca is needed (or --pin, for a central not initialised yet)")),
         };
         Ok(Client::new(url, &trust, self.identity().as_ref())?)
@@ -84,8 +85,8 @@ impl Connect {
 
     fn own_token(&self) -> Result<Option<String>, Failure> {
         match (&self.token, &self.token_file) {
-            (Some(token), _) => Ok(Some(token.clone())),
-            (None, Some(path)) => secret_text(path).map(Some),
+            (_, Some(path)) => secret_text(path).map(Some),
+            (Some(token), None) => Ok(Some(token.clone())),
             (None, None) => Ok(None),
         }
     }

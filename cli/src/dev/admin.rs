@@ -24,7 +24,6 @@ pub(super) fn identity(dir: &Path) -> Result<String, Failure> {
         let terms = Terms { serial, validity: Validity { not_before: 0, not_after: NO_END } };
         let certificate = operator_client(&key, "admin", &terms)
             .map_err(|error| Failure::unfit(format!("making {}: {error}", cert_file.display())))?;
-        // The key goes first: a certificate alone would be taken for the pair's second half and never used.
         replace(&key_file, pem::private_key(&key).as_bytes(), 0o600)?;
         replace(&cert_file, pem::certificates(&[certificate]).as_bytes(), 0o644)?;
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::file::Doc;
+use super::file::{Doc, Site};
 
 /// The closing text of a start.
 pub(super) fn text(dir: &Path, doc: &Doc) -> String {
@@ -13,6 +13,9 @@ pub(super) fn text(dir: &Path, doc: &Doc) -> String {
         format!("{text}  {read} {}/v1/secret/app/demo/db\n", host.api)
     });
     let at_hosts = if hosts.is_empty() { String::new() } else { format!("\nRead it at every host:\n{hosts}") };
+    let holdfast = std::env::current_exe().map_or_else(|_| "holdfast".to_owned(), |path| path.display().to_string());
+    let cut_off = |site: &Site| format!("  {holdfast} site quarantine --dir {dir} {}\n", site.name);
+    let quarantine = doc.sites.first().map(cut_off).unwrap_or_default();
     format!(
         r#"
 ready        all hosts are attested and in sync; try in another terminal:
@@ -26,9 +29,8 @@ Make a safe deposit box that goes to all sites, and put a secret into it at cent
   curl -sS --cacert {dir}/ca.crt -H "X-Cerberus-Token: $TOKEN" -H 'Content-Type: application/json' {api}/v1/secret/app/demo/db -d '{{"password": "correct horse"}}'
 {at_hosts}
 Look around:
-  holdfast status --dir {dir}
-  holdfast site quarantine --dir {dir} udc1
-
+  {holdfast} status --dir {dir}
+{quarantine}
 Ctrl-C stops everything.
 "#
     )

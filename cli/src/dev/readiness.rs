@@ -67,10 +67,22 @@ impl Readiness {
         self.hosts.values().all(|host| host.in_sync() || host.cut_off())
     }
 
+    /// The hosts that are not ready, and how they are.
+    pub(super) fn missing(&self) -> String {
+        let missing = self.hosts.iter().filter(|(_, host)| !host.in_sync() && !host.cut_off());
+        let told =
+            missing.map(|(name, host)| format!("{name} ({}, {})", or_dash(&host.state), or_dash(&host.standing)));
+        told.collect::<Vec<_>>().join(", ")
+    }
+
     /// The ids central gave out so far.
     pub(super) fn agent_ids(&self) -> impl Iterator<Item = (&str, &str)> {
         self.hosts.iter().filter_map(|(name, host)| Some((name.as_str(), host.agent_id.as_deref()?)))
     }
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
 }
 
 fn changes(before: &Seen, now: &Seen) -> Vec<(&'static str, String)> {
@@ -117,6 +129,7 @@ mod tests {
             assert_eq!(readiness.ready(), ready, "{state} {standing}");
         }
         assert!(!one().ready());
+        assert_eq!(one().missing(), "udc1-001 (-, -)");
         assert!(Readiness::new(std::iter::empty()).ready());
     }
 
