@@ -1,0 +1,4 @@
+//! The agent's parts against the real thing.
+
+mod tpm;
+mod verifier;
