@@ -7,6 +7,9 @@
 //!
 //! The libraries write to stderr whatever the TPM refuses. Whoever starts the agent sets `TSS2_LOG=all+none`; refusals
 //! that belong to normal operation are found out beforehand, by asking what exists.
+//!
+//! They also open their sockets and devices without close-on-exec: a program started while a job runs inherits the
+//! connection, and holds up a software TPM for as long as it lives. The agent starts no programs.
 
 mod chip;
 mod keys;
@@ -17,6 +20,7 @@ mod seal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holdfast_protocol::secret::{Secret, SecretBytes};
+use holdfast_protocol::tpm::{Counters, Credential, Evidence};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -83,26 +87,11 @@ pub struct SealedBlob {
     pub private: Vec<u8>,
 }
 
-/// A signed statement of what was measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quote {
-    /// `TPMS_ATTEST`: the bytes that were signed.
-    pub attest: Vec<u8>,
-    /// `TPMT_SIGNATURE`.
-    pub signature: Vec<u8>,
-    /// The SHA-256 registers that the quote covers, ascending; their hash is the digest in `attest`.
-    pub pcrs: Vec<(u8, [u8; 32])>,
-}
-
-/// The TPM's own time, with the counters that tell whether it ran through.
+/// The TPM's own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TpmClock {
-    /// Milliseconds that the TPM was powered in its life.
-    pub clock_ms: u64,
-    /// Grows with every TPM reset.
-    pub reset_count: u32,
-    /// Grows with every resume; back to 0 at a reset.
-    pub restart_count: u32,
+    /// Clock, and the counters that tell whether it ran through.
+    pub counters: Counters,
     /// False while the clock may be behind a value that was shown before a loss of power.
     pub safe: bool,
 }
@@ -181,20 +170,14 @@ impl TpmHandle {
         self.ask(move |chip| keys::create_ak(chip, ek_kind)).await
     }
 
-    /// Opens a credential that was made for this endorsement and attestation key. `credential` and `encrypted_secret`
-    /// are the contents of `TPM2B_ID_OBJECT` and `TPM2B_ENCRYPTED_SECRET`, without their size prefixes.
-    pub async fn activate(
-        &self,
-        ak: &AkBlob,
-        credential: Vec<u8>,
-        encrypted_secret: Vec<u8>,
-    ) -> Result<Secret<32>, TpmError> {
-        let ak = ak.clone();
-        self.ask(move |chip| keys::activate(chip, &ak, &credential, &encrypted_secret)).await
+    /// Opens a credential that was made for this attestation key and the endorsement key above it.
+    pub async fn activate(&self, ak: &AkBlob, credential: &Credential) -> Result<Secret<32>, TpmError> {
+        let (ak, credential) = (ak.clone(), credential.clone());
+        self.ask(move |chip| keys::activate(chip, &ak, &credential)).await
     }
 
     /// A quote over the SHA-256 registers `pcrs` (0 to 23, at least one), with the values that it covers.
-    pub async fn quote(&self, ak: &AkBlob, qualifying: [u8; 32], pcrs: &[u8]) -> Result<Quote, TpmError> {
+    pub async fn quote(&self, ak: &AkBlob, qualifying: [u8; 32], pcrs: &[u8]) -> Result<Evidence, TpmError> {
         let (ak, pcrs) = (ak.clone(), pcrs.to_vec());
         self.ask(move |chip| quote::quote(chip, &ak, &qualifying, &pcrs)).await
     }

@@ -3,6 +3,7 @@
 use std::mem::discriminant;
 
 use holdfast_protocol::secret::Secret;
+use holdfast_protocol::tpm::Credential;
 use tss_esapi::Context;
 use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, ak, ek};
 use tss_esapi::handles::{AuthHandle, KeyHandle, TpmHandle};
@@ -66,14 +67,10 @@ pub(super) fn create_ak(chip: &Chip, ek_kind: EkKind) -> Result<AkBlob, TpmError
     })
 }
 
-pub(super) fn activate(
-    chip: &Chip,
-    ak: &AkBlob,
-    credential: &[u8],
-    encrypted_secret: &[u8],
-) -> Result<Secret<32>, TpmError> {
-    let credential = IdObject::try_from(credential).map_err(|_| TpmError::Malformed("credential"))?;
-    let encrypted = EncryptedSecret::try_from(encrypted_secret).map_err(|_| TpmError::Malformed("credential"))?;
+pub(super) fn activate(chip: &Chip, ak: &AkBlob, credential: &Credential) -> Result<Secret<32>, TpmError> {
+    let malformed = |_| TpmError::Malformed("credential");
+    let blob = IdObject::try_from(credential.blob.as_slice()).map_err(malformed)?;
+    let encrypted = EncryptedSecret::try_from(credential.encrypted_secret.as_slice()).map_err(malformed)?;
     chip.connected(|context| {
         let (ek, ak) = load_ak(context, ak)?;
         // One session authorises the attestation key and encrypts the answer, the other satisfies the endorsement
@@ -83,7 +80,7 @@ pub(super) fn activate(
         endorse(context, policy)?;
         let secret = context
             .execute_with_sessions((Some(answer), Some(policy.into()), None), |context| {
-                context.activate_credential(ak, ek, credential.clone(), encrypted.clone())
+                context.activate_credential(ak, ek, blob.clone(), encrypted.clone())
             })
             .map_err(not_ours("activate a credential"))?;
         Secret::from_slice(secret.value()).ok_or(TpmError::Malformed("activated secret"))

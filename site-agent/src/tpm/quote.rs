@@ -1,6 +1,7 @@
 //! Quotes with the register values that they cover, and the clock.
 
 use holdfast_protocol::crypto::hash::sha256;
+use holdfast_protocol::tpm::{Counters, Evidence};
 use tss_esapi::Context;
 use tss_esapi::abstraction::pcr::PcrData;
 use tss_esapi::handles::KeyHandle;
@@ -13,14 +14,14 @@ use tss_esapi::traits::Marshall;
 use super::chip::{Chip, failed};
 use super::keys::load_ak;
 use super::raw::u32_at;
-use super::{AkBlob, Quote, TpmClock, TpmError};
+use super::{AkBlob, TpmClock, TpmError};
 
 /// Registers may be extended between reading and quoting; under a storm of measurements we give up.
 const TRIES: u32 = 8;
 /// Registers of a PC client TPM.
 const PCRS: u8 = 24;
 
-pub(super) fn quote(chip: &Chip, ak: &AkBlob, qualifying: &[u8; 32], pcrs: &[u8]) -> Result<Quote, TpmError> {
+pub(super) fn quote(chip: &Chip, ak: &AkBlob, qualifying: &[u8; 32], pcrs: &[u8]) -> Result<Evidence, TpmError> {
     let mut wanted = pcrs.to_vec();
     wanted.sort_unstable();
     wanted.dedup();
@@ -34,7 +35,7 @@ pub(super) fn quote(chip: &Chip, ak: &AkBlob, qualifying: &[u8; 32], pcrs: &[u8]
             if covers(&attest, &values) {
                 let attest = attest.marshall().map_err(|_| TpmError::Malformed("quote"))?;
                 let signature = signature.marshall().map_err(|_| TpmError::Malformed("quote"))?;
-                return Ok(Quote { attest, signature, pcrs: values });
+                return Ok(Evidence { attest, signature, pcrs: values });
             }
         }
         Err(TpmError::Unsteady)
@@ -45,12 +46,12 @@ pub(super) fn clock(chip: &Chip) -> Result<TpmClock, TpmError> {
     let answer = chip.raw()?.read_clock()?;
     // TPMS_TIME_INFO: time u64, clock u64, resetCount u32, restartCount u32, safe u8.
     let fields = || {
-        Some(TpmClock {
-            clock_ms: u64::from_be_bytes(*answer.get(8..)?.first_chunk()?),
+        let counters = Counters {
+            clock: u64::from_be_bytes(*answer.get(8..)?.first_chunk()?),
             reset_count: u32_at(&answer, 16)?,
             restart_count: u32_at(&answer, 20)?,
-            safe: *answer.get(24)? == 1,
-        })
+        };
+        Some(TpmClock { counters, safe: *answer.get(24)? == 1 })
     };
     fields().ok_or(TpmError::Malformed("clock"))
 }

@@ -4,14 +4,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
+use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::secret::{Secret, SecretBytes};
-use holdfast_site_agent::tpm::{EkKind, SEALED_BYTES_MAX, TpmConfig, TpmError, TpmHandle};
+use holdfast_protocol::tpm::{Attest, Evidence, Public, make_credential, verify_signature};
+use holdfast_site_agent::tpm::{AkBlob, EkKind, SEALED_BYTES_MAX, TpmConfig, TpmError, TpmHandle};
 use holdfast_testbed::swtpm::{Swtpm, boot_event, extended, identity};
 use tempfile::TempDir;
 
-use crate::verifier::{make_credential, quote_holds};
-
-const SECRET: [u8; 32] = [0x5a; 32];
+const QUESTION: [u8; 32] = [0x5a; 32];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_tpm_with_both_keys_learns_the_activation_secret() {
@@ -19,14 +19,17 @@ async fn only_the_tpm_with_both_keys_learns_the_activation_secret() {
     for kind in [EkKind::Rsa2048, EkKind::P256] {
         let host = machine.tpm.identity(Some(kind)).await.unwrap();
         let ak = machine.tpm.create_ak(kind).await.unwrap();
-        let (credential, encrypted) = make_credential(&host, &ak.public, &SECRET);
-        let learnt = machine.tpm.activate(&ak, credential.clone(), encrypted.clone()).await.unwrap();
-        assert_eq!(learnt.expose(), &SECRET);
+        let (ek, key) = (Public::parse(&host.ek_public).unwrap(), Public::parse(&ak.public).unwrap());
+        key.check_ak().unwrap();
+        let credential = make_credential(&ek, &key.name(), &secret(1), &secret(2)).unwrap();
+        assert!(machine.tpm.activate(&ak, &credential).await.unwrap().ct_eq(&secret(1)));
 
         let second = machine.tpm.create_ak(kind).await.unwrap();
-        let refused = machine.tpm.activate(&second, credential.clone(), encrypted.clone()).await;
-        assert_eq!(refused.unwrap_err(), TpmError::NotOurs);
-        assert_eq!(other.tpm.activate(&ak, credential, encrypted).await.unwrap_err(), TpmError::NotOurs);
+        assert_eq!(machine.tpm.activate(&second, &credential).await.unwrap_err(), TpmError::NotOurs);
+        assert_eq!(other.tpm.activate(&ak, &credential).await.unwrap_err(), TpmError::NotOurs);
+
+        let quote = Attest::parse(&machine.tpm.quote(&ak, QUESTION, &[0]).await.unwrap().attest).unwrap();
+        quote.check_signer_is_child(&ek, &key).unwrap();
     }
 }
 
@@ -47,19 +50,19 @@ async fn a_quote_states_the_registers_and_the_question() {
     let machine = Machine::start(0);
     let ak = machine.tpm.create_ak(EkKind::Rsa2048).await.unwrap();
     let pcrs: Vec<u8> = (0..24).rev().collect();
-    let quote = machine.tpm.quote(&ak, SECRET, &pcrs).await.unwrap();
-    assert!(quote_holds(&ak.public, &quote, &SECRET));
-    assert!(!quote_holds(&ak.public, &quote, &[1; 32]));
+    let quote = machine.tpm.quote(&ak, QUESTION, &pcrs).await.unwrap();
+    assert!(holds(&ak, &quote, &QUESTION));
+    assert!(!holds(&ak, &quote, &[1; 32]));
     assert_eq!(quote.pcrs.len(), 24);
     assert_eq!(quote.pcrs[4], (4, extended(&[boot_event(4)])));
 
     machine.swtpm.extend(4, [7; 32]).unwrap();
-    let later = machine.tpm.quote(&ak, SECRET, &[4]).await.unwrap();
+    let later = machine.tpm.quote(&ak, QUESTION, &[4]).await.unwrap();
     assert_eq!(later.pcrs, [(4, extended(&[boot_event(4), [7; 32]]))]);
-    assert!(quote_holds(&ak.public, &later, &SECRET));
+    assert!(holds(&ak, &later, &QUESTION));
 
     for selection in [&[][..], &[24]] {
-        let refused = machine.tpm.quote(&ak, SECRET, selection).await;
+        let refused = machine.tpm.quote(&ak, QUESTION, selection).await;
         assert_eq!(refused, Err(TpmError::Malformed("register selection")));
     }
 }
@@ -102,6 +105,20 @@ async fn a_destroyed_host_secret_stays_destroyed_for_copies_of_its_blob() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wipe_that_was_cut_short_has_destroyed_the_host_secret_and_can_be_finished() {
+    let machine = Machine::start(0);
+    let blob = machine.tpm.create_host_secret(secret(1)).await.unwrap();
+    let zeros = machine.dir.path().join("zeros");
+    std::fs::write(&zeros, [0; 32]).unwrap();
+    let index = format!("{:#x}", TpmConfig::HOST_SECRET_INDEX);
+    let words = [index.as_str(), "-C", index.as_str(), "-i", zeros.to_str().unwrap()];
+    machine.swtpm.tool("tpm2_nvwrite", words.map(str::to_owned)).unwrap();
+    assert_eq!(machine.tpm.unseal_host_secret(&blob).await.unwrap_err(), TpmError::Destroyed);
+    machine.tpm.destroy_host_secret().await.unwrap();
+    assert_eq!(machine.tpm.unseal_host_secret(&blob).await.unwrap_err(), TpmError::Destroyed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_elses_nv_index_is_left_alone() {
     let machine = Machine::start(0);
     let index = format!("{:#x}", TpmConfig::HOST_SECRET_INDEX);
@@ -127,16 +144,16 @@ async fn a_power_cut_keeps_everything_and_counts_as_a_reset() {
     machine.swtpm.restart().unwrap();
 
     let after = tpm.clock().await.unwrap();
-    assert_eq!(after.reset_count, clock.reset_count + 1);
+    assert_eq!(after.counters.reset_count, clock.counters.reset_count + 1);
     assert_eq!(tpm.identity(None).await.unwrap(), before);
     assert_eq!(tpm.unseal(&blob).await.unwrap().expose(), &[7; 32]);
     assert_eq!(tpm.unseal_host_secret(&host_secret).await.unwrap().expose(), &[1; 32]);
-    let quote = tpm.quote(&ak, SECRET, &[0]).await.unwrap();
-    assert!(quote_holds(&ak.public, &quote, &SECRET));
+    let quote = tpm.quote(&ak, QUESTION, &[0]).await.unwrap();
+    assert!(holds(&ak, &quote, &QUESTION));
     assert_eq!(quote.pcrs, [(0, [0; 32])]);
-    // TPMS_ATTEST ends with resetCount, restartCount, safe, firmwareVersion and the 44 bytes about one register bank.
-    let counted = quote.attest.len() - 44 - 8 - 1 - 4 - 4;
-    assert_eq!(quote.attest[counted..counted + 4], after.reset_count.to_be_bytes(), "the same counter as in quotes");
+    let counters = Attest::parse(&quote.attest).unwrap().counters;
+    assert_eq!(counters.reset_count, after.counters.reset_count, "the same counter as in quotes");
+    assert!(counters > after.counters);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -150,7 +167,7 @@ async fn many_callers_and_other_programs_share_the_tpm() {
                 match number % 3 {
                     0 => {
                         let quote = tpm.quote(&ak, [number; 32], &[0, 7]).await.unwrap();
-                        assert!(quote_holds(&ak.public, &quote, &[number; 32]));
+                        assert!(holds(&ak, &quote, &[number; 32]));
                     }
                     1 => {
                         let blob = tpm.seal(SecretBytes::new(vec![number])).await.unwrap();
@@ -186,6 +203,15 @@ async fn what_a_killed_process_left_loaded_is_no_obstacle() {
     machine.tpm.identity(Some(EkKind::P256)).await.unwrap();
 }
 
+/// Signature, question and registers.
+fn holds(ak: &AkBlob, evidence: &Evidence, question: &[u8; 32]) -> bool {
+    let attest = Attest::parse(&evidence.attest).unwrap();
+    let values: Vec<&[u8]> = evidence.pcrs.iter().map(|(_, value)| value.as_slice()).collect();
+    verify_signature(&Public::parse(&ak.public).unwrap(), &evidence.attest, &evidence.signature).is_ok()
+        && attest.extra_data == question
+        && attest.pcr_digest == sha256(&values)
+}
+
 /// `TPM2_StartAuthSession`, HMAC, without salt; returns the response code.
 fn start_session(tpm: &mut TcpStream) -> u32 {
     let command = [
@@ -205,7 +231,7 @@ fn start_session(tpm: &mut TcpStream) -> u32 {
 struct Machine {
     tpm: TpmHandle,
     swtpm: Swtpm,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Machine {
@@ -214,7 +240,7 @@ impl Machine {
         let swtpm = boot(index, dir.path());
         let address = swtpm.tcti().parse().unwrap();
         let config = TpmConfig { address, host_secret_index: TpmConfig::HOST_SECRET_INDEX };
-        Self { tpm: TpmHandle::start(config).unwrap(), swtpm, _dir: dir }
+        Self { tpm: TpmHandle::start(config).unwrap(), swtpm, dir }
     }
 }
 
