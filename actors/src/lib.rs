@@ -6,11 +6,14 @@
 //! the ractor actors and the ports.
 
 pub mod attestation_verifier;
+pub mod access_control;
 pub mod audit_log;
 pub mod barrier;
+pub mod distribute;
 pub mod keyring;
 pub mod ports;
 pub mod rows;
 pub mod shamir;
 pub mod site_registry;
+pub mod secret_store;
 pub mod store;

@@ -1,0 +1,20 @@
+//! Who may act: tenants, the people and programs in them, their groups and tokens.
+//!
+//! A ledger: everything it knows is rows, and its functions decide on rows. Groups and revocations are looked up at
+//! each request, so a change bites without a new token. Passwords are hashed and verified before, on threads that may
+//! be busy ([`password`]).
+
+pub mod logins;
+pub mod password;
+pub mod records;
+pub mod tenants;
+pub mod tokens;
+
+pub use records::{Login, Principal, Revocation, Tenant, TenantKind, Token, TokenKey, TokenVerifier};
+pub use tokens::{Caller, Claims, TokenId, TokenKind, VerifiedTokens, verify};
+
+/// The group whose members may administer their tenant, in every dialect.
+pub const ADMINS: &str = "admins";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Reading boxes and secrets: the same at central and at a site host.
+
+use std::collections::BTreeSet;
+
+use holdfast_protocol::ids::Realm;
+use holdfast_protocol::secret::SecretBytes;
+
+use crate::access_control::Caller;
+use crate::distribute::Gate;
+use crate::rows::{ReadRows, Refusal, Rows};
+use crate::secret_store::records::{BoxId, CurrentSecret, DepositBox, Role, Stamp};
+use crate::secret_store::secrets::SecretPath;
+
+/// A secret, decrypted, for one caller.
+#[derive(Debug)]
+pub struct SecretView {
+    /// A JSON object, as it was written.
+    pub data: SecretBytes,
+    /// UUID of the version.
+    pub version_id: String,
+    /// When there first was something at this path.
+    pub created: Stamp,
+    /// When this version was written.
+    pub updated: Stamp,
+}
+
+/// The box of a slug.
+///
+/// # Errors
+/// [`Refusal::NotFound`]; the store's refusals.
+pub fn read_box(rows: &dyn Rows, realm: Realm, slug: &str) -> Result<DepositBox, Refusal> {
+    let row = rows.read::<DepositBox>(realm, &[slug])?;
+    row.map(|row| row.value).ok_or(Refusal::NotFound("safe deposit box"))
+}
+
+/// The box of an id, for a caller who has any role in it.
+///
+/// # Errors
+/// [`Refusal::NotFound`], [`Refusal::Denied`]; the store's refusals.
+pub fn read_box_by_id(rows: &dyn Rows, caller: &Caller, id: &str) -> Result<DepositBox, Refusal> {
+    let slug = rows.read::<BoxId>(caller.realm, &[id])?.ok_or(Refusal::NotFound("safe deposit box"))?.value.slug;
+    let found = read_box(rows, caller.realm, &slug)?;
+    require(&found, caller, Role::Read)?;
+    Ok(found)
+}
+
+/// The most that a caller may do in a box. Administrators have no role in a box by being that; a root token has all.
+pub fn role_of(of: &DepositBox, caller: &Caller) -> Option<Role> {
+    if caller.is_root() || caller.groups.contains(&of.owner) {
+        return Some(Role::Owner);
+    }
+    let groups = of.user_group_permissions.iter().filter(|permission| caller.groups.contains(&permission.name));
+    groups.map(|permission| permission.role).max()
+}
+
+/// Whether a caller has a role or more.
+///
+/// # Errors
+/// [`Refusal::Denied`].
+pub fn require(of: &DepositBox, caller: &Caller, role: Role) -> Result<(), Refusal> {
+    if role_of(of, caller).is_some_and(|held| role <= held) { Ok(()) } else { Err(Refusal::Denied) }
+}
+
+/// The box of a path, for a caller who has a role or more. A box that has not been placed here looks like none.
+///
+/// # Errors
+/// [`Refusal::NotFound`], [`Refusal::Denied`]; the store's refusals.
+pub fn box_at(
+    rows: &dyn Rows,
+    caller: &Caller,
+    gate: &Gate<'_>,
+    (category, slug): (&str, &str),
+    role: Role,
+) -> Result<DepositBox, Refusal> {
+    let found = read_box(rows, caller.realm, slug)?;
+    if found.category_path != category || !gate.is_placed(&found.distribute) {
+        return Err(Refusal::NotFound("safe deposit box"));
+    }
+    require(&found, caller, role)?;
+    Ok(found)
+}
+
+/// Reads a secret.
+///
+/// # Errors
+/// [`Refusal::NotFound`], [`Refusal::Denied`], [`Refusal::LeaseExpired`]; the store's refusals.
+pub fn read_secret(
+    rows: &dyn Rows,
+    caller: &Caller,
+    gate: &Gate<'_>,
+    at: (&str, &str),
+    path: &SecretPath,
+) -> Result<SecretView, Refusal> {
+    let found = box_at(rows, caller, gate, at, Role::Read)?;
+    gate.check_lease(&found.distribute)?;
+    let row = rows.read::<CurrentSecret>(caller.realm, &path.below(at.1))?.ok_or(Refusal::NotFound("secret"))?;
+    let CurrentSecret { data, version_id, created, updated } = row.value;
+    Ok(SecretView { data, version_id, created, updated })
+}
+
+/// The names directly below a folder (`None`: the box itself), folders with `/` at their end. A name may stand for a
+/// secret and a folder at once; it is listed twice then.
+///
+/// # Errors
+/// As [`read_secret`], save that an empty folder is an empty list.
+pub fn list_secrets(
+    rows: &dyn Rows,
+    caller: &Caller,
+    gate: &Gate<'_>,
+    at: (&str, &str),
+    folder: Option<&SecretPath>,
+) -> Result<BTreeSet<String>, Refusal> {
+    let found = box_at(rows, caller, gate, at, Role::Read)?;
+    gate.check_lease(&found.distribute)?;
+    let prefix = folder.map_or_else(|| vec![at.1], |folder| folder.below(at.1));
+    let mut names = BTreeSet::new();
+    for row in
+        rows.scan(crate::rows::Kind::Secret, caller.realm, &prefix.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())?
+    {
+        if row.body.is_none() {
+            continue;
+        }
+        match &row.path[prefix.len()..] {
+            [name] => names.insert(name.clone()),
+            [name, ..] => names.insert(format!("{name}/")),
+            [] => continue,
+        };
+    }
+    Ok(names)
+}
