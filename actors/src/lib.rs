@@ -19,3 +19,6 @@ pub mod secret_store;
 pub mod shamir;
 pub mod site_registry;
 pub mod store;
+
+#[cfg(test)]
+mod testing;

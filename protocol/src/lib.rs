@@ -13,5 +13,6 @@ pub mod pki;
 pub mod secret;
 pub mod session;
 pub mod signed;
+pub mod site_bundle;
 pub mod tpm;
 pub mod wire;
