@@ -5,8 +5,8 @@
 //! arguments: no clock, no randomness, no I/O. The feature `shell` adds what touches the world: the LMDB engine,
 //! the ractor actors and the ports.
 
-pub mod attestation_verifier;
 pub mod access_control;
+pub mod attestation_verifier;
 pub mod audit_log;
 pub mod barrier;
 pub mod distribute;
@@ -14,7 +14,9 @@ pub mod keyring;
 pub mod ports;
 pub mod rows;
 pub mod seal_keeper;
-pub mod shamir;
-pub mod site_registry;
 pub mod secret_store;
+pub mod shamir;
+#[cfg(feature = "shell")]
+pub mod shell;
+pub mod site_registry;
 pub mod store;
