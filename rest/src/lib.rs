@@ -5,11 +5,14 @@
 //! errors), then the node's own axum router. Handlers authorise first and read the body afterwards, by [`body`].
 
 pub mod body;
+pub mod cerberus;
 pub mod config;
 pub mod dispatch;
+pub mod distribute;
 pub mod front;
 pub mod health;
 pub mod metrics;
+pub mod node;
 pub mod peer;
 pub mod problem;
 pub mod reply;
