@@ -1,9 +1,14 @@
 //! The engine's contract: revisioned, ordered keys over opaque bytes, after etcd's data model.
 //!
 //! An engine knows nothing of encryption, names or tenants; [`crate::barrier`] stands above it.
-//! Every engine passes the suite in [`conformance`].
+//! Every engine passes the same suite, `tests/it/store/conformance.rs`.
+
+#[cfg(feature = "shell")]
+pub mod lmdb;
+pub mod memory;
 
 use holdfast_protocol::ids::Revision;
+use holdfast_protocol::limits::{KEY_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPS_MAX};
 
 /// A value with its history's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +28,7 @@ pub struct Entry {
 pub enum Op {
     /// Writes `value` under `key`.
     Put {
-        /// At most [`holdfast_protocol::limits::KEY_BYTES_MAX`] bytes, not empty.
+        /// At most [`KEY_BYTES_MAX`] bytes, not empty.
         key: Vec<u8>,
         /// At most [`VALUE_BYTES_MAX`] bytes.
         value: Vec<u8>,
@@ -52,7 +57,7 @@ pub struct Change {
 }
 
 /// The engine can't do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// Below the reserve of free space: writes are refused, reads go on.
     #[error("storage is full")]
@@ -99,8 +104,9 @@ pub trait View {
     /// The engine failed.
     fn range(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Entry)>, Fault>;
 
-    /// The last change of each key changed after `after`, in order of revision, at most `limit`; a caller that got
-    /// `limit` asks again after the last one's revision, so one revision's changes are never split.
+    /// The last change of each key changed after `after`, in order of revision, then of key. Ends with the revision
+    /// that reaches `limit`: one revision's changes are never split, so there may be up to [`TRANSACTION_OPS_MAX`]` - 1`
+    /// more than `limit`. Who got `limit` or more asks again after the last one's revision; who got fewer has them all.
     ///
     /// # Errors
     /// Compacted, or the engine failed.
@@ -109,20 +115,23 @@ pub trait View {
 
 /// A decision to run inside the writer's transaction.
 pub trait Decide: Send {
-    /// Says what to write. An optimistic engine may call this again with a newer view.
+    /// Says what to write, as a function of `view` alone: the engine itself must not be called from here. An
+    /// optimistic engine may call this again with a newer view.
     ///
-    /// # Errors
-    /// `None`: refused; nothing of this decision is written and no other is disturbed.
+    /// `None`: refused; nothing of this decision is written and no other is disturbed. Panicking stops the engine.
     fn decide(&mut self, view: &dyn View) -> Option<Vec<Op>>;
 
-    /// The outcome, once durable: `Ok` with the revision (of the view, where nothing was to be written or the decision
-    /// was refused). Runs on the writer's thread: short, never blocking.
+    /// The outcome, once durable: `Ok` with the decision's revision, or the view's where nothing changed (refused, no
+    /// ops, or only deletions of absent keys). A refusal waits for the commit too, since it may rest on its
+    /// predecessors. Runs on the writer's thread (`Overloaded` and `Stopped` also on the submitter's): short, never
+    /// blocking. Dropped without this call only where the process crashes.
     fn done(self: Box<Self>, outcome: Result<Revision, Fault>);
 }
 
 /// Adds to each commit, after its last decision: the node's own audit line.
 pub trait CommitEnd: Send + Sync {
-    /// Ops to ride with the commit under a revision of their own. Not called for a commit that writes nothing.
+    /// Ops to ride with the commit under a revision of their own, at most one transaction's limits (more is a bug
+    /// and stops the engine). Not called for a commit that writes nothing.
     fn ops(&self, view: &dyn View) -> Vec<Op>;
 }
 
@@ -146,9 +155,50 @@ pub trait Engine: Send + Sync {
     /// Sets what closes each commit; at most once.
     fn close_commits_with(&self, end: Box<dyn CommitEnd>);
 
-    /// Forgets the changes up to `before` (values stay).
+    /// Forgets the changes up to and with `before` (values stay): [`View::changes`] answers only from `before` on.
+    /// Blocks until done.
     ///
     /// # Errors
     /// The engine failed.
     fn compact(&self, before: Revision) -> Result<(), Fault>;
+}
+
+/// What one decision costs, checked against the limits of a transaction: the bytes of its keys and values.
+fn checked_bytes(ops: &[Op]) -> Result<usize, Fault> {
+    let mut bytes = 0;
+    for op in ops {
+        let (key, value) = match op {
+            Op::Put { key, value } => (key, value.len()),
+            Op::Delete { key } => (key, 0),
+        };
+        if !is_key(key) || value > VALUE_BYTES_MAX {
+            return Err(Fault::TooLarge);
+        }
+        bytes += key.len() + value;
+    }
+    if ops.len() > TRANSACTION_OPS_MAX || bytes > TRANSACTION_BYTES_MAX {
+        return Err(Fault::TooLarge);
+    }
+    Ok(bytes)
+}
+
+/// Whether a key may exist; others are simply absent for a reader.
+fn is_key(key: &[u8]) -> bool {
+    !key.is_empty() && key.len() <= KEY_BYTES_MAX
+}
+
+/// Takes changes in order up to the end of the revision that reaches `limit`.
+fn whole_revisions(
+    rows: impl Iterator<Item = Result<Change, Fault>>,
+    limit: usize,
+) -> Result<Vec<Change>, ChangesError> {
+    let mut taken: Vec<Change> = Vec::new();
+    for row in rows {
+        let row = row?;
+        if taken.len() >= limit && taken.last().is_none_or(|last| last.revision != row.revision) {
+            break;
+        }
+        taken.push(row);
+    }
+    Ok(taken)
 }
