@@ -13,6 +13,7 @@ pub mod distribute;
 pub mod keyring;
 pub mod ports;
 pub mod rows;
+pub mod seal_keeper;
 pub mod shamir;
 pub mod site_registry;
 pub mod secret_store;

@@ -332,14 +332,7 @@ impl Verifier {
         Some(Effect::Challenge { conn, challenge })
     }
 
-    fn quote(
-        &mut self,
-        conn: ConnId,
-        answer: &QuoteAnswer,
-        facts: &Facts,
-        seed: &Secret<32>,
-        now: Now,
-    ) -> Vec<Effect> {
+    fn quote(&mut self, conn: ConnId, answer: &QuoteAnswer, facts: &Facts, seed: &Secret<32>, now: Now) -> Vec<Effect> {
         let Some(connection) = self.connections.get_mut(&conn) else { return Vec::new() };
         let nonce = match std::mem::replace(&mut connection.phase, Phase::Recording) {
             // The nonce is spent, whatever comes of it.
@@ -362,14 +355,10 @@ impl Verifier {
             ima_count: 0,
         };
         let (transcript, qualifying_data) = binding.qualifying_data();
-        let evidence = Evidence {
-            attest: answer.attest.clone(),
-            signature: answer.signature.clone(),
-            pcrs: answer.pcrs.clone(),
-        };
+        let evidence =
+            Evidence { attest: answer.attest.clone(), signature: answer.signature.clone(), pcrs: answer.pcrs.clone() };
         let expected = Expected { ak: &facts.ak, qualifying_data };
-        let verdict =
-            appraise(&evidence, &connection.policy, &facts.reference, facts.counters.as_ref(), &expected);
+        let verdict = appraise(&evidence, &connection.policy, &facts.reference, facts.counters.as_ref(), &expected);
         let mut reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
         if let Some(reset_count) = facts.untrusted_at_reset
             && verdict.passed
@@ -472,7 +461,8 @@ impl Verifier {
     }
 
     fn close_where(&mut self, matches: impl Fn(&Connection) -> bool, code: CloseCode) -> Vec<Effect> {
-        let matching: Vec<ConnId> = self.connections.iter().filter(|(_, c)| matches(c)).map(|(conn, _)| *conn).collect();
+        let matching: Vec<ConnId> =
+            self.connections.iter().filter(|(_, c)| matches(c)).map(|(conn, _)| *conn).collect();
         matching.into_iter().flat_map(|conn| self.close(conn, code)).collect()
     }
 }

@@ -338,12 +338,7 @@ pub fn continuity_stored(id: &HostId, rows: &dyn Rows) -> Result<(Batch, ()), Re
 ///
 /// # Errors
 /// No such host, or the store's fault.
-pub fn wiped(
-    id: &HostId,
-    generation: StandingGeneration,
-    rows: &dyn Rows,
-    now: Now,
-) -> Result<(Batch, ()), Refusal> {
+pub fn wiped(id: &HostId, generation: StandingGeneration, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let mut entry = host(rows, id)?.value;
     entry.wiped = entry.wiped.max(generation);
     entry.state = HostState::Sealed;

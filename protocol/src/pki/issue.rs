@@ -72,13 +72,20 @@ pub enum Authority {
 }
 
 impl Authority {
-    fn label(&self) -> String {
+    fn label(&self) -> &'static str {
         match self {
-            Self::Root => "root CA".into(),
-            Self::CentralApi => "central api CA".into(),
-            Self::CentralDist => "central dist CA".into(),
-            Self::SiteApi(site) => format!("{site} api CA"),
-            Self::SiteDist(site) => format!("{site} dist CA"),
+            Self::Root => "root CA",
+            Self::CentralApi => "central api CA",
+            Self::CentralDist => "central dist CA",
+            Self::SiteApi(_) => "site api CA",
+            Self::SiteDist(_) => "site dist CA",
+        }
+    }
+
+    fn site(&self) -> Option<&SiteName> {
+        match self {
+            Self::SiteApi(site) | Self::SiteDist(site) => Some(site),
+            Self::Root | Self::CentralApi | Self::CentralDist => None,
         }
     }
 
@@ -198,7 +205,7 @@ pub fn first_start_rest(
     addresses: &[IpAddr],
     terms: &Terms,
 ) -> Result<Vec<u8>, PkiError> {
-    let mut params = params(name(None, "central before initialisation"), key.public());
+    let mut params = params(name(None, None, "central before initialisation"), key.public());
     server(&mut params, names, addresses)?;
     self_signed(params, key, terms)
 }
@@ -208,7 +215,7 @@ pub fn first_start_rest(
 /// # Errors
 /// Dates out of range.
 pub fn operator_client(key: &SigningKey, common_name: &str, terms: &Terms) -> Result<Vec<u8>, PkiError> {
-    let mut params = params(name(None, common_name), key.public());
+    let mut params = params(name(None, None, common_name), key.public());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     self_signed(params, key, terms)
@@ -223,7 +230,7 @@ fn self_signed(mut params: CertificateParams, key: &SigningKey, terms: &Terms) -
 fn authority_params(deployment: &DeploymentId, authority: &Authority, key: &PublicKey) -> CertificateParams {
     // The key is part of the name, so that the old and the new authority of a rotation are not mixed up.
     let common_name = format!("Holdfast {} {:08x}", authority.label(), key.key_id());
-    let mut params = params(name(Some(deployment), &common_name), key);
+    let mut params = params(name(Some(deployment), authority.site(), &common_name), key);
     let authorities_below = u8::from(*authority == Authority::Root);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(authorities_below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -234,7 +241,8 @@ fn authority_params(deployment: &DeploymentId, authority: &Authority, key: &Publ
 }
 
 fn leaf_params(deployment: &DeploymentId, leaf: &Leaf, key: &PublicKey) -> Result<CertificateParams, PkiError> {
-    let named = |common_name: &str| params(name(Some(deployment), common_name), key);
+    let named = |common_name: &str| params(name(Some(deployment), None, common_name), key);
+    let of_host = |host: &HostId| params(name(Some(deployment), Some(&host.site), host.host.as_str()), key);
     let central = central_name(deployment);
     Ok(match leaf {
         Leaf::CentralRest { names, addresses } => {
@@ -250,12 +258,12 @@ fn leaf_params(deployment: &DeploymentId, leaf: &Leaf, key: &PublicKey) -> Resul
             params
         }
         Leaf::HostRest { host, names, addresses } => {
-            let mut params = named(&host.to_string());
+            let mut params = of_host(host);
             server(&mut params, &with_first(host.host.to_string(), names), addresses)?;
             params
         }
         Leaf::HostQuic { host, generation } => {
-            let mut params = named(&host.to_string());
+            let mut params = of_host(host);
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             params.subject_alt_names = vec![uri(&read::peer_uri(deployment, host, *generation))?];
@@ -279,10 +287,14 @@ fn params(distinguished_name: DistinguishedName, key: &PublicKey) -> Certificate
     params
 }
 
-fn name(deployment: Option<&DeploymentId>, common_name: &str) -> DistinguishedName {
+/// Each part within the 64 characters that X.520 allows.
+fn name(deployment: Option<&DeploymentId>, site: Option<&SiteName>, common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     if let Some(deployment) = deployment {
         name.push(DnType::OrganizationName, deployment.to_string());
+    }
+    if let Some(site) = site {
+        name.push(DnType::OrganizationalUnitName, site.as_str());
     }
     name.push(DnType::CommonName, common_name);
     name
