@@ -5,16 +5,20 @@
 //! arguments: no clock, no randomness, no I/O. The feature `shell` adds what touches the world: the LMDB engine,
 //! the ractor actors and the ports.
 
-pub mod attestation_verifier;
 pub mod access_control;
+pub mod attestation_verifier;
 pub mod audit_log;
 pub mod barrier;
 pub mod distribute;
+pub mod distribution;
 pub mod keyring;
 pub mod ports;
 pub mod rows;
 pub mod seal_keeper;
+pub mod secret_store;
 pub mod shamir;
 pub mod site_registry;
-pub mod secret_store;
 pub mod store;
+
+#[cfg(test)]
+mod testing;
