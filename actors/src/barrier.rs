@@ -32,6 +32,8 @@ pub(crate) const CHANGE_LINES: u8 = 0x02;
 pub(crate) const CHANGE_HEADS: u8 = 0x03;
 pub(crate) const COMMIT_LINES: u8 = 0x04;
 pub(crate) const COMMIT_HEAD: u8 = 0x05;
+/// The number of the last realm made; numbers are not used twice.
+const HIGHEST_REALM: u8 = 0x06;
 /// Rows read at once by a scan.
 const SCAN_PAGE: usize = 1024;
 
@@ -268,6 +270,15 @@ impl Snapshot {
         Ok(rows)
     }
 
+    /// One row, as [`Snapshot::changes`] gives it.
+    ///
+    /// # Errors
+    /// Faults and damage.
+    pub fn one(&self, key: &RowKey) -> Result<Option<ChangedRow>, Refusal> {
+        let keys = self.realm_keys(key.realm)?;
+        self.changed_row(key.kind, key.realm, store_key(&keys, key.kind, key.realm, &key.path))
+    }
+
     fn changed_row(&self, kind: Kind, realm: Realm, store_key: Vec<u8>) -> Result<Option<ChangedRow>, Refusal> {
         let Some(entry) = self.view.get(&store_key)? else { return Ok(None) };
         let keys = self.realm_keys(realm)?;
@@ -298,6 +309,9 @@ impl Rows for Snapshot {
     fn scan(&self, kind: Kind, realm: Realm, path: &[String]) -> Result<Vec<RawRow>, Refusal> {
         scan(&*self.view, &self.ring, kind, realm, path)
     }
+    fn highest_realm(&self) -> Result<Realm, Refusal> {
+        highest_realm(&*self.view)
+    }
 }
 
 /// The same inside the writer's transaction.
@@ -316,6 +330,16 @@ impl Rows for TransactionRows<'_> {
     fn scan(&self, kind: Kind, realm: Realm, path: &[String]) -> Result<Vec<RawRow>, Refusal> {
         scan(self.view, self.ring, kind, realm, path)
     }
+    fn highest_realm(&self) -> Result<Realm, Refusal> {
+        highest_realm(self.view)
+    }
+}
+
+/// From the row that [`Encryption`] keeps whenever a realm is made.
+fn highest_realm(view: &dyn View) -> Result<Realm, Refusal> {
+    let Some(entry) = view.get(&[HIGHEST_REALM])? else { return Ok(Realm::NODE) };
+    let bytes = entry.value.try_into().map_err(|_| Refusal::Corrupt)?;
+    Ok(Realm(u32::from_be_bytes(bytes)))
 }
 
 fn load(view: &dyn View, ring: &Keyring, key: &RowKey) -> Result<Option<RawRow>, Refusal> {
@@ -514,6 +538,10 @@ impl Encryption<'_> {
         let mut ops = Vec::with_capacity(batch.writes.len() + 2 * batch.lines.len());
         for write in batch.writes {
             ops.push(self.write(write)?);
+        }
+        if let Some((highest, _)) = self.fresh.last_key_value() {
+            let highest = highest_realm(self.view)?.max(*highest);
+            ops.push(Op::Put { key: vec![HIGHEST_REALM], value: highest.0.to_be_bytes().to_vec() });
         }
         let bytes: usize = ops.iter().map(op_bytes).sum();
         if DECIDE_OPS_MAX < ops.len() || DECIDE_BYTES_MAX < bytes {

@@ -10,6 +10,7 @@ pub mod attestation_verifier;
 pub mod audit_log;
 pub mod barrier;
 pub mod distribute;
+pub mod distribution;
 pub mod keyring;
 pub mod ports;
 pub mod rows;
@@ -20,3 +21,6 @@ pub mod shamir;
 pub mod shell;
 pub mod site_registry;
 pub mod store;
+
+#[cfg(test)]
+mod testing;

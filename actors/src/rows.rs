@@ -174,6 +174,12 @@ pub trait Rows {
     /// Faults, a realm that does not exist, or a record that does not open.
     fn load(&self, key: &RowKey) -> Result<Option<RawRow>, Refusal>;
 
+    /// The highest realm that has keys, or had them in this store's life.
+    ///
+    /// # Errors
+    /// As [`Rows::load`].
+    fn highest_realm(&self) -> Result<Realm, Refusal>;
+
     /// All rows of `kind` below `path` (of the whole realm, if it is empty), tombstones included, in no useful order.
     ///
     /// # Errors

@@ -12,5 +12,6 @@ pub mod limits;
 pub mod pki;
 pub mod secret;
 pub mod signed;
+pub mod site_bundle;
 pub mod tpm;
 pub mod wire;

@@ -4,6 +4,7 @@
 //! A request passes [`server`] (connection, TLS, who is there), then [`front`] (sealed gate, deadline, shape of
 //! errors), then the node's own axum router. Handlers authorise first and read the body afterwards, by [`body`].
 
+pub mod access;
 pub mod body;
 pub mod config;
 pub mod dispatch;
@@ -12,9 +13,11 @@ pub mod health;
 pub mod metrics;
 pub mod peer;
 pub mod problem;
+pub mod refusal;
 pub mod reply;
 pub mod secret;
 pub mod server;
 pub mod shape;
+pub mod strongbox;
 pub mod time;
 pub mod tls;

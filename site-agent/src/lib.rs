@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The agent of one host: its TPM, its store, its fronts and its connection to central.
+
+pub mod tpm;

@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Everything that tests of whole systems share.
+
+pub mod swtpm;

@@ -107,6 +107,11 @@ pub enum Event {
         /// The connection.
         conn: ConnId,
     },
+    /// A site's seal key has a newer epoch; the commit is done.
+    EpochAdvanced {
+        /// The site.
+        site: SiteName,
+    },
     /// Central was sealed.
     Sealed,
 }
@@ -142,6 +147,13 @@ pub enum Effect {
         until: Duration,
         /// Whether this is the connection's first pass.
         first: bool,
+    },
+    /// Give a trusted host its site's current seal key.
+    Rewrap {
+        /// The host.
+        host: HostId,
+        /// Its active connection.
+        conn: ConnId,
     },
     /// From here on it may not.
     Stale {
@@ -263,6 +275,7 @@ impl Verifier {
                 self.close_where(|connection| matching(&connection.host), code)
             }
             Event::Gone { conn } => self.forget(conn),
+            Event::EpochAdvanced { site } => self.rewrap(&site, now),
             Event::Sealed => self.close_where(|_| true, CloseCode::CentralSealed),
         }
     }
@@ -441,6 +454,11 @@ impl Verifier {
             effects.extend(self.close(conn, CloseCode::Stale));
         }
         effects
+    }
+
+    fn rewrap(&self, site: &SiteName, now: Now) -> Vec<Effect> {
+        let trusted = self.active.iter().filter(|(host, active)| host.site == *site && now.mono < active.until);
+        trusted.map(|(host, active)| Effect::Rewrap { host: host.clone(), conn: active.conn }).collect()
     }
 
     fn forget(&mut self, conn: ConnId) -> Vec<Effect> {

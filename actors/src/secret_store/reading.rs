@@ -3,13 +3,21 @@
 use std::collections::BTreeSet;
 
 use holdfast_protocol::ids::Realm;
+use holdfast_protocol::limits::SEGMENT_BYTES_MAX;
 use holdfast_protocol::secret::SecretBytes;
 
 use crate::access_control::Caller;
 use crate::distribute::Gate;
-use crate::rows::{ReadRows, Refusal, Rows};
+use crate::rows::{Kind, ReadRows, Refusal, Rows};
 use crate::secret_store::records::{BoxId, CurrentSecret, DepositBox, Role, Stamp};
 use crate::secret_store::secrets::SecretPath;
+
+const NO_BOX: Refusal = Refusal::NotFound("safe deposit box");
+
+/// Whether the store could have a row of that name at all.
+fn is_name(text: &str) -> bool {
+    (1..=SEGMENT_BYTES_MAX).contains(&text.len())
+}
 
 /// A secret, decrypted, for one caller.
 #[derive(Debug)]
@@ -29,8 +37,8 @@ pub struct SecretView {
 /// # Errors
 /// [`Refusal::NotFound`]; the store's refusals.
 pub fn read_box(rows: &dyn Rows, realm: Realm, slug: &str) -> Result<DepositBox, Refusal> {
-    let row = rows.read::<DepositBox>(realm, &[slug])?;
-    row.map(|row| row.value).ok_or(Refusal::NotFound("safe deposit box"))
+    let row = if is_name(slug) { rows.read::<DepositBox>(realm, &[slug])? } else { None };
+    row.map(|row| row.value).ok_or(NO_BOX)
 }
 
 /// The box of an id, for a caller who has any role in it.
@@ -38,8 +46,8 @@ pub fn read_box(rows: &dyn Rows, realm: Realm, slug: &str) -> Result<DepositBox,
 /// # Errors
 /// [`Refusal::NotFound`], [`Refusal::Denied`]; the store's refusals.
 pub fn read_box_by_id(rows: &dyn Rows, caller: &Caller, id: &str) -> Result<DepositBox, Refusal> {
-    let slug = rows.read::<BoxId>(caller.realm, &[id])?.ok_or(Refusal::NotFound("safe deposit box"))?.value.slug;
-    let found = read_box(rows, caller.realm, &slug)?;
+    let row = if is_name(id) { rows.read::<BoxId>(caller.realm, &[id])? } else { None };
+    let found = read_box(rows, caller.realm, &row.ok_or(NO_BOX)?.value.slug)?;
     require(&found, caller, Role::Read)?;
     Ok(found)
 }
@@ -74,7 +82,7 @@ pub fn box_at(
 ) -> Result<DepositBox, Refusal> {
     let found = read_box(rows, caller.realm, slug)?;
     if found.category_path != category || !gate.is_placed(&found.distribute) {
-        return Err(Refusal::NotFound("safe deposit box"));
+        return Err(NO_BOX);
     }
     require(&found, caller, role)?;
     Ok(found)
@@ -113,14 +121,13 @@ pub fn list_secrets(
     let found = box_at(rows, caller, gate, at, Role::Read)?;
     gate.check_lease(&found.distribute)?;
     let prefix = folder.map_or_else(|| vec![at.1], |folder| folder.below(at.1));
+    let path: Vec<String> = prefix.iter().map(|segment| (*segment).to_owned()).collect();
     let mut names = BTreeSet::new();
-    for row in
-        rows.scan(crate::rows::Kind::Secret, caller.realm, &prefix.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())?
-    {
+    for row in rows.scan(Kind::Secret, caller.realm, &path)? {
         if row.body.is_none() {
             continue;
         }
-        match &row.path[prefix.len()..] {
+        match &row.path[path.len()..] {
             [name] => names.insert(name.clone()),
             [name, ..] => names.insert(format!("{name}/")),
             [] => continue,

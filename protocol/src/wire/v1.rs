@@ -297,6 +297,8 @@ pub struct VerdictNotice {
 pub enum Sealed {
     /// Seal keys and the next continuity token.
     Release(Release),
+    /// A newer seal key, on a connection that had its release: wrap with it, and confirm.
+    Rewrap(SealKey),
     /// A distribution key.
     DistKey {
         /// The tenant.

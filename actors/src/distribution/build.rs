@@ -1,0 +1,332 @@
+//! Cutting and building at central: from the store's state to signed, encrypted bundles.
+//!
+//! Runs on a thread that may block, one at a time per (tenant, site). The snapshot stays open while the cut is
+//! committed, so that a bundle is of exactly the cut's state; if the state has moved on, the next cut follows.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+use holdfast_protocol::bundle::{self, Body, BundleKind, Header, Item};
+use holdfast_protocol::codec::length_prefixed;
+use holdfast_protocol::crypto::hash::{hmac, sha256};
+use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::ids::{Realm, SiteName, TenantName};
+use holdfast_protocol::secret::{Secret, SecretBytes};
+use holdfast_protocol::wire::Position;
+
+use crate::barrier::{Barrier, ChangedRow, Snapshot};
+use crate::distribution::placement::{COMMON, SitePlacement};
+use crate::distribution::{CUTS_KEPT, Cut, Cuts, DELTA_BYTES_MAX, DELTA_ROWS_MAX, Holding, PART_BYTES_MAX};
+use crate::ports::draw;
+use crate::rows::{Batch, Kind, ReadRows, Refusal, Rows};
+use crate::site_registry::{Held, Site, deployment, site};
+use crate::store::Fault;
+
+/// Holdings written by one transaction.
+const HOLDINGS_PER_COMMIT: usize = 80;
+
+/// Whose content, and where it lies at central.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TenantRef {
+    /// Its name.
+    pub name: TenantName,
+    /// Its realm, whose number its tokens carry.
+    pub realm: Realm,
+}
+
+/// What a build gives.
+#[derive(Debug)]
+pub enum Built {
+    /// Nothing of the tenant is or ever was at the site.
+    Nothing,
+    /// The base is the newest state.
+    UpToDate,
+    /// Bundles that lead from the base to `target`, to be applied in order.
+    Bundles {
+        /// Where they lead.
+        target: Position,
+        /// The key they are encrypted with.
+        key: Secret<32>,
+        /// Encoded bundles.
+        bundles: Vec<Vec<u8>>,
+    },
+}
+
+/// Cuts if the content has changed since the last cut, and builds what leads from `base` to the newest cut.
+///
+/// # Errors
+/// The site is cut off, sealed, or the store's fault.
+pub fn build(
+    barrier: &Barrier,
+    tenant: &TenantRef,
+    site_name: &SiteName,
+    base: Option<&Position>,
+    signer: &SigningKey,
+) -> Result<Built, Refusal> {
+    let snapshot = barrier.snapshot()?;
+    let place = site(&snapshot, site_name)?.value;
+    if place.standing.held == Held::Quarantined {
+        return Err(Refusal::Denied);
+    }
+    let mut job = Job {
+        barrier,
+        placement: SitePlacement::read(&snapshot, tenant.realm, site_name)?,
+        deployment: deployment(&snapshot)?,
+        snapshot,
+        tenant,
+        site_name,
+        place,
+        signer,
+    };
+    let Some((cuts, target)) = job.cut()? else { return Ok(Built::Nothing) };
+    if base == Some(&target.position) {
+        return Ok(Built::UpToDate);
+    }
+    let from = base.and_then(|base| cuts.at(base)).filter(|cut| cut.has_content && target.has_content);
+    if let Some(from) = from
+        && let Some(rows) = job.delta(from)?
+        && rows.len() <= DELTA_ROWS_MAX
+        && bytes_of(&rows) <= DELTA_BYTES_MAX
+    {
+        let items = rows.into_iter().map(|row| row.item).collect();
+        let bundles = vec![job.encode(BundleKind::Delta, from.position, target.position, items)];
+        return Ok(job.built(target.position, bundles));
+    }
+    let bundles = job.full_copy(&target)?;
+    Ok(job.built(target.position, bundles))
+}
+
+struct Job<'a> {
+    barrier: &'a Barrier,
+    snapshot: Snapshot,
+    tenant: &'a TenantRef,
+    site_name: &'a SiteName,
+    place: Site,
+    placement: SitePlacement,
+    deployment: crate::site_registry::Deployment,
+    signer: &'a SigningKey,
+}
+
+/// A row on its way into a bundle.
+struct Outgoing {
+    item: Item,
+    store_key: Vec<u8>,
+    ciphertext_hash: [u8; 32],
+    version: u64,
+    modified: u64,
+}
+
+impl Outgoing {
+    fn put_or_take(changed: ChangedRow, placed: bool) -> Self {
+        let body = changed.row.body.filter(|_| placed).map(|body| Body(SecretBytes::new(body.expose().to_vec())));
+        Self {
+            item: Item { kind: changed.key.kind as u8, path: changed.key.path, body },
+            store_key: changed.store_key,
+            ciphertext_hash: changed.ciphertext_hash,
+            version: changed.row.version,
+            modified: changed.row.modified.0,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let names: usize = self.item.path.iter().map(|segment| segment.len() + 2).sum();
+        16 + names + self.item.body.as_ref().map_or(0, |body| body.0.expose().len())
+    }
+}
+
+fn bytes_of(rows: &[Outgoing]) -> usize {
+    rows.iter().map(Outgoing::bytes).sum()
+}
+
+impl Job<'_> {
+    /// The newest cut, after making one if content or epoch has moved; `None` if nothing was ever placed.
+    fn cut(&mut self) -> Result<Option<(Cuts, Cut)>, Refusal> {
+        let path = [self.tenant.name.as_str(), self.site_name.as_str()];
+        let cuts = self.snapshot.read::<Cuts>(Realm::NODE, &path)?.map(|row| row.value).unwrap_or_default();
+        let has_content = self.placement.has_content();
+        let Some(last) = cuts.last() else {
+            return if has_content { self.make_cut(cuts, self.everything()?).map(Some) } else { Ok(None) };
+        };
+        let epochs_hold =
+            last.position.dist_epoch == self.place.dist_epoch && last.position.term == self.deployment.term;
+        let changed = if last.has_content != has_content { self.everything().map(Some) } else { self.delta(last) }?;
+        match changed {
+            Some(rows) if rows.is_empty() && epochs_hold && last.has_content == has_content => {
+                let last = last.clone();
+                Ok(Some((cuts, last)))
+            }
+            Some(rows) => self.make_cut(cuts, rows).map(Some),
+            None => self.make_cut(cuts, self.everything()?).map(Some),
+        }
+    }
+
+    fn make_cut(&self, mut cuts: Cuts, rows: Vec<Outgoing>) -> Result<(Cuts, Cut), Refusal> {
+        self.record_holdings(&rows)?;
+        let before = cuts.last().map(|cut| cut.position).unwrap_or_default();
+        let revision = self.snapshot.revision();
+        let mut placed = Vec::with_capacity(rows.len());
+        for row in &rows {
+            placed.push(length_prefixed(&[&row.store_key, &row.modified.to_be_bytes(), &row.ciphertext_hash]));
+        }
+        placed.sort();
+        let hashes: Vec<&[u8]> = placed.iter().map(Vec::as_slice).collect();
+        let label = self.snapshot.realm_keys(self.tenant.realm)?.derive("holdfast/cut-digest/v1");
+        let seq = before.seq.next();
+        let digest =
+            hmac(label.expose(), &[&before.digest, &seq.0.to_be_bytes(), &revision.0.to_be_bytes(), &sha256(&hashes)]);
+        let position = Position { term: self.deployment.term, dist_epoch: self.place.dist_epoch, seq, digest };
+        let cut = Cut { position, revision, has_content: self.placement.has_content() };
+        cuts.kept.push(cut.clone());
+        let excess = cuts.kept.len().saturating_sub(CUTS_KEPT);
+        cuts.kept.drain(..excess);
+        self.commit_cut(&cuts, before)?;
+        Ok((cuts, cut))
+    }
+
+    fn commit_cut(&self, cuts: &Cuts, before: Position) -> Result<(), Refusal> {
+        let (tenant, name, cuts) = (self.tenant.name.clone(), self.site_name.clone(), cuts.clone());
+        let epoch = self.place.dist_epoch;
+        run(self.barrier, move |rows| {
+            let path = [tenant.as_str(), name.as_str()];
+            let place = site(rows, &name)?.value;
+            let last = rows.read::<Cuts>(Realm::NODE, &path)?.and_then(|row| row.value.last().map(|cut| cut.position));
+            // The fence, and the promise of one cut at a time, hold at the commit or there is no cut.
+            if place.standing.held == Held::Quarantined {
+                return Err(Refusal::Denied);
+            }
+            if last.unwrap_or_default() != before || place.dist_epoch != epoch {
+                return Err(Refusal::Conflict("the content was cut meanwhile".to_owned()));
+            }
+            let mut batch = Batch::housekeeping();
+            batch.put(Realm::NODE, &path, &cuts);
+            Ok((batch, ()))
+        })
+    }
+
+    fn record_holdings(&self, rows: &[Outgoing]) -> Result<(), Refusal> {
+        for page in rows.chunks(HOLDINGS_PER_COMMIT) {
+            let mut holdings = Vec::with_capacity(page.len());
+            for row in page {
+                let left = row.item.body.is_none();
+                let key = holding_key(&row.store_key);
+                let path = row.item.path.clone();
+                holdings.push((key, Holding { kind: row.item.kind, path, version: row.version, left }));
+            }
+            let (tenant, name) = (self.tenant.name.clone(), self.site_name.clone());
+            run(self.barrier, move |_| {
+                let mut batch = Batch::housekeeping();
+                for (key, holding) in &holdings {
+                    batch.put(Realm::NODE, &[name.as_str(), tenant.as_str(), key], holding);
+                }
+                Ok((batch, ()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What changed since a cut, for this site; `None`: too long ago to tell.
+    fn delta(&self, since: &Cut) -> Result<Option<Vec<Outgoing>>, Refusal> {
+        let realm = self.tenant.realm;
+        let Some(changes) = self.snapshot.changes(realm, since.revision)? else { return Ok(None) };
+        let mut outgoing: BTreeMap<Vec<u8>, Outgoing> = BTreeMap::new();
+        for changed in changes {
+            let placed = self.placement.places(&changed.key);
+            if changed.key.kind == Kind::Box {
+                // Its placement may have changed, and with it where every secret in it belongs.
+                for secret in self.snapshot.all(Kind::Secret, realm, &changed.key.path)? {
+                    self.add(&mut outgoing, secret, placed)?;
+                }
+            }
+            self.add(&mut outgoing, changed, placed)?;
+        }
+        Ok(Some(outgoing.into_values().collect()))
+    }
+
+    /// A row that belongs at the site goes there; one that does not is taken away if it was ever sent.
+    fn add(&self, to: &mut BTreeMap<Vec<u8>, Outgoing>, changed: ChangedRow, placed: bool) -> Result<(), Refusal> {
+        let gone = !placed || changed.row.body.is_none();
+        if gone && !self.was_ever_sent(&changed)? {
+            return Ok(());
+        }
+        to.insert(changed.store_key.clone(), Outgoing::put_or_take(changed, placed));
+        Ok(())
+    }
+
+    fn was_ever_sent(&self, changed: &ChangedRow) -> Result<bool, Refusal> {
+        let key = holding_key(&changed.store_key);
+        let path = [self.site_name.as_str(), self.tenant.name.as_str(), &key];
+        Ok(self.snapshot.read::<Holding>(Realm::NODE, &path)?.is_some())
+    }
+
+    /// Every row that belongs at the site.
+    fn everything(&self) -> Result<Vec<Outgoing>, Refusal> {
+        let realm = self.tenant.realm;
+        let mut rows: Vec<ChangedRow> = Vec::new();
+        if !self.placement.has_content() {
+            return Ok(Vec::new());
+        }
+        for kind in COMMON {
+            rows.extend(self.snapshot.all(kind, realm, &[])?);
+        }
+        for slug in self.placement.boxes() {
+            let path = [slug.to_owned()];
+            let key = crate::rows::RowKey { kind: Kind::Box, realm, path: path.to_vec() };
+            rows.extend(self.snapshot.one(&key)?);
+            rows.extend(self.snapshot.all(Kind::Secret, realm, &path)?);
+        }
+        rows.retain(|changed| changed.row.body.is_some());
+        Ok(rows.into_iter().map(|changed| Outgoing::put_or_take(changed, true)).collect())
+    }
+
+    fn full_copy(&self, target: &Cut) -> Result<Vec<Vec<u8>>, Refusal> {
+        let mut parts: Vec<Vec<Item>> = vec![Vec::new()];
+        let mut bytes = 0;
+        for row in self.everything()? {
+            if PART_BYTES_MAX < bytes + row.bytes() {
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += row.bytes();
+            parts.last_mut().expect("there is always a last part").push(row.item);
+        }
+        let of = u32::try_from(parts.len()).map_err(|_| Refusal::Fault(Fault::TooLarge))?;
+        let encode =
+            |(part, items)| self.encode(BundleKind::Full { part, of }, Position::default(), target.position, items);
+        Ok((0..of).zip(parts).map(encode).collect())
+    }
+
+    fn encode(&self, kind: BundleKind, base: Position, target: Position, items: Vec<Item>) -> Vec<u8> {
+        let header = Header {
+            deployment: self.deployment.id,
+            signer: self.signer.public().key_id(),
+            suite: holdfast_protocol::envelope::SUITE_XAES_256_GCM,
+            tenant: self.tenant.name.clone(),
+            tenant_number: self.tenant.realm.0,
+            site: self.site_name.clone(),
+            kind,
+            base,
+            target,
+        };
+        let key = self.place.dist_key(&self.tenant.name);
+        bundle::encode(&header, &items, &key, draw(&**self.barrier.entropy()), self.signer)
+    }
+
+    fn built(&self, target: Position, bundles: Vec<Vec<u8>>) -> Built {
+        Built::Bundles { target, key: self.place.dist_key(&self.tenant.name), bundles }
+    }
+}
+
+/// What names a row among its site's holdings.
+fn holding_key(store_key: &[u8]) -> String {
+    hex::encode(&sha256(&[store_key])[..16])
+}
+
+/// Runs a decision and waits for it; for threads that may block.
+fn run<T: Send + 'static>(
+    barrier: &Barrier,
+    decide: impl FnMut(&dyn Rows) -> Result<(Batch, T), Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let (tell, told) = mpsc::channel();
+    barrier.submit(decide, move |outcome| drop(tell.send(outcome)));
+    told.recv().unwrap_or(Err(Refusal::Fault(Fault::Stopped))).map(|(reply, _)| reply)
+}

@@ -1,0 +1,63 @@
+//! Which rows of a tenant belong at a site.
+
+use std::collections::BTreeMap;
+
+use holdfast_protocol::ids::{Realm, SiteName};
+
+use crate::rows::{Kind, ReadRows, Refusal, RowKey, Rows};
+use crate::secret_store::DepositBox;
+
+/// A tenant's placement at one site, as one state of the store has it.
+#[derive(Debug)]
+pub struct SitePlacement {
+    boxes: BTreeMap<String, bool>,
+}
+
+impl SitePlacement {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn read(rows: &dyn Rows, realm: Realm, site: &SiteName) -> Result<Self, Refusal> {
+        let boxes = rows.list::<DepositBox>(realm, &[])?;
+        Ok(Self { boxes: boxes.into_iter().map(|row| (row.name().to_owned(), row.value.goes_to(site))).collect() })
+    }
+
+    /// Whether anything of the tenant belongs there.
+    pub fn has_content(&self) -> bool {
+        self.boxes.values().any(|placed| *placed)
+    }
+
+    /// Whether a row belongs there. Password hashes, signing keys, issued tokens and old versions never do.
+    pub fn places(&self, key: &RowKey) -> bool {
+        match key.kind {
+            Kind::Box | Kind::Secret => self.is_box_placed(key),
+            Kind::Principal | Kind::TokenVerifier | Kind::Revocation | Kind::Category => self.has_content(),
+            Kind::Tenant
+            | Kind::Site
+            | Kind::Host
+            | Kind::Authority
+            | Kind::Deployment
+            | Kind::Cut
+            | Kind::Holding
+            | Kind::Login
+            | Kind::Token
+            | Kind::TokenKey
+            | Kind::BoxId
+            | Kind::SecretVersion
+            | Kind::Copy => false,
+        }
+    }
+
+    /// The boxes that belong there.
+    pub fn boxes(&self) -> impl Iterator<Item = &str> {
+        self.boxes.iter().filter(|(_, placed)| **placed).map(|(slug, _)| slug.as_str())
+    }
+
+    fn is_box_placed(&self, key: &RowKey) -> bool {
+        key.path.first().and_then(|slug| self.boxes.get(slug)).copied().unwrap_or(false)
+    }
+}
+
+/// Kinds whose rows go wherever the tenant has content.
+pub const COMMON: [Kind; 4] = [Kind::Principal, Kind::TokenVerifier, Kind::Revocation, Kind::Category];

@@ -1,0 +1,241 @@
+//! The TPM: one thread owns it, everybody else asks that thread.
+//!
+//! Calls into the TPM libraries block for milliseconds on a software TPM and up to seconds on a chip, so they stay off
+//! the runtime's threads. Each job opens its own connection and closes it: other programs reach the TPM in between,
+//! and closing flushes every object and session that a job loaded, also after an error. At most two objects are
+//! loaded at once, of the three slots that every TPM has.
+//!
+//! The libraries write to stderr whatever the TPM refuses. Whoever starts the agent sets `TSS2_LOG=all+none`; refusals
+//! that belong to normal operation are found out beforehand, by asking what exists.
+//!
+//! They also open their sockets and devices without close-on-exec: a program started while a job runs inherits the
+//! connection, and holds up a software TPM for as long as it lives. The agent starts no programs.
+
+mod chip;
+mod keys;
+mod quote;
+mod raw;
+mod seal;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use holdfast_protocol::secret::{Secret, SecretBytes};
+use holdfast_protocol::tpm::{Counters, Credential, Evidence};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use chip::Chip;
+pub use raw::Address;
+
+/// Jobs that may wait; more callers wait in front of the mailbox.
+const MAILBOX: usize = 16;
+
+/// Most bytes that fit into one TPM-sealed object (`MAX_SYM_DATA` of the TPM 2.0 Library, part 2, section 11.1.14).
+pub const SEALED_BYTES_MAX: usize = 128;
+
+/// Where the TPM is and what in it is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TpmConfig {
+    /// The device or the software TPM.
+    pub address: Address,
+    /// The NV index that holds the authorisation value of the host secret; one for each agent that shares a TPM.
+    pub host_secret_index: u32,
+}
+
+impl TpmConfig {
+    /// An index from the range that TPM 2.0 leaves to the owner (0x01800000 to 0x01bfffff).
+    pub const HOST_SECRET_INDEX: u32 = 0x0180_4846;
+}
+
+/// Which of a TPM's endorsement keys speaks for it. Chosen once, at enrolment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EkKind {
+    /// RSA-2048 (TCG EK Credential Profile, template L-1).
+    Rsa2048,
+    /// ECC NIST P-256 (template L-2).
+    P256,
+}
+
+/// Who this TPM is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The kind of `ek_public`.
+    pub ek_kind: EkKind,
+    /// The endorsement key: a `TPMT_PUBLIC`, without size prefix.
+    pub ek_public: Vec<u8>,
+    /// The maker's certificate for it, DER; not every TPM carries one.
+    pub ek_certificate: Option<Vec<u8>>,
+}
+
+/// An attestation key, wrapped by the TPM: useless elsewhere, and not secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AkBlob {
+    /// The endorsement key above it.
+    pub ek_kind: EkKind,
+    /// `TPMT_PUBLIC`: what a verifier is given.
+    pub public: Vec<u8>,
+    /// The contents of the `TPM2B_PRIVATE`.
+    pub private: Vec<u8>,
+}
+
+/// Data that only this TPM opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedBlob {
+    /// `TPMT_PUBLIC`.
+    pub public: Vec<u8>,
+    /// The contents of the `TPM2B_PRIVATE`.
+    pub private: Vec<u8>,
+}
+
+/// The TPM's own time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TpmClock {
+    /// Clock, and the counters that tell whether it ran through.
+    pub counters: Counters,
+    /// False while the clock may be behind a value that was shown before a loss of power.
+    pub safe: bool,
+}
+
+/// Why the TPM did not do it. Says nothing about what was sealed or activated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TpmError {
+    /// The configuration is not an address.
+    #[error("a TPM is `device:PATH` or `swtpm:host=HOST,port=PORT`")]
+    Address,
+    /// No connection, or it broke. Worth another try.
+    #[error("the TPM can not be reached: {0}")]
+    Unavailable(String),
+    /// The TPM said no.
+    #[error("the TPM refused to {operation} (code {code:#x})")]
+    Refused {
+        /// What it was asked for.
+        operation: &'static str,
+        /// The response code; `tpm2_rc_decode` explains it.
+        code: u32,
+    },
+    /// The bytes are not what they should be, whatever the TPM.
+    #[error("malformed {0}")]
+    Malformed(&'static str),
+    /// The blob is of another TPM, or was changed.
+    #[error("the blob does not belong to this TPM")]
+    NotOurs,
+    /// The host secret's authorisation value is gone or replaced: no copy of the blob opens again.
+    #[error("the host secret was destroyed")]
+    Destroyed,
+    /// Somebody else's data is at the configured NV index.
+    #[error("the NV index {0:#x} is in use for something else")]
+    IndexTaken(u32),
+    /// Registers were extended faster than they can be quoted.
+    #[error("the PCRs did not keep still")]
+    Unsteady,
+    /// The thread ended, or the job crashed.
+    #[error("the TPM's thread is gone")]
+    Stopped,
+}
+
+type Job = Box<dyn FnOnce(&Chip) + Send>;
+
+/// The way to the TPM's thread. The thread ends with the last clone.
+///
+/// A call may be dropped while it waits; a job that nobody waits for any more is not started. There is no deadline
+/// here: callers put theirs around the call.
+#[derive(Debug, Clone)]
+pub struct TpmHandle {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl TpmHandle {
+    /// Starts the thread; the TPM is not touched before the first job.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start(config: TpmConfig) -> Result<Self, TpmError> {
+        let (jobs, mailbox) = mpsc::channel(MAILBOX);
+        let chip = Chip::new(config);
+        std::thread::Builder::new()
+            .name("tpm".to_owned())
+            .spawn(move || serve(&chip, mailbox))
+            .map_err(|error| TpmError::Unavailable(error.to_string()))?;
+        Ok(Self { jobs })
+    }
+
+    /// The endorsement key of `kind` with its certificate. `None` chooses: P-256 where the maker certified it, else
+    /// RSA-2048 where certified, else P-256, which is quicker to derive.
+    pub async fn identity(&self, kind: Option<EkKind>) -> Result<Identity, TpmError> {
+        self.ask(move |chip| keys::identity(chip, kind)).await
+    }
+
+    /// A new attestation key, ECDSA P-256 with SHA-256, that signs nothing but what the TPM itself states.
+    pub async fn create_ak(&self, ek_kind: EkKind) -> Result<AkBlob, TpmError> {
+        self.ask(move |chip| keys::create_ak(chip, ek_kind)).await
+    }
+
+    /// Opens a credential that was made for this attestation key and the endorsement key above it.
+    pub async fn activate(&self, ak: &AkBlob, credential: &Credential) -> Result<Secret<32>, TpmError> {
+        let (ak, credential) = (ak.clone(), credential.clone());
+        self.ask(move |chip| keys::activate(chip, &ak, &credential)).await
+    }
+
+    /// A quote over the SHA-256 registers `pcrs` (0 to 23, at least one), with the values that it covers.
+    pub async fn quote(&self, ak: &AkBlob, qualifying: [u8; 32], pcrs: &[u8]) -> Result<Evidence, TpmError> {
+        let (ak, pcrs) = (ak.clone(), pcrs.to_vec());
+        self.ask(move |chip| quote::quote(chip, &ak, &qualifying, &pcrs)).await
+    }
+
+    /// The TPM's time; not signed, so it convinces only ourselves.
+    pub async fn clock(&self) -> Result<TpmClock, TpmError> {
+        self.ask(quote::clock).await
+    }
+
+    /// TPM-seals up to [`SEALED_BYTES_MAX`] bytes. No register gates it: whoever holds the blob and this TPM opens it.
+    pub async fn seal(&self, data: SecretBytes) -> Result<SealedBlob, TpmError> {
+        self.ask(move |chip| seal::seal(chip, &data)).await
+    }
+
+    /// Opens what [`Self::seal`] made.
+    pub async fn unseal(&self, blob: &SealedBlob) -> Result<SecretBytes, TpmError> {
+        let blob = blob.clone();
+        self.ask(move |chip| seal::unseal(chip, &blob)).await
+    }
+
+    /// TPM-seals the host secret under a fresh authorisation value, kept in NV. Any earlier host secret is destroyed
+    /// by that: store the returned blob before relying on it.
+    pub async fn create_host_secret(&self, secret: Secret<32>) -> Result<SealedBlob, TpmError> {
+        self.ask(move |chip| seal::create_host_secret(chip, &secret)).await
+    }
+
+    /// Opens what [`Self::create_host_secret`] made.
+    pub async fn unseal_host_secret(&self, blob: &SealedBlob) -> Result<Secret<32>, TpmError> {
+        let blob = blob.clone();
+        self.ask(move |chip| seal::unseal_host_secret(chip, &blob)).await
+    }
+
+    /// Erases the authorisation value, so that no copy of the blob ever opens again. May be repeated.
+    pub async fn destroy_host_secret(&self) -> Result<(), TpmError> {
+        self.ask(seal::destroy_host_secret).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Chip) -> Result<T, TpmError> + Send + 'static,
+    ) -> Result<T, TpmError> {
+        let (answer, answered) = oneshot::channel();
+        let job = move |chip: &Chip| {
+            if !answer.is_closed() {
+                // The caller may have gone meanwhile; then the result is dropped, and secrets in it erase themselves.
+                let _ = answer.send(job(chip));
+            }
+        };
+        self.jobs.send(Box::new(job)).await.map_err(|_| TpmError::Stopped)?;
+        answered.await.map_err(|_| TpmError::Stopped)?
+    }
+}
+
+fn serve(chip: &Chip, mut mailbox: mpsc::Receiver<Job>) {
+    while let Some(job) = mailbox.blocking_recv() {
+        // A crashed job answers its caller by dropping the channel. Nothing outlives a job, so the next one is safe.
+        if catch_unwind(AssertUnwindSafe(|| job(chip))).is_err() {
+            tracing::error!("a job of the TPM's thread crashed");
+        }
+    }
+}

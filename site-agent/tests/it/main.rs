@@ -1,0 +1,5 @@
+//! The agent's parts against the real thing.
+
+#![allow(clippy::unwrap_used)]
+
+mod tpm;
