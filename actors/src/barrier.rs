@@ -608,6 +608,8 @@ impl Encryption<'_> {
                 self.fresh.insert(realm, Arc::new(keys));
                 Ok(Op::Put { key, value })
             }
+            Write::Boot { name, value: Some(value) } => Ok(Op::Put { key: boot_key(name), value }),
+            Write::Boot { name, value: None } => Ok(Op::Delete { key: boot_key(name) }),
         }
     }
 
