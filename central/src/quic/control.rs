@@ -1,4 +1,4 @@
-//! What operators do to the fleet: cutting off and taking back, with the promise that what was cut off is cut off when
+//! What operators do to the hub: cutting off and taking back, with the promise that what was cut off is cut off when
 //! the call returns.
 
 use std::collections::BTreeSet;
@@ -13,14 +13,14 @@ use holdfast_protocol::ids::{HostId, HostName, SiteName};
 use holdfast_protocol::wire::CloseCode;
 
 use crate::quic::connections::Out;
-use crate::quic::fleet::Fleet;
+use crate::quic::hub::Hub;
 
 /// How long an ordered wipe is waited for.
 const WIPE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the call waits for siblings to have their new keys.
 const REKEY_LIMIT: Duration = Duration::from_secs(5);
 
-impl Fleet {
+impl Hub {
     /// Commits the fence, closes what it concerns, waits until nothing more can go there, and gives siblings new keys.
     /// Returns how many of them have not confirmed theirs yet.
     ///
@@ -28,8 +28,8 @@ impl Fleet {
     /// No such site or host, sealed, or the store's fault; nothing has changed then.
     pub async fn decide(&self, cmd: Decide) -> Result<u64, Refusal> {
         let (place, name, decision) = (cmd.site.clone(), cmd.host.clone(), cmd.decision);
-        let now = self.parts.clock.now();
-        self.parts.barrier.run(move |rows| decide(&cmd, rows, now)).await?;
+        let now = self.node.clock.now();
+        self.node.barrier.run(move |rows| decide(&cmd, rows, now)).await?;
         let Decision::Quarantine { wipe } = decision else {
             tracing::info!(site = %place, host = ?name, "readmitted");
             return Ok(0);
@@ -53,7 +53,7 @@ impl Fleet {
         }
         if wipe {
             let ids: Vec<&HostId> = cut.iter().map(|(_, id)| id).collect();
-            let all_wiped = self.wait_until(|fleet| ids.iter().all(|id| fleet.has_wiped(id)));
+            let all_wiped = self.wait_until(|hub| ids.iter().all(|id| hub.has_wiped(id)));
             let _ = tokio::time::timeout(WIPE_LIMIT, all_wiped).await;
         }
         self.connections.end(cut.iter().map(|(conn, _)| *conn), CloseCode::Quarantined).await;
@@ -71,7 +71,7 @@ impl Fleet {
     }
 
     async fn siblings_rekeyed(&self, place: &SiteName) -> u64 {
-        let done = self.wait_until(|fleet| fleet.siblings_behind(place) == 0);
+        let done = self.wait_until(|hub| hub.siblings_behind(place) == 0);
         let _ = tokio::time::timeout(REKEY_LIMIT, done).await;
         self.siblings_behind(place)
     }
