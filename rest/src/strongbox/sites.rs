@@ -116,6 +116,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
         reference: reference_values(&asked.reference_values)?,
         hosts: new_hosts(asked.hosts, &*entropy)?,
         seal_key: draw_secret(&*entropy),
+        dist_seed: draw_secret(&*entropy),
         api: FreshKey::draw(&*entropy),
         dist: FreshKey::draw(&*entropy),
         by: call.by(),
