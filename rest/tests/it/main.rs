@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cerberus;
 mod client;
 mod front;
+mod node;
 mod tls;
