@@ -17,6 +17,8 @@ pub mod rows;
 pub mod seal_keeper;
 pub mod secret_store;
 pub mod shamir;
+#[cfg(feature = "shell")]
+pub mod shell;
 pub mod site_registry;
 pub mod store;
 

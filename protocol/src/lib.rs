@@ -11,6 +11,7 @@ pub mod ids;
 pub mod limits;
 pub mod pki;
 pub mod secret;
+pub mod session;
 pub mod signed;
 pub mod site_bundle;
 pub mod tpm;
