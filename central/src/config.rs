@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_actors::audit_log::journal;
 use holdfast_actors::store::lmdb;
 use holdfast_protocol::ids::TenantName;
+use holdfast_protocol::pki::pem;
 use holdfast_rest::config::{Checker, ConfigErrors, Name, Setting};
 use toml::Value;
 use tracing_subscriber::EnvFilter;
@@ -53,6 +54,8 @@ pub struct Config {
     pub tenants: Vec<TenantName>,
     /// How new sites are appraised.
     pub attestation: Attestation,
+    /// Certificates (DER) of the manufacturers whose endorsement keys may join sites with `ek-trust: ca`.
+    pub ek_authorities: Vec<Vec<u8>>,
     /// The store.
     pub store: Store,
     /// The read journal.
@@ -143,6 +146,11 @@ impl Config {
             advertise: of.optional::<HostAndPort>("names.advertise").map(|address| address.0),
             tenants: tenants(of),
             attestation: attestation(of),
+            ek_authorities: of
+                .or("attestation.ek_authorities", Vec::<Certificates>::new())
+                .into_iter()
+                .flat_map(|file| file.0)
+                .collect(),
             store: store(of),
             audit: audit(of),
             log: log(of),
@@ -222,6 +230,8 @@ struct DnsName(String);
 struct Address(IpAddr);
 /// Where to dial.
 struct HostAndPort(String);
+/// A file of certificates, read.
+struct Certificates(Vec<Vec<u8>>);
 
 impl From<Identity> for String {
     fn from(identity: Identity) -> Self {
@@ -262,6 +272,14 @@ impl Setting for Address {
     }
 }
 
+impl Setting for Certificates {
+    const EXPECTED: &'static str = "a readable file with certificates in PEM form";
+    fn parse(value: &Value) -> Option<Self> {
+        let text = std::fs::read_to_string(value.as_str()?).ok()?;
+        pem::decode_certificates(&text).ok().filter(|certificates| !certificates.is_empty()).map(Self)
+    }
+}
+
 impl Setting for HostAndPort {
     const EXPECTED: &'static str = "where hosts dial, like \"central.example:7443\"";
     fn parse(value: &Value) -> Option<Self> {
@@ -286,7 +304,10 @@ mod tests {
         let admin_identities = example.admin_identities.clone();
         assert_eq!(admin_identities.len(), 1);
         let (names, addresses) = (example.names.clone(), example.addresses.clone());
-        assert_eq!(example, Config { admin_identities, names, addresses, advertise: example.advertise.clone(), ..least });
+        assert_eq!(
+            example,
+            Config { admin_identities, names, addresses, advertise: example.advertise.clone(), ..least }
+        );
     }
 
     #[test]

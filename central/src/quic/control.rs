@@ -1,14 +1,13 @@
 //! What operators do to the hub: cutting off and taking back, with the promise that what was cut off is cut off when
 //! the call returns.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_actors::attestation_verifier::core::Event;
 use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::site_registry::standing::{Decide, Decision, decide};
-use holdfast_actors::site_registry::{Held, HostState, host, hosts, site};
+use holdfast_actors::site_registry::{HostState, host, hosts, site};
 use holdfast_protocol::ids::{HostId, HostName, SiteName};
 use holdfast_protocol::wire::CloseCode;
 
@@ -26,7 +25,7 @@ impl Hub {
     ///
     /// # Errors
     /// No such site or host, sealed, or the store's fault; nothing has changed then.
-    pub async fn decide(&self, cmd: Decide) -> Result<u64, Refusal> {
+    pub(crate) async fn decide(&self, cmd: Decide) -> Result<u64, Refusal> {
         let (place, name, decision) = (cmd.site.clone(), cmd.host.clone(), cmd.decision);
         let now = self.node.clock.now();
         self.node.barrier.run(move |rows| decide(&cmd, rows, now)).await?;
@@ -57,8 +56,7 @@ impl Hub {
             let _ = tokio::time::timeout(WIPE_LIMIT, all_wiped).await;
         }
         self.connections.end(cut.iter().map(|(conn, _)| *conn), CloseCode::Quarantined).await;
-        let event =
-            Event::CutOff { site: place.clone(), host: name.cloned(), code: CloseCode::Quarantined };
+        let event = Event::CutOff { site: place.clone(), host: name.cloned(), code: CloseCode::Quarantined };
         if let Err(error) = self.verifier.cast(event) {
             tracing::error!(%error, "verifier could not be told of a quarantine");
         }
@@ -122,22 +120,5 @@ impl Hub {
             .filter(|entry| entry.identity.is_some() && entry.wipe_pending(&row).is_some())
             .count();
         Ok(pending as u64)
-    }
-
-    /// Names of the sites that are cut off, for the gauges.
-    ///
-    /// # Errors
-    /// Sealed, or the store's fault.
-    pub fn quarantined_sites(&self) -> Result<BTreeSet<SiteName>, Refusal> {
-        use holdfast_actors::rows::ReadRows;
-        use holdfast_actors::site_registry::Site;
-        let snapshot = self.snapshot()?;
-        let mut names = BTreeSet::new();
-        for row in snapshot.list::<Site>(holdfast_protocol::ids::Realm::NODE, &[])? {
-            if row.value.standing.held == Held::Quarantined {
-                names.extend(row.name().parse::<SiteName>());
-            }
-        }
-        Ok(names)
     }
 }

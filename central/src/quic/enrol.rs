@@ -7,6 +7,7 @@ use holdfast_actors::audit_log::Line;
 use holdfast_actors::rows::{Refusal, Row};
 use holdfast_actors::site_registry::enrolment::{self, Refused, Seeds, Serials};
 use holdfast_actors::site_registry::{Host, host, standing};
+use holdfast_protocol::codec;
 use holdfast_protocol::ids::{HostId, Realm};
 use holdfast_protocol::limits::ENROL_FRAME_BYTES_MAX;
 use holdfast_protocol::pki::read::public_key_of;
@@ -16,8 +17,8 @@ use holdfast_protocol::wire::{
 };
 use quinn::{Connection, RecvStream, SendStream};
 
-use crate::quic::hub::Hub;
 use crate::quic::frames;
+use crate::quic::hub::Hub;
 
 /// From connection to the last answer; a TPM may take seconds for its part.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -37,9 +38,9 @@ pub(super) async fn serve(hub: &Hub, connection: Connection) {
 
 async fn exchange(hub: &Hub, connection: &Connection) -> Result<(), frames::FrameError> {
     let (mut to, mut from) = connection.accept_bi().await.map_err(|_| frames::FrameError::Ended)?;
-    let (request, bytes) = frames::read::<EnrolRequest>(&mut from, ENROL_FRAME_BYTES_MAX).await?;
+    let request = frames::read::<EnrolRequest>(&mut from, ENROL_FRAME_BYTES_MAX).await?;
     let answer = match request {
-        EnrolRequest::Enrol(request) => enrol(hub, connection, &request, &bytes, &mut to, &mut from).await?,
+        EnrolRequest::Enrol(request) => enrol(hub, connection, &request, &mut to, &mut from).await?,
         EnrolRequest::Proof(_) => EnrolAnswer::Refused(RefusalCode::Malformed),
         EnrolRequest::Notice { host } => match hub.notice(&host) {
             Ok(notice) => EnrolAnswer::Notice(notice),
@@ -59,7 +60,6 @@ async fn enrol(
     hub: &Hub,
     connection: &Connection,
     request: &Enrol,
-    bytes: &[u8],
     to: &mut SendStream,
     from: &mut RecvStream,
 ) -> Result<EnrolAnswer, frames::FrameError> {
@@ -71,7 +71,7 @@ async fn enrol(
         Ok(snapshot) => {
             let seeds = Seeds::draw(&*hub.node.entropy);
             let (now, authorities) = (hub.node.clock.now(), &hub.node.config.ek_authorities);
-            enrolment::begin(request, bytes, &snapshot, authorities, seeds, now)
+            enrolment::begin(request, &codec::encode(request), &snapshot, authorities, seeds, now)
         }
         Err(_) => return Ok(EnrolAnswer::Refused(RefusalCode::Unavailable)),
     };
@@ -80,7 +80,7 @@ async fn enrol(
         Err(refused) => return Ok(refuse(hub, &refused)),
     };
     frames::write(to, &pending.answer()).await?;
-    let (answer, _) = frames::read::<EnrolRequest>(from, ENROL_FRAME_BYTES_MAX).await?;
+    let answer = frames::read::<EnrolRequest>(from, ENROL_FRAME_BYTES_MAX).await?;
     let EnrolRequest::Proof(proof) = answer else { return Ok(EnrolAnswer::Refused(RefusalCode::Malformed)) };
     let serials = Serials::draw(&*hub.node.entropy);
     let now = hub.node.clock.now();

@@ -18,7 +18,7 @@ use holdfast_actors::shell::supervisor::{Child, Supervision};
 use holdfast_actors::site_registry::authorities::signer;
 use holdfast_actors::site_registry::{deployment, standing};
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{DeploymentId, HostId, Realm, Revision, TenantName};
+use holdfast_protocol::ids::{HostId, Realm, Revision, TenantName};
 use holdfast_protocol::signed;
 use holdfast_protocol::wire::{CloseCode, Head, Hello, Notice, Position, Signable, Signed};
 use quinn::Endpoint;
@@ -50,9 +50,8 @@ pub struct LiveHost {
 }
 
 /// The hub while central is unsealed.
-pub struct Hub {
+pub(crate) struct Hub {
     pub(crate) node: Node,
-    pub(crate) deployment: DeploymentId,
     pub(crate) signer: SigningKey,
     pub(crate) signer_certificate: Vec<u8>,
     pub(crate) connections: Connections,
@@ -80,14 +79,13 @@ impl Hub {
     ///
     /// # Errors
     /// Sealed, a damaged store, or an address that can't be bound.
-    pub async fn start(node: Node) -> Result<Arc<Self>, Refusal> {
-        let (deployment, (signer, signer_certificate), endpoint) = {
+    pub(crate) async fn start(node: Node) -> Result<Arc<Self>, Refusal> {
+        let ((signer, signer_certificate), endpoint) = {
             let snapshot = node.barrier.snapshot()?;
             let endpoint = listener::endpoint(&node, &snapshot)?;
-            (deployment(&snapshot)?.id, signer(&snapshot)?, endpoint)
+            (signer(&snapshot)?, endpoint)
         };
         let hub = Arc::new(Self {
-            deployment,
             signer,
             signer_certificate,
             connections: Connections::default(),
@@ -141,7 +139,7 @@ impl Hub {
     }
 
     /// Closes every connection with `central-sealed` and ends; nothing is sent after this returns.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.connections.cut(|_| true);
         self.connections.end_all(CloseCode::CentralSealed).await;
         for task in self.tasks.lock().expect("no holder of this lock panics").drain(..) {
@@ -156,17 +154,17 @@ impl Hub {
     }
 
     /// Where it listens.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         self.endpoint.local_addr().ok()
     }
 
     /// What is known of the hosts' sessions.
-    pub fn live(&self) -> BTreeMap<HostId, LiveHost> {
+    pub(crate) fn live(&self) -> BTreeMap<HostId, LiveHost> {
         self.live.read().expect("no holder of this lock panics").clone()
     }
 
     /// Whether a host has a verdict that holds.
-    pub fn is_trusted(&self, host: &HostId) -> bool {
+    pub(crate) fn is_trusted(&self, host: &HostId) -> bool {
         let now = self.node.clock.now().mono;
         let live = self.live.read().expect("no holder of this lock panics");
         live.get(host).and_then(|live| live.trusted_until).is_some_and(|until| now < until)

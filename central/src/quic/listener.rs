@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_actors::barrier::Snapshot;
-use holdfast_actors::ports::{Entropy, draw, draw_secret};
+use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::site_registry::authorities::quic_leaf;
 use holdfast_actors::site_registry::{authority, host, site};

@@ -17,8 +17,8 @@ use holdfast_protocol::tpm::Public;
 use holdfast_protocol::wire::{CloseCode, EXPORTER_QUOTE, FromHost, Head, Hello, QuoteAnswer};
 use quinn::{Connection, RecvStream};
 
-use crate::quic::hub::Hub;
 use crate::quic::frames::{self, FrameError};
+use crate::quic::hub::Hub;
 
 /// From the handshake to the hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -59,14 +59,8 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
     let (conn, host) = (session.conn, session.host.clone());
     hub.connections.open(conn, host.clone(), connection.clone(), to, hub.node.entropy.clone());
     hub.remember_hello(conn, &hello);
-    let event = Event::HelloReceived {
-        conn,
-        host,
-        exporter,
-        hello: Box::new(hello),
-        facts: Box::new(facts),
-        seed: hub.seed(),
-    };
+    let event =
+        Event::HelloReceived { conn, host, exporter, hello: Box::new(hello), facts: Box::new(facts), seed: hub.seed() };
     if hub.verifier.cast(event).is_ok() {
         let ended = tokio::time::timeout(AGE_MAX, session.listen(from)).await;
         if ended.is_err() {
@@ -82,7 +76,7 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
 async fn open(connection: &Connection) -> Result<(quinn::SendStream, RecvStream, Hello), FrameError> {
     let (to, mut from) = connection.accept_bi().await.map_err(|_| FrameError::Ended)?;
     match frames::read(&mut from, MESSAGE_BYTES_MAX).await? {
-        (FromHost::Hello(hello), _) => Ok((to, from, *hello)),
+        FromHost::Hello(hello) => Ok((to, from, *hello)),
         _ => Err(FrameError::Malformed),
     }
 }
@@ -98,7 +92,7 @@ impl Session {
     async fn listen(&self, mut from: RecvStream) {
         loop {
             let handled = match frames::read::<FromHost>(&mut from, MESSAGE_BYTES_MAX).await {
-                Ok((message, _)) => self.handle(message).await,
+                Ok(message) => self.handle(message).await,
                 Err(FrameError::Ended) => return,
                 Err(FrameError::Malformed) => Err(CloseCode::Protocol),
             };

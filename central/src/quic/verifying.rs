@@ -8,10 +8,10 @@ use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::ports::draw;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::shell::machine::{Failed, Perform};
+use holdfast_actors::site_registry::site;
 use holdfast_actors::site_registry::standing::{
     FirstOfConnection, Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass,
 };
-use holdfast_actors::site_registry::site;
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::tpm::Counters;
 use holdfast_protocol::wire::{CloseCode, FromCentral, Lease, Release, SealKey, Sealed, Signed, VerdictNotice};
@@ -144,8 +144,7 @@ fn lease(
     counters: Counters,
 ) -> Result<Signed, Refusal> {
     let seal_epoch = site(snapshot, &host.site)?.value.seal_epoch;
-    let lease =
-        Lease { host: host.clone(), clock_ms: counters.clock, reset_count: counters.reset_count, seal_epoch };
+    let lease = Lease { host: host.clone(), clock_ms: counters.clock, reset_count: counters.reset_count, seal_epoch };
     Ok(hub.sign(&lease))
 }
 
@@ -154,8 +153,7 @@ async fn failure_recorded(hub: &Arc<Hub>, failure: Failure) -> Result<(), Failed
     tracing::warn!(%host, reasons = reasons.join("; "), "appraisal failed");
     hub.connections.cut(|id| *id == host);
     let now = hub.node.clock.now();
-    let cmd =
-        RecordFailure { host: host.clone(), reasons: reasons.clone(), reset_count, quarantine, seed: hub.seed() };
+    let cmd = RecordFailure { host: host.clone(), reasons: reasons.clone(), reset_count, quarantine, seed: hub.seed() };
     hub.node.barrier.run(move |rows| record_failure(&cmd, rows, now)).await.map_err(Failed::because)?;
     hub.change_live(&host, |live| live.reasons = reasons);
     if let Ok(Some(notice)) = hub.notice(&host) {
