@@ -6,4 +6,5 @@ mod cerberus;
 mod client;
 mod front;
 mod node;
+mod strongbox;
 mod tls;
