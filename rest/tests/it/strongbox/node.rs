@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant};
-use holdfast_actors::access_control::{TenantKind, TokenId};
+use holdfast_actors::access_control::TokenId;
+use holdfast_actors::access_control::tenants::create_root_token;
 use holdfast_actors::audit_log::journal::{Journal, Limits, verify_journal};
 use holdfast_actors::audit_log::verify::{Report, verify_store};
 use holdfast_actors::barrier::Barrier;
@@ -196,20 +196,8 @@ async fn begin(barrier: &Barrier, clock: &Arc<Stepped>) -> String {
     barrier.begin(barrier.first_realm(&ring, keys), Vec::new()).await.unwrap();
     barrier.unseal(ring);
     let fresh = Fresh::draw(deployment, &*entropy);
-    let system = CreateTenant {
-        name: "system".parse().unwrap(),
-        kind: TenantKind::System,
-        base: draw_secret(&*entropy),
-        key: draw_secret(&*entropy),
-        token_seed: draw_secret(&*entropy),
-        by: "central".to_owned(),
-    };
     let now = clock.now();
-    let made = move |rows: &dyn holdfast_actors::rows::Rows| {
-        let (system, _) = create_tenant(&system, rows, now)?;
-        initialise(&fresh, system, rows, now)
-    };
-    barrier.run(made).await.unwrap();
+    barrier.run(move |rows| initialise(&fresh, rows, now)).await.unwrap();
     let id = TokenId(draw(&*entropy));
     let (claims, _) = barrier.run(move |rows| create_root_token(Realm(1), id, "central", rows, now)).await.unwrap();
     holdfast_actors::access_control::tokens::mint(&barrier.snapshot().unwrap(), &claims).unwrap().to_string()
