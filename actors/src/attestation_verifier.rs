@@ -1,5 +1,7 @@
 //! Whether a host may be trusted: policies, appraisal of quotes, verdicts.
 
+#[cfg(feature = "shell")]
+mod actor;
 pub mod appraisal;
 pub mod core;
 

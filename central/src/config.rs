@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_actors::audit_log::journal;
 use holdfast_actors::store::lmdb;
 use holdfast_protocol::ids::TenantName;
+use holdfast_protocol::pki::pem;
 use holdfast_rest::config::{Checker, ConfigErrors, Name, Setting};
 use toml::Value;
 use tracing_subscriber::EnvFilter;
@@ -51,6 +52,8 @@ pub struct Config {
     pub tenants: Vec<TenantName>,
     /// Between two quotes of a host, at sites whose policy does not say; `None`: the registry's default.
     pub quote_interval: Option<Duration>,
+    /// Certificates (DER) of the manufacturers whose endorsement keys may join sites with `ek-trust: ca`.
+    pub ek_authorities: Vec<Vec<u8>>,
     /// The store.
     pub store: Store,
     /// The read journal.
@@ -132,6 +135,11 @@ impl Config {
             advertise: of.optional::<HostAndPort>("names.advertise").map(|address| address.0),
             tenants: tenants(of),
             quote_interval: quote_interval(of),
+            ek_authorities: of
+                .or("attestation.ek_authorities", Vec::<Certificates>::new())
+                .into_iter()
+                .flat_map(|file| file.0)
+                .collect(),
             store: store(of),
             audit: audit(of),
             log: log(of),
@@ -209,6 +217,8 @@ struct DnsName(String);
 struct Address(IpAddr);
 /// Where to dial.
 struct HostAndPort(String);
+/// A file of certificates, read.
+struct Certificates(Vec<Vec<u8>>);
 
 impl From<Identity> for String {
     fn from(identity: Identity) -> Self {
@@ -246,6 +256,14 @@ impl Setting for Address {
     const EXPECTED: &'static str = "an IP address";
     fn parse(value: &Value) -> Option<Self> {
         value.as_str()?.parse().ok().map(Self)
+    }
+}
+
+impl Setting for Certificates {
+    const EXPECTED: &'static str = "a readable file with certificates in PEM form";
+    fn parse(value: &Value) -> Option<Self> {
+        let text = std::fs::read_to_string(value.as_str()?).ok()?;
+        pem::decode_certificates(&text).ok().filter(|certificates| !certificates.is_empty()).map(Self)
     }
 }
 

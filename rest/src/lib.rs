@@ -6,11 +6,14 @@
 
 pub mod access;
 pub mod body;
+pub mod cerberus;
 pub mod config;
 pub mod dispatch;
+pub mod distribute;
 pub mod front;
 pub mod health;
 pub mod metrics;
+pub mod node;
 pub mod peer;
 pub mod problem;
 pub mod refusal;

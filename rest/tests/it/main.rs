@@ -4,4 +4,5 @@
 
 mod client;
 mod front;
+mod strongbox;
 mod tls;

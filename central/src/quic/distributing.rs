@@ -1,0 +1,94 @@
+//! The hands of distribution: builds on threads that may block, sends keys and bundles.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use holdfast_actors::distribution::build::{Built, TenantRef, build};
+use holdfast_actors::distribution::core::{BuildOutcome, Distribution, Effect, Event, Push, StreamId};
+use holdfast_actors::rows::Refusal;
+use holdfast_actors::shell::machine::{Failed, Perform};
+use holdfast_protocol::wire::{Position, Sealed};
+
+use crate::quic::connections::Out;
+use crate::quic::hub::Hub;
+
+/// Performs distribution's effects.
+pub(super) struct DistributionHands {
+    hub: Weak<Hub>,
+}
+
+impl DistributionHands {
+    pub(super) fn new(hub: &Arc<Hub>) -> Self {
+        Self { hub: Arc::downgrade(hub) }
+    }
+}
+
+impl Perform<Distribution> for DistributionHands {
+    async fn perform(&self, effect: Effect) -> Result<(), Failed> {
+        let Some(hub) = self.hub.upgrade() else { return Ok(()) };
+        match effect {
+            Effect::Build { stream, base } => drop(tokio::spawn(run_build(hub, stream, base))),
+            Effect::Push { host, conn, push } => {
+                if !hub.is_trusted(&host) || hub.outdated.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
+                let key = Sealed::DistKey {
+                    tenant: push.tenant.clone(),
+                    epoch: push.target.dist_epoch,
+                    key: push.key.duplicate(),
+                };
+                hub.connections.send(conn, Out::Sealed(key));
+                for bundle in &push.bundles {
+                    hub.connections.send(conn, Out::Bundle(bundle.clone()));
+                }
+            }
+            Effect::Lag { host, behind } => {
+                hub.change_live(&host, |live| live.lag = behind);
+                hub.progress.notify_waiters();
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn run_build(hub: Arc<Hub>, stream: StreamId, base: Option<Position>) {
+    let place = hub.builds.clone().acquire_owned().await;
+    let (building, of, from) = (hub.clone(), stream.clone(), base);
+    let built = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        build_now(&building, &of, from.as_ref())
+    });
+    let outcome = match built.await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(Refusal::Sealed)) => return,
+        Ok(Err(error)) => {
+            tracing::warn!(tenant = %stream.0, site = %stream.1, %error, "bundle could not be built");
+            BuildOutcome::Failed
+        }
+        Err(_) => BuildOutcome::Failed,
+    };
+    let _ = hub.distribution.cast(Event::BuildEnded { stream, base, outcome });
+}
+
+fn build_now(hub: &Hub, (tenant, site): &StreamId, base: Option<&Position>) -> Result<BuildOutcome, Refusal> {
+    let realm = {
+        let snapshot = hub.snapshot()?;
+        let known = Hub::tenant_refs(&snapshot)?.into_iter().find(|known| known.name == *tenant);
+        match known {
+            Some(known) => known.realm,
+            // A tenant that is gone, or that a host remembers from another life of this deployment.
+            None => return Ok(BuildOutcome::Nothing),
+        }
+    };
+    let tenant = TenantRef { name: tenant.clone(), realm };
+    Ok(match build(&hub.node.barrier, &tenant, site, base, &hub.signer)? {
+        Built::Nothing => BuildOutcome::Nothing,
+        Built::UpToDate => BuildOutcome::UpToDate,
+        Built::Bundles { target, key, bundles } => BuildOutcome::Bundles(Arc::new(Push {
+            tenant: tenant.name,
+            target,
+            key,
+            bundles: bundles.into_iter().map(Arc::from).collect(),
+        })),
+    })
+}
