@@ -46,7 +46,6 @@ use fleet::{Fleet, NoFleet};
 use fronts::Behind;
 use keys::{BootstrapSecret, KeyError, RestKey, private_folder};
 use node::{Gate, Node};
-use quic::QuicFleet;
 use seal::{Hands, LoadError, Opening, SealService};
 use tree::Tree;
 
@@ -93,11 +92,6 @@ pub struct FirstStart {
 
 /// Makes the part that serves hosts.
 pub type MakeFleet = Box<dyn FnOnce(&Node) -> Arc<dyn Fleet> + Send>;
-
-/// Hosts over QUIC.
-pub fn quic_fleet() -> MakeFleet {
-    Box::new(|_| Arc::new(QuicFleet::default()))
-}
 
 /// A fleet that no host can join.
 pub fn no_fleet() -> MakeFleet {
