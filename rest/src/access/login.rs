@@ -54,7 +54,6 @@ impl Access {
     }
 
     /// The tenant's key space (the node's own if there is no such tenant), and the hash with its row's version.
-    #[expect(clippy::type_complexity, reason = "taken apart at once by the only caller")]
     fn stored_login(&self, name: &str, username: &str) -> Result<(Realm, Option<(String, u64)>), Refusal> {
         let snapshot = self.snapshot()?;
         let found = match name.parse::<TenantName>() {
