@@ -18,13 +18,16 @@ use std::collections::BTreeMap;
 
 use arc_swap::ArcSwapOption;
 use holdfast_actors::rows::Refusal;
+use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::HostId;
+use holdfast_rest::access::BoxFuture;
+use holdfast_rest::strongbox::{FleetControl, Pending};
 
-use crate::fleet::{BoxFuture, Fleet};
+use crate::fleet::Fleet;
 use crate::node::Node;
 use hub::Hub;
-pub use hub::LiveHost;
+use hub::LiveHost;
 
 /// The hosts, over QUIC.
 #[derive(Default)]
@@ -33,28 +36,28 @@ pub struct QuicFleet {
 }
 
 impl QuicFleet {
-    /// What is known of the hosts' sessions; empty while sealed.
-    pub fn live(&self) -> BTreeMap<HostId, LiveHost> {
-        self.hub.load().as_ref().map(|hub| hub.live()).unwrap_or_default()
-    }
-
-    /// Whether a host has a verdict that holds.
-    pub fn is_trusted(&self, host: &HostId) -> bool {
-        self.hub.load().as_ref().is_some_and(|hub| hub.is_trusted(host))
-    }
-
-    /// Cuts off or takes back; how many confirmations are still awaited.
-    ///
-    /// # Errors
-    /// As the registry refuses, or sealed.
-    pub async fn decide(&self, cmd: Decide) -> Result<u64, Refusal> {
-        let hub = self.hub.load_full().ok_or(Refusal::Sealed)?;
-        hub.decide(cmd).await
-    }
-
     /// Where hosts connect; `None` while sealed.
     pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
         self.hub.load().as_ref().and_then(|hub| hub.local_addr())
+    }
+}
+
+impl FleetControl for QuicFleet {
+    fn live(&self) -> BTreeMap<HostId, Live> {
+        let Some(hub) = self.hub.load_full() else { return BTreeMap::new() };
+        let shown = |(host, live): (HostId, LiveHost)| {
+            let trusted = hub.is_trusted(&host);
+            let lag = live.conn.map(|_| live.lag);
+            (host, Live { trusted, lag, reasons: live.reasons })
+        };
+        hub.live().into_iter().map(shown).collect()
+    }
+
+    fn decide(&self, decision: Decide) -> BoxFuture<'_, Result<Pending, Refusal>> {
+        Box::pin(async move {
+            let hub = self.hub.load_full().ok_or(Refusal::Sealed)?;
+            hub.decide(decision).await.map(Pending)
+        })
     }
 }
 
