@@ -49,6 +49,7 @@ impl MapRows {
                 Write::CreateRealm { realm, .. } => assert!(self.realms.insert(realm), "{realm:?} is made once"),
                 Write::Put { key, body } => self.write(key, Some(body.expose().to_vec())),
                 Write::Delete { key } => self.write(key, None),
+                Write::Boot { .. } => {}
             }
         }
         self.lines.extend(batch.lines);
@@ -73,6 +74,10 @@ impl MapRows {
 impl Rows for MapRows {
     fn revision(&self) -> Revision {
         Revision(self.revision)
+    }
+
+    fn highest_realm(&self) -> Result<Realm, Refusal> {
+        Ok(self.realms.last().copied().unwrap_or(Realm::NODE))
     }
 
     fn load(&self, key: &RowKey) -> Result<Option<RawRow>, Refusal> {

@@ -80,8 +80,12 @@ pub fn routes_central(node: Arc<StrongboxNode>) -> Router {
         .route("/v1/login", post(login::login).with_state(n.clone()))
         .route(
             "/v1/config/tenants",
-            get(op(n, "tenant.list", Right::TenantAdmin, tenants::list))
-                .post(op(n, "tenant.create", SYSTEM, tenants::create)),
+            get(op(n, "tenant.list", Right::TenantAdmin, tenants::list)).post(op(
+                n,
+                "tenant.create",
+                SYSTEM,
+                tenants::create,
+            )),
         )
         .route("/v1/config/tenants/{tenant}", get(op(n, "tenant.read", Right::TenantAdmin, tenants::read)))
         .merge(site_routes(n))
