@@ -46,7 +46,6 @@ use fleet::{Fleet, NoFleet};
 use fronts::Behind;
 use keys::{BootstrapSecret, KeyError, RestKey, private_folder};
 use node::{Gate, Node};
-use quic::QuicFleet;
 use seal::{Hands, LoadError, Opening, SealService};
 use tree::Tree;
 
@@ -94,14 +93,14 @@ pub struct FirstStart {
 /// Makes the part that serves hosts.
 pub type MakeFleet = Box<dyn FnOnce(&Node) -> Arc<dyn Fleet> + Send>;
 
-/// Hosts over QUIC.
-pub fn quic_fleet() -> MakeFleet {
-    Box::new(|_| Arc::new(QuicFleet::default()))
-}
-
 /// A fleet that no host can join.
 pub fn no_fleet() -> MakeFleet {
     Box::new(|node| Arc::new(NoFleet(node.clone())))
+}
+
+/// A fleet that hosts join over QUIC.
+pub fn quic_fleet() -> MakeFleet {
+    Box::new(|_| Arc::new(quic::QuicFleet::default()))
 }
 
 /// A central at work. Dropping it leaves nothing half done on disk, but closes connections at once.

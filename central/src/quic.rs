@@ -27,7 +27,7 @@ use holdfast_rest::strongbox::{FleetControl, Pending};
 use crate::fleet::Fleet;
 use crate::node::Node;
 use hub::Hub;
-pub use hub::LiveHost;
+use hub::LiveHost;
 
 /// The hosts, over QUIC.
 #[derive(Default)]

@@ -34,7 +34,8 @@ mod sites;
 mod tenants;
 
 pub use control::{
-    FleetControl, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteSealControl, Unsealing,
+    FleetControl, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteSealControl, SiteSealStatus,
+    Unsealing,
 };
 
 use call::{Right, op};

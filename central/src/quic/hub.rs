@@ -38,7 +38,7 @@ const BUILDS_MAX: usize = 4;
 
 /// What is known of a host's session now.
 #[derive(Debug, Clone, Default)]
-pub struct LiveHost {
+pub(crate) struct LiveHost {
     /// The active connection, if there is one.
     pub conn: Option<ConnId>,
     /// When the verdict ends, on the monotonic clock.

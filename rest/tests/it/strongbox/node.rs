@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant};
-use holdfast_actors::access_control::{TenantKind, TokenId};
+use holdfast_actors::access_control::TokenId;
+use holdfast_actors::access_control::tenants::create_root_token;
 use holdfast_actors::audit_log::journal::{Journal, Limits, verify_journal};
 use holdfast_actors::audit_log::verify::{Report, verify_store};
 use holdfast_actors::barrier::Barrier;
@@ -50,6 +50,7 @@ pub(super) struct Central {
     /// Of the tenant `system`.
     pub(super) root: String,
     pub(super) admin: Credentials,
+    pub(super) journal: Arc<Journal>,
     running: Running,
     folder: tempfile::TempDir,
 }
@@ -66,7 +67,7 @@ impl Central {
         let clock = Arc::new(Stepped::default());
         let root = begin(&barrier, &clock).await;
         let seal = Arc::new(FakeSeal::default());
-        let access = Arc::new(Access::at_central(barrier.clone(), journal, clock.clone(), seal.clone()));
+        let access = Arc::new(Access::at_central(barrier.clone(), journal.clone(), clock.clone(), seal.clone()));
         let fleet =
             Arc::new(FakeFleet { barrier, clock: clock.clone(), live: Mutex::default(), left: Mutex::default() });
         let admin = Credentials::new("admin", 9);
@@ -81,11 +82,11 @@ impl Central {
             quic_addresses: vec!["central.example:7443".to_owned()],
             quote_interval_ms: Some(2000),
         };
-        let state = Arc::new(Sealable(access.barrier.clone()));
+        let state = Arc::new(Sealable(access.node().barrier().clone()));
         let metrics = Arc::new(Metrics::new());
         let front = Front::new(routes_central(Arc::new(node)), state, metrics, FrontOptions::default());
         let running = serve(front.clone()).await;
-        Self { access, seal, fleet, front, clock, root, admin, running, folder }
+        Self { access, seal, fleet, front, clock, root, admin, journal, running, folder }
     }
 
     /// One request over TLS, from this machine, answered in JSON.
@@ -138,7 +139,7 @@ impl Central {
 
     /// Lines of changes, and lines of reads and refusals, so far.
     pub(super) fn lines(&self) -> (u64, u64) {
-        let view = self.access.barrier.engine().snapshot().unwrap();
+        let view = self.access.node().barrier().engine().snapshot().unwrap();
         let changes = verify_store(&*view).unwrap();
         assert_eq!(changes.first_break, None);
         let mut journal = Report::default();
@@ -196,20 +197,8 @@ async fn begin(barrier: &Barrier, clock: &Arc<Stepped>) -> String {
     barrier.begin(barrier.first_realm(&ring, keys), Vec::new()).await.unwrap();
     barrier.unseal(ring);
     let fresh = Fresh::draw(deployment, &*entropy);
-    let system = CreateTenant {
-        name: "system".parse().unwrap(),
-        kind: TenantKind::System,
-        base: draw_secret(&*entropy),
-        key: draw_secret(&*entropy),
-        token_seed: draw_secret(&*entropy),
-        by: "central".to_owned(),
-    };
     let now = clock.now();
-    let made = move |rows: &dyn holdfast_actors::rows::Rows| {
-        let (system, _) = create_tenant(&system, rows, now)?;
-        initialise(&fresh, system, rows, now)
-    };
-    barrier.run(made).await.unwrap();
+    barrier.run(move |rows| initialise(&fresh, rows, now)).await.unwrap();
     let id = TokenId(draw(&*entropy));
     let (claims, _) = barrier.run(move |rows| create_root_token(Realm(1), id, "central", rows, now)).await.unwrap();
     holdfast_actors::access_control::tokens::mint(&barrier.snapshot().unwrap(), &claims).unwrap().to_string()
