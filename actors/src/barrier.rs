@@ -546,13 +546,16 @@ where
     }
 
     fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
-        let result = match (outcome, self.outcome) {
+        let Self { barrier, decide, done, outcome: decided } = *self;
+        // Whoever hears of the outcome may close the store next: nothing of it is held any more then.
+        drop((barrier, decide));
+        let result = match (outcome, decided) {
             (_, Some(Err(refusal))) => Err(refusal),
             (Ok(revision), Some(Ok(reply))) => Ok((reply, revision)),
             (Err(fault), _) => Err(fault.into()),
             (Ok(_), None) => Err(Fault::Stopped.into()),
         };
-        (self.done)(result);
+        done(result);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::rows::Refusal;
 pub struct Admitted<M> {
     /// What was sent.
     pub msg: M,
-    _place: Option<OwnedSemaphorePermit>,
+    pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<M> Admitted<M> {
