@@ -9,7 +9,6 @@ use holdfast_rest::access::Access;
 use holdfast_rest::cerberus;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health;
-use holdfast_rest::node::{Central, Node as RestNode};
 use holdfast_rest::server::ServerOptions;
 use holdfast_rest::strongbox::{self, BootstrapSecret, LOGIN_TTL_S, StrongboxNode};
 
@@ -44,8 +43,9 @@ pub(crate) fn front(behind: Behind) -> Arc<Front> {
 fn routes(behind: Behind) -> Router {
     let Behind { node, seal, fleet, bootstrap_secret, quic } = behind;
     let Node { barrier, journal, clock, config, .. } = node;
-    let boxes = Arc::new(RestNode::new(barrier.clone(), journal.clone(), clock.clone(), Arc::new(Central)));
     let access = Arc::new(Access::at_central(barrier, journal, clock, seal.clone()));
+    // A root token that is used through any dialect ends the repeating of the reveal.
+    let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));
     let strongbox = StrongboxNode {
         access,
         seal,
@@ -56,7 +56,7 @@ fn routes(behind: Behind) -> Router {
         quic_addresses: vec![config.advertise.clone().unwrap_or_else(|| quic.to_string())],
         quote_interval_ms: config.quote_interval.map(whole_ms),
     };
-    strongbox::routes_central(Arc::new(strongbox)).merge(cerberus::central_routes(boxes, cerberus::Settings::default()))
+    strongbox::routes_central(Arc::new(strongbox)).merge(boxes)
 }
 
 /// The listener's bounds.
