@@ -225,6 +225,38 @@ impl Snapshot {
         head_at(&*self.view, &change_head_key(realm))
     }
 
+    /// The head of the node's chain of commits.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn commit_head(&self) -> Result<Head, Fault> {
+        head_at(&*self.view, &[COMMIT_HEAD])
+    }
+
+    /// The realms with rows of tenants changed after `after`, and the revision up to which that is told. `None` in
+    /// place of the realms: too long ago to tell.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn realms_with_changed_content(
+        &self,
+        after: Revision,
+    ) -> Result<(Revision, Option<BTreeSet<Realm>>), Refusal> {
+        let mut realms = BTreeSet::new();
+        let mut cursor = after;
+        loop {
+            let page = match self.view.changes(cursor, SCAN_PAGE) {
+                Ok(page) => page,
+                Err(ChangesError::Compacted(_)) => return Ok((self.view.revision(), None)),
+                Err(ChangesError::Fault(fault)) => return Err(fault.into()),
+            };
+            let Some(last) = page.last() else { return Ok((self.view.revision(), Some(realms))) };
+            cursor = last.revision;
+            let split = page.iter().filter_map(|change| split_store_key(&change.key));
+            realms.extend(split.map(|(_, realm)| realm).filter(|realm| *realm != Realm::NODE));
+        }
+    }
+
     /// Rows of a realm changed after `after`, each once, in order of their last change. `None`: too long ago to tell.
     ///
     /// # Errors
@@ -576,6 +608,8 @@ impl Encryption<'_> {
                 self.fresh.insert(realm, Arc::new(keys));
                 Ok(Op::Put { key, value })
             }
+            Write::Boot { name, value: Some(value) } => Ok(Op::Put { key: boot_key(name), value }),
+            Write::Boot { name, value: None } => Ok(Op::Delete { key: boot_key(name) }),
         }
     }
 

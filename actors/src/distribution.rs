@@ -3,6 +3,8 @@
 //! No outbox: a *cut* names a state of one tenant's content at one site by number and digest, and a bundle leads from
 //! one cut to another. Only from central to sites, never up.
 
+#[cfg(feature = "shell")]
+mod actor;
 pub mod build;
 pub mod core;
 pub mod placement;

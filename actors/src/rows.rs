@@ -246,6 +246,7 @@ pub(crate) enum Write {
     Put { key: RowKey, body: SecretBytes },
     Delete { key: RowKey },
     CreateRealm { realm: Realm, base: Secret<32>, key: Secret<32> },
+    Boot { name: &'static str, value: Option<Vec<u8>> },
 }
 
 /// What a decision wants written: all of it or nothing.
@@ -290,6 +291,11 @@ impl Batch {
     /// Makes a key space with its keys: `base` for names and labels, `key` for records. Both fresh and random.
     pub fn create_realm(&mut self, realm: Realm, base: Secret<32>, key: Secret<32>) {
         self.writes.push(Write::CreateRealm { realm, base, key });
+    }
+
+    /// Writes (or with `None` removes) a row outside the barrier along with the rest; it holds nothing secret in clear.
+    pub fn put_boot(&mut self, name: &'static str, value: Option<Vec<u8>>) {
+        self.writes.push(Write::Boot { name, value });
     }
 
     /// Adds a further line.

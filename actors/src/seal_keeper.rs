@@ -4,6 +4,8 @@
 //! [`core`] is central's machine. What it keeps lies in a [`record::BootRecord`] outside the barrier, because a sealed
 //! node needs it. A site host's root key is wrapped by [`wrap::HostBoot`].
 
+#[cfg(feature = "shell")]
+pub mod actor;
 pub mod attempts;
 pub mod core;
 pub mod record;

@@ -13,12 +13,12 @@ pub mod slug;
 
 pub use boxes::{CheckedBox, CreateBox, NewBox, create_box};
 pub use faults::{Fault, Invalid};
-pub use reading::{SecretView, list_secrets, read_box, read_secret, role_of};
+pub use reading::{SecretView, list_boxes, list_secrets, read_box, read_secret, read_version, role_of};
 pub use records::{
     BoxId, Category, CurrentSecret, DepositBox, GroupPermission, PrincipalPermission, Role, SecretVersion, Stamp,
     VersionAction, default_categories,
 };
-pub use secrets::{DeleteSecret, SecretPath, WriteSecret, delete_secret, write_secret};
+pub use secrets::{CheckedData, DeleteSecret, SecretPath, WriteSecret, delete_secret, write_secret};
 
 #[cfg(test)]
 mod tests;

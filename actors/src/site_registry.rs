@@ -16,6 +16,12 @@ use holdfast_protocol::tpm::Counters;
 use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
 use crate::rows::{Kind, ReadRows, Record, Refusal, Row, Rows};
 
+pub mod authorities;
+pub mod enrolment;
+#[cfg(test)]
+mod fixtures;
+pub mod initialise;
+pub mod sites;
 pub mod standing;
 
 /// The deployment itself; the row `["deployment"]` of the node's realm at central.

@@ -4,17 +4,23 @@
 //! A request passes [`server`] (connection, TLS, who is there), then [`front`] (sealed gate, deadline, shape of
 //! errors), then the node's own axum router. Handlers authorise first and read the body afterwards, by [`body`].
 
+pub mod access;
 pub mod body;
+pub mod cerberus;
 pub mod config;
 pub mod dispatch;
+pub mod distribute;
 pub mod front;
 pub mod health;
 pub mod metrics;
+pub mod node;
 pub mod peer;
 pub mod problem;
+pub mod refusal;
 pub mod reply;
 pub mod secret;
 pub mod server;
 pub mod shape;
+pub mod strongbox;
 pub mod time;
 pub mod tls;

@@ -127,6 +127,11 @@ impl Journal {
         self.torn
     }
 
+    /// Whether reads are refused because there is no room for their lines.
+    pub fn is_full(&self) -> bool {
+        self.shared.full.load(Ordering::Relaxed)
+    }
+
     /// Writes a line about something read (or refused) in `snapshot`, before it is answered.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use holdfast_protocol::secret::SecretBytes;
 use crate::access_control::Caller;
 use crate::distribute::Gate;
 use crate::rows::{Kind, ReadRows, Refusal, Rows};
-use crate::secret_store::records::{BoxId, CurrentSecret, DepositBox, Role, Stamp};
+use crate::secret_store::records::{BoxId, CurrentSecret, DepositBox, Role, SecretVersion, Stamp};
 use crate::secret_store::secrets::SecretPath;
 
 const NO_BOX: Refusal = Refusal::NotFound("safe deposit box");
@@ -134,4 +134,33 @@ pub fn list_secrets(
         };
     }
     Ok(names)
+}
+
+/// An earlier version of a secret.
+///
+/// # Errors
+/// As [`read_secret`].
+pub fn read_version(
+    rows: &dyn Rows,
+    caller: &Caller,
+    gate: &Gate<'_>,
+    at: (&str, &str),
+    path: &SecretPath,
+    version_id: &str,
+) -> Result<SecretVersion, Refusal> {
+    let found = box_at(rows, caller, gate, at, Role::Read)?;
+    gate.check_lease(&found.distribute)?;
+    let mut below = path.below(at.1);
+    below.push(version_id);
+    let row = if is_name(version_id) { rows.read::<SecretVersion>(caller.realm, &below)? } else { None };
+    row.map(|row| row.value).ok_or(Refusal::NotFound("version"))
+}
+
+/// All boxes that a caller has a role in, by their slugs.
+///
+/// # Errors
+/// The store's refusals.
+pub fn list_boxes(rows: &dyn Rows, caller: &Caller) -> Result<Vec<DepositBox>, Refusal> {
+    let all = rows.list::<DepositBox>(caller.realm, &[])?.into_iter().map(|row| row.value);
+    Ok(all.filter(|found| role_of(found, caller).is_some()).collect())
 }

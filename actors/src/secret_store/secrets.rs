@@ -49,7 +49,8 @@ impl SecretPath {
         std::iter::once(slug).chain(self.0.iter().map(String::as_str)).collect()
     }
 
-    fn under(&self, of: &DepositBox) -> String {
+    /// For people: `category/slug/path`.
+    pub fn under(&self, of: &DepositBox) -> String {
         format!("{}{}", of.path(), self.0.join("/"))
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use p256::ecdsa::signature::Signer;
-use p256::pkcs8::EncodePrivateKey;
+use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -31,6 +31,15 @@ impl SigningKey {
                 Err(_) => counter = counter.wrapping_add(1),
             }
         };
+        Self::of(inner)
+    }
+
+    /// Reads PKCS #8, as [`Self::to_pkcs8_der`] writes it; `None` unless it is a P-256 key.
+    pub fn from_pkcs8_der(der: &[u8]) -> Option<Self> {
+        p256::SecretKey::from_pkcs8_der(der).ok().map(|key| Self::of(key.into()))
+    }
+
+    fn of(inner: p256::ecdsa::SigningKey) -> Self {
         let point = inner.verifying_key().to_sec1_point(false);
         let mut public = [0; 65];
         public.copy_from_slice(point.as_bytes());
@@ -156,6 +165,14 @@ mod tests {
         assert!(!other.public().verify(b"message", &signature));
         assert!(key.public().verify_der(b"message", &key.sign_der(b"message")));
         assert!(!key.public().verify_der(b"messagf", &key.sign_der(b"message")));
+    }
+
+    #[test]
+    fn a_key_reads_back_from_pkcs8() {
+        let key = SigningKey::from_seed(&Secret::fill_with(|b| b.fill(7)));
+        let der = key.to_pkcs8_der();
+        assert_eq!(SigningKey::from_pkcs8_der(&der).unwrap().public(), key.public());
+        assert!(SigningKey::from_pkcs8_der(&der[1..]).is_none());
     }
 
     #[test]

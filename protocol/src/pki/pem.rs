@@ -42,6 +42,20 @@ fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     text
 }
 
+/// The first private key in a text, in the PKCS #8 that [`private_key`] writes.
+///
+/// # Errors
+/// None there, or not a P-256 key in base64.
+pub fn decode_private_key(text: &str) -> Result<SigningKey, PkiError> {
+    let bad = || PkiError::Pem(PRIVATE_KEY);
+    let (_, after) = text.split_once("-----BEGIN PRIVATE KEY-----").ok_or_else(bad)?;
+    let (body, _) = after.split_once("-----END PRIVATE KEY-----").ok_or_else(bad)?;
+    let mut lines = Zeroizing::new(String::with_capacity(body.len()));
+    lines.extend(body.split_ascii_whitespace());
+    let der = Zeroizing::new(STANDARD.decode(lines.as_bytes()).map_err(|_| bad())?);
+    SigningKey::from_pkcs8_der(&der).ok_or_else(bad)
+}
+
 /// All certificates in a text, in their order, DER. Whatever stands between the blocks is passed over.
 ///
 /// # Errors

@@ -1,6 +1,8 @@
 //! Reading certificates. Chains of TLS peers are judged by rustls; what is here reads the facts out of a certificate
 //! that was judged, and judges the few that TLS never sees.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use x509_parser::asn1_rs::BitString;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -105,6 +107,28 @@ pub fn common_name(der: &[u8]) -> Result<String, PkiError> {
     let certificate = parse(der)?;
     let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     name.map(str::to_owned).ok_or(PkiError::Malformed("certificate"))
+}
+
+/// Its DNS names and addresses, as text; other alternative names are left out.
+///
+/// # Errors
+/// Malformed.
+pub fn server_names(der: &[u8]) -> Result<Vec<String>, PkiError> {
+    let certificate = parse(der)?;
+    let names = certificate.subject_alternative_name().map_err(|_| PkiError::Malformed("certificate"))?;
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    Ok(names.filter_map(server_name).collect())
+}
+
+fn server_name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match *bytes {
+            [a, b, c, d] => Some(Ipv4Addr::new(*a, *b, *c, *d).to_string()),
+            bytes => <[u8; 16]>::try_from(bytes).ok().map(|bytes| Ipv6Addr::from(bytes).to_string()),
+        },
+        _ => None,
+    }
 }
 
 /// Whether `ca`, an authority, signed `leaf`. Dates and uses are not looked at.

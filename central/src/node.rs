@@ -1,0 +1,64 @@
+//! What all parts of central share: the store behind its barrier, the journal, time, and whether it is open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use holdfast_actors::audit_log::journal::Journal;
+use holdfast_actors::barrier::Barrier;
+use holdfast_actors::ports::{Clock, Entropy, Now};
+use holdfast_rest::health::{NodeState, SealState};
+use holdfast_rest::metrics::Metrics;
+
+use crate::config::Config;
+
+/// Central, as its parts see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    /// What it was told.
+    pub config: Arc<Config>,
+    /// The store.
+    pub barrier: Barrier,
+    /// Where lines about reads and refusals go.
+    pub journal: Arc<Journal>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// Whether it is open.
+    pub gate: Arc<Gate>,
+}
+
+impl Node {
+    /// Now.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+}
+
+/// Whether central serves. It opens after the barrier, when all that follows an unsealing is done, and closes before.
+#[derive(Debug, Default)]
+pub struct Gate(AtomicU8);
+
+impl Gate {
+    /// From now on.
+    pub fn set(&self, state: SealState) {
+        let number = match state {
+            SealState::Uninitialized => 0,
+            SealState::Sealed => 1,
+            SealState::Unsealed => 2,
+        };
+        self.0.store(number, Ordering::SeqCst);
+    }
+}
+
+impl NodeState for Gate {
+    fn seal_state(&self) -> SealState {
+        match self.0.load(Ordering::SeqCst) {
+            0 => SealState::Uninitialized,
+            1 => SealState::Sealed,
+            _ => SealState::Unsealed,
+        }
+    }
+}

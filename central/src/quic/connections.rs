@@ -1,0 +1,199 @@
+//! The open sessions and the way out to each: a bounded queue, and one writer that asks the fence before every frame.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use holdfast_actors::attestation_verifier::core::ConnId;
+use holdfast_actors::ports::{Entropy, draw};
+use holdfast_protocol::ids::HostId;
+use holdfast_protocol::secret::Secret;
+use holdfast_protocol::session::seal_message;
+use holdfast_protocol::wire::{CloseCode, FromCentral, Sealed, Signed};
+use quinn::{Connection, SendStream};
+use tokio::sync::{mpsc, watch};
+
+use crate::quic::frames;
+
+/// Frames that wait for one host. A host that reads so slowly is disconnected, and comes back where it was.
+const OUTBOX_MAX: usize = 256;
+/// What was queued before a close may take this long to get through.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
+
+/// One thing to send.
+pub(crate) enum Out {
+    /// As it is.
+    Plain(FromCentral),
+    /// From here on there is a session key.
+    Session(Secret<32>),
+    /// Under the session key.
+    Sealed(Sealed),
+    /// An encoded bundle, shared by all who get it.
+    Bundle(Arc<[u8]>),
+    /// A signed notice: the only thing that one cut off is still sent.
+    Notice(Signed),
+    /// After what came before: the end.
+    Close(CloseCode),
+}
+
+/// One session's way out.
+#[derive(Clone)]
+struct Handle {
+    host: HostId,
+    connection: Connection,
+    outbox: mpsc::Sender<Out>,
+    cut: Arc<AtomicBool>,
+    ended: watch::Receiver<bool>,
+}
+
+/// All sessions.
+#[derive(Default)]
+pub(crate) struct Connections {
+    handles: Mutex<BTreeMap<ConnId, Handle>>,
+}
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConnId, Handle>> {
+        self.handles.lock().expect("no holder of this lock panics")
+    }
+
+    /// Takes a session's sending half and starts its writer.
+    pub(crate) fn open(
+        &self,
+        conn: ConnId,
+        host: HostId,
+        connection: Connection,
+        stream: SendStream,
+        entropy: Arc<dyn Entropy>,
+    ) {
+        let (outbox, queue) = mpsc::channel(OUTBOX_MAX);
+        let (tell, ended) = watch::channel(false);
+        let cut = Arc::new(AtomicBool::new(false));
+        let writer = Writer { host: host.clone(), stream, queue, cut: cut.clone(), entropy, session: None };
+        let handle = Handle { host, connection: connection.clone(), outbox, cut, ended };
+        self.lock().insert(conn, handle);
+        tokio::spawn(async move {
+            let code = writer.run().await;
+            connection.close((code as u32).into(), b"");
+            tell.send_replace(true);
+        });
+    }
+
+    /// Forgets a session that has ended.
+    pub(crate) fn gone(&self, conn: ConnId) {
+        self.lock().remove(&conn);
+    }
+
+    /// Sessions now.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Queues something. A full queue ends the session.
+    pub(crate) fn send(&self, conn: ConnId, out: Out) {
+        let Some(handle) = self.lock().get(&conn).cloned() else { return };
+        if handle.outbox.try_send(out).is_err() {
+            handle.connection.close((CloseCode::Stale as u32).into(), b"");
+        }
+    }
+
+    /// Ends a session after what was queued for it; `closed` at the latest after [`FLUSH_LIMIT`].
+    pub(crate) fn close(&self, conn: ConnId, code: CloseCode) {
+        self.send(conn, Out::Close(code));
+    }
+
+    /// Raises the fence for the sessions that match: from now on they are sent notices only.
+    pub(crate) fn cut(&self, matches: impl Fn(&HostId) -> bool) -> Vec<(ConnId, HostId)> {
+        let handles = self.lock();
+        let matching = handles.iter().filter(|(_, handle)| matches(&handle.host));
+        matching
+            .map(|(conn, handle)| {
+                handle.cut.store(true, Ordering::SeqCst);
+                (*conn, handle.host.clone())
+            })
+            .collect()
+    }
+
+    /// Ends sessions and waits until nothing can be written to them any more.
+    pub(crate) async fn end(&self, conns: impl IntoIterator<Item = ConnId>, code: CloseCode) {
+        let handles: Vec<Handle> = {
+            let all = self.lock();
+            conns.into_iter().filter_map(|conn| all.get(&conn).cloned()).collect()
+        };
+        for handle in &handles {
+            if handle.outbox.try_send(Out::Close(code)).is_err() {
+                handle.connection.close((code as u32).into(), b"");
+            }
+        }
+        for mut handle in handles {
+            if tokio::time::timeout(2 * FLUSH_LIMIT, handle.ended.wait_for(|ended| *ended)).await.is_err() {
+                handle.connection.close((code as u32).into(), b"");
+                let _ = handle.ended.wait_for(|ended| *ended).await;
+            }
+        }
+    }
+
+    /// Ends all sessions.
+    pub(crate) async fn end_all(&self, code: CloseCode) {
+        let all: Vec<ConnId> = self.lock().keys().copied().collect();
+        self.end(all, code).await;
+    }
+}
+
+struct Session {
+    key: Secret<32>,
+    counter: u64,
+}
+
+struct Writer {
+    host: HostId,
+    stream: SendStream,
+    queue: mpsc::Receiver<Out>,
+    cut: Arc<AtomicBool>,
+    entropy: Arc<dyn Entropy>,
+    session: Option<Session>,
+}
+
+impl Writer {
+    /// Writes until the end; says what to close with.
+    async fn run(mut self) -> CloseCode {
+        while let Some(out) = self.queue.recv().await {
+            if let Out::Close(code) = out {
+                let _ = self.stream.finish();
+                let _ = tokio::time::timeout(FLUSH_LIMIT, self.stream.stopped()).await;
+                return code;
+            }
+            let Some(message) = self.message(out) else { continue };
+            if frames::write(&mut self.stream, &message).await.is_err() {
+                return CloseCode::Done;
+            }
+        }
+        CloseCode::Done
+    }
+
+    /// What goes on the wire; `None`: nothing, since this host is cut off or the thing is for us.
+    fn message(&mut self, out: Out) -> Option<FromCentral> {
+        if self.cut.load(Ordering::SeqCst) && !matches!(out, Out::Notice(_)) {
+            return None;
+        }
+        match out {
+            Out::Plain(message) => Some(message),
+            Out::Notice(signed) => Some(FromCentral::Standing(signed)),
+            Out::Bundle(bytes) => Some(FromCentral::Bundle(bytes.to_vec())),
+            Out::Session(key) => {
+                self.session = Some(Session { key, counter: 0 });
+                None
+            }
+            Out::Sealed(message) => {
+                let session = self.session.as_mut()?;
+                let counter = session.counter;
+                session.counter += 1;
+                let nonce = draw(&*self.entropy);
+                let envelope = seal_message(&session.key, nonce, &self.host, counter, &message);
+                Some(FromCentral::Sealed { counter, envelope })
+            }
+            Out::Close(_) => None,
+        }
+    }
+}

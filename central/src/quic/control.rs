@@ -1,0 +1,143 @@
+//! What operators do to the fleet: cutting off and taking back, with the promise that what was cut off is cut off when
+//! the call returns.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use holdfast_actors::attestation_verifier::core::Event;
+use holdfast_actors::distribution::core as distribution;
+use holdfast_actors::rows::Refusal;
+use holdfast_actors::site_registry::standing::{Decide, Decision, decide};
+use holdfast_actors::site_registry::{Held, HostState, host, hosts, site};
+use holdfast_protocol::ids::{HostId, HostName, SiteName};
+use holdfast_protocol::wire::CloseCode;
+
+use crate::quic::connections::Out;
+use crate::quic::fleet::Fleet;
+
+/// How long an ordered wipe is waited for.
+const WIPE_LIMIT: Duration = Duration::from_secs(2);
+/// How long the call waits for siblings to have their new keys.
+const REKEY_LIMIT: Duration = Duration::from_secs(5);
+
+impl Fleet {
+    /// Commits the fence, closes what it concerns, waits until nothing more can go there, and gives siblings new keys.
+    /// Returns how many of them have not confirmed theirs yet.
+    ///
+    /// # Errors
+    /// No such site or host, sealed, or the store's fault; nothing has changed then.
+    pub async fn decide(&self, cmd: Decide) -> Result<u64, Refusal> {
+        let (place, name, decision) = (cmd.site.clone(), cmd.host.clone(), cmd.decision);
+        let now = self.parts.clock.now();
+        self.parts.barrier.run(move |rows| decide(&cmd, rows, now)).await?;
+        let Decision::Quarantine { wipe } = decision else {
+            tracing::info!(site = %place, host = ?name, "readmitted");
+            return Ok(0);
+        };
+        tracing::warn!(site = %place, host = ?name, wipe, "quarantined");
+        self.cut_off(&place, name.as_ref(), wipe).await;
+        if name.is_none() {
+            return self.wipes_pending(&place).map(|pending| if wipe { pending } else { 0 });
+        }
+        self.epochs_advanced(&place);
+        Ok(self.siblings_rekeyed(&place).await)
+    }
+
+    async fn cut_off(&self, place: &SiteName, name: Option<&HostName>, wipe: bool) {
+        let concerned = |id: &HostId| id.site == *place && name.is_none_or(|name| *name == id.host);
+        let cut = self.connections.cut(concerned);
+        for (conn, id) in &cut {
+            if let Ok(Some(notice)) = self.notice(id) {
+                self.connections.send(*conn, Out::Notice(notice));
+            }
+        }
+        if wipe {
+            let ids: Vec<&HostId> = cut.iter().map(|(_, id)| id).collect();
+            let all_wiped = self.wait_until(|fleet| ids.iter().all(|id| fleet.has_wiped(id)));
+            let _ = tokio::time::timeout(WIPE_LIMIT, all_wiped).await;
+        }
+        self.connections.end(cut.iter().map(|(conn, _)| *conn), CloseCode::Quarantined).await;
+        let event =
+            Event::CutOff { site: place.clone(), host: name.cloned(), code: CloseCode::Quarantined };
+        if let Err(error) = self.verifier.cast(event) {
+            tracing::error!(%error, "verifier could not be told of a quarantine");
+        }
+    }
+
+    /// Tells both machines that a site has newer epochs.
+    pub(crate) fn epochs_advanced(&self, place: &SiteName) {
+        let _ = self.verifier.cast(Event::EpochAdvanced { site: place.clone() });
+        let _ = self.distribution.cast(distribution::Event::EpochAdvanced { site: place.clone() });
+    }
+
+    async fn siblings_rekeyed(&self, place: &SiteName) -> u64 {
+        let done = self.wait_until(|fleet| fleet.siblings_behind(place) == 0);
+        let _ = tokio::time::timeout(REKEY_LIMIT, done).await;
+        self.siblings_behind(place)
+    }
+
+    /// Returns when `holds`, looking again whenever a host has confirmed something.
+    async fn wait_until(&self, holds: impl Fn(&Self) -> bool) {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            if holds(self) {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Hosts in good standing that are not wrapped with the current seal key, or not in step with their content.
+    fn siblings_behind(&self, place: &SiteName) -> u64 {
+        let Ok(snapshot) = self.snapshot() else { return 0 };
+        let (Ok(row), Ok(all)) = (site(&snapshot, place), hosts(&snapshot, place)) else { return 0 };
+        let live = self.live();
+        let behind = all.iter().filter(|(name, entry)| {
+            if entry.is_cut_off(&row.value) || matches!(entry.state, HostState::Invited | HostState::Joined) {
+                return false;
+            }
+            let id = HostId { site: place.clone(), host: (*name).clone() };
+            let lag = live.get(&id).filter(|live| live.conn.is_some()).map_or(0, |live| live.lag);
+            entry.seal_epoch != Some(row.value.seal_epoch) || lag != 0
+        });
+        behind.count() as u64
+    }
+
+    fn has_wiped(&self, id: &HostId) -> bool {
+        let Ok(snapshot) = self.snapshot() else { return true };
+        match (site(&snapshot, &id.site), host(&snapshot, id)) {
+            (Ok(place), Ok(entry)) => entry.value.wipe_pending(&place.value).is_none(),
+            _ => true,
+        }
+    }
+
+    /// Hosts of a site that were ordered to wipe and have not said that they did.
+    fn wipes_pending(&self, place: &SiteName) -> Result<u64, Refusal> {
+        let snapshot = self.snapshot()?;
+        let row = site(&snapshot, place)?.value;
+        let pending = hosts(&snapshot, place)?
+            .values()
+            .filter(|entry| entry.identity.is_some() && entry.wipe_pending(&row).is_some())
+            .count();
+        Ok(pending as u64)
+    }
+
+    /// Names of the sites that are cut off, for the gauges.
+    ///
+    /// # Errors
+    /// Sealed, or the store's fault.
+    pub fn quarantined_sites(&self) -> Result<BTreeSet<SiteName>, Refusal> {
+        use holdfast_actors::rows::ReadRows;
+        use holdfast_actors::site_registry::Site;
+        let snapshot = self.snapshot()?;
+        let mut names = BTreeSet::new();
+        for row in snapshot.list::<Site>(holdfast_protocol::ids::Realm::NODE, &[])? {
+            if row.value.standing.held == Held::Quarantined {
+                names.extend(row.name().parse::<SiteName>());
+            }
+        }
+        Ok(names)
+    }
+}

@@ -1,0 +1,294 @@
+//! Everything that lives while central is unsealed: the endpoint, the two machines and what they share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use holdfast_actors::access_control::tenants::tenants;
+use holdfast_actors::attestation_verifier::core::{self as verifier, ConnId, Verifier};
+use holdfast_actors::audit_log::journal::Journal;
+use holdfast_actors::barrier::{Barrier, Snapshot};
+use holdfast_actors::distribution::build::TenantRef;
+use holdfast_actors::distribution::core::{self as distribution, Distribution};
+use holdfast_actors::ports::{Clock, Entropy, draw_secret};
+use holdfast_actors::rows::Refusal;
+use holdfast_actors::shell::machine::MachineParts;
+use holdfast_actors::shell::mailbox::Mailbox;
+use holdfast_actors::shell::supervisor::{Child, Supervision};
+use holdfast_actors::site_registry::authorities::signer;
+use holdfast_actors::site_registry::{deployment, standing};
+use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::ids::{DeploymentId, HostId, Realm, Revision, TenantName};
+use holdfast_protocol::signed;
+use holdfast_protocol::wire::{CloseCode, Head, Hello, Notice, Position, Signable, Signed};
+use quinn::Endpoint;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+
+use crate::quic::connections::Connections;
+use crate::quic::distributing::DistributionHands;
+use crate::quic::listener;
+use crate::quic::verifying::VerifierHands;
+
+/// Messages that wait for either machine.
+const MAILBOX_MAX: usize = 4096;
+/// Builds that run at the same time, each on a thread of its own.
+const BUILDS_MAX: usize = 4;
+
+/// What a fleet is made of.
+#[derive(Clone)]
+pub struct FleetParts {
+    /// The store.
+    pub barrier: Barrier,
+    /// Where refusals are journaled.
+    pub journal: Arc<Journal>,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// The random source.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where hosts connect to.
+    pub listen: SocketAddr,
+    /// Manufacturers' certificates that vouch for endorsement keys (DER).
+    pub ek_authorities: Arc<Vec<Vec<u8>>>,
+}
+
+/// What is known of a host's session now.
+#[derive(Debug, Clone, Default)]
+pub struct LiveHost {
+    /// The active connection, if there is one.
+    pub conn: Option<ConnId>,
+    /// When the verdict ends, on the monotonic clock.
+    pub trusted_until: Option<std::time::Duration>,
+    /// Tenants whose newest content it has not confirmed.
+    pub lag: u64,
+    /// What the last failed appraisal said.
+    pub reasons: Vec<String>,
+}
+
+/// The fleet while central is unsealed.
+pub struct Fleet {
+    pub(crate) parts: FleetParts,
+    pub(crate) deployment: DeploymentId,
+    pub(crate) signer: SigningKey,
+    pub(crate) signer_certificate: Vec<u8>,
+    pub(crate) connections: Connections,
+    pub(crate) verifier: Mailbox<verifier::Event>,
+    pub(crate) distribution: Mailbox<distribution::Event>,
+    pub(crate) live: RwLock<BTreeMap<HostId, LiveHost>>,
+    /// Wakes whoever waits for a host to confirm something.
+    pub(crate) progress: Notify,
+    /// Enrolments that run at the same time.
+    pub(crate) enrolments: Semaphore,
+    /// Builds that run at the same time.
+    pub(crate) builds: Arc<Semaphore>,
+    /// Set once a host showed a head newer than ours: we are a restored copy, and stop giving anything out.
+    pub(crate) outdated: AtomicBool,
+    /// What each session's hello said it holds, until distribution has planned for it.
+    hellos: Mutex<BTreeMap<ConnId, BTreeMap<TenantName, Position>>>,
+    next_conn: AtomicU64,
+    endpoint: Endpoint,
+    supervision: tokio::sync::Mutex<Option<Supervision>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Fleet {
+    /// Opens the endpoint and starts the machines.
+    ///
+    /// # Errors
+    /// Sealed, a damaged store, or an address that can't be bound.
+    pub async fn start(parts: FleetParts) -> Result<Arc<Self>, Refusal> {
+        let (deployment, (signer, signer_certificate), endpoint) = {
+            let snapshot = parts.barrier.snapshot()?;
+            let endpoint = listener::endpoint(&parts, &snapshot)?;
+            (deployment(&snapshot)?.id, signer(&snapshot)?, endpoint)
+        };
+        let fleet = Arc::new(Self {
+            deployment,
+            signer,
+            signer_certificate,
+            connections: Connections::default(),
+            verifier: Mailbox::new(MAILBOX_MAX),
+            distribution: Mailbox::new(MAILBOX_MAX),
+            live: RwLock::default(),
+            progress: Notify::new(),
+            enrolments: Semaphore::new(32),
+            builds: Arc::new(Semaphore::new(BUILDS_MAX)),
+            outdated: AtomicBool::new(false),
+            hellos: Mutex::default(),
+            next_conn: AtomicU64::new(1),
+            endpoint,
+            supervision: tokio::sync::Mutex::new(None),
+            tasks: Mutex::default(),
+            parts,
+        });
+        fleet.clone().supervise().await?;
+        let accepting = tokio::spawn(listener::accept(fleet.clone(), fleet.endpoint.clone()));
+        let watching = tokio::spawn(watch_changes(fleet.clone()));
+        fleet.tasks.lock().expect("no holder of this lock panics").extend([accepting, watching]);
+        Ok(fleet)
+    }
+
+    async fn supervise(self: Arc<Self>) -> Result<(), Refusal> {
+        let verifier = MachineParts {
+            performer: Arc::new(VerifierHands::new(&self)),
+            mailbox: self.verifier.clone(),
+            clock: self.parts.clock.clone(),
+            entropy: self.parts.entropy.clone(),
+        };
+        let distribution = MachineParts {
+            performer: Arc::new(DistributionHands::new(&self)),
+            mailbox: self.distribution.clone(),
+            clock: self.parts.clock.clone(),
+            entropy: self.parts.entropy.clone(),
+        };
+        let children = vec![
+            Child::new("attestation verifier", move |supervisor| {
+                verifier.clone().spawn(Verifier::default(), supervisor)
+            }),
+            Child::new("distribution", move |supervisor| {
+                distribution.clone().spawn(Distribution::default(), supervisor)
+            }),
+        ];
+        let supervision = Supervision::start(children, self.parts.clock.clone())
+            .await
+            .map_err(|_| Refusal::Unavailable("a supervised actor"))?;
+        *self.supervision.lock().await = Some(supervision);
+        Ok(())
+    }
+
+    /// Closes every connection with `central-sealed` and ends; nothing is sent after this returns.
+    pub async fn stop(&self) {
+        self.connections.cut(|_| true);
+        self.connections.end_all(CloseCode::CentralSealed).await;
+        for task in self.tasks.lock().expect("no holder of this lock panics").drain(..) {
+            task.abort();
+        }
+        self.endpoint.close((CloseCode::CentralSealed as u32).into(), b"");
+        let supervision = self.supervision.lock().await.take();
+        if let Some(supervision) = supervision {
+            supervision.stop().await;
+        }
+        self.endpoint.wait_idle().await;
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.endpoint.local_addr().ok()
+    }
+
+    /// What is known of the hosts' sessions.
+    pub fn live(&self) -> BTreeMap<HostId, LiveHost> {
+        self.live.read().expect("no holder of this lock panics").clone()
+    }
+
+    /// Whether a host has a verdict that holds.
+    pub fn is_trusted(&self, host: &HostId) -> bool {
+        let now = self.parts.clock.now().mono;
+        let live = self.live.read().expect("no holder of this lock panics");
+        live.get(host).and_then(|live| live.trusted_until).is_some_and(|until| now < until)
+    }
+
+    pub(crate) fn next_conn(&self) -> ConnId {
+        self.next_conn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn change_live(&self, host: &HostId, change: impl FnOnce(&mut LiveHost)) {
+        change(self.live.write().expect("no holder of this lock panics").entry(host.clone()).or_default());
+    }
+
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, Refusal> {
+        self.parts.barrier.snapshot()
+    }
+
+    pub(crate) fn sign<T: Signable>(&self, value: &T) -> Signed {
+        signed::sign(value, &self.signer, self.signer_certificate.clone())
+    }
+
+    /// Central's head as of a snapshot.
+    pub(crate) fn head(&self, snapshot: &Snapshot) -> Result<Head, Refusal> {
+        use holdfast_actors::rows::Rows;
+        let deployment = deployment(snapshot)?;
+        let audit = snapshot.commit_head()?;
+        Ok(Head {
+            deployment: deployment.id,
+            term: deployment.term,
+            incarnation: deployment.incarnation,
+            revision: snapshot.revision(),
+            standing_digest: deployment.standing_digest,
+            audit_head: (audit.seq, audit.hash),
+        })
+    }
+
+    /// The newest notice for a host, signed; `None` if nothing was ever decided.
+    pub(crate) fn notice(&self, host: &HostId) -> Result<Option<Signed>, Refusal> {
+        let notice: Option<Notice> = standing::notice(host, &self.snapshot()?)?;
+        Ok(notice.map(|notice| self.sign(&notice)))
+    }
+
+    pub(crate) fn remember_hello(&self, conn: ConnId, hello: &Hello) {
+        let positions = hello.positions.iter().map(|held| (held.tenant.clone(), held.position)).collect();
+        self.hellos.lock().expect("no holder of this lock panics").insert(conn, positions);
+    }
+
+    pub(crate) fn forget_hello(&self, conn: ConnId) {
+        self.hellos.lock().expect("no holder of this lock panics").remove(&conn);
+    }
+
+    /// What distribution needs to plan for a session that has just been trusted.
+    pub(crate) fn first_contact(&self, conn: ConnId) -> Result<distribution::FirstContact, Refusal> {
+        let positions = self.hellos.lock().expect("no holder of this lock panics").remove(&conn).unwrap_or_default();
+        let tenants = Self::tenant_refs(&self.snapshot()?)?.into_iter().map(|tenant| tenant.name).collect();
+        Ok(distribution::FirstContact { positions, tenants })
+    }
+
+    /// Every tenant and where its content lies.
+    pub(crate) fn tenant_refs(snapshot: &Snapshot) -> Result<Vec<TenantRef>, Refusal> {
+        Ok(tenants(snapshot)?.into_iter().map(|tenant| TenantRef { name: tenant.name, realm: tenant.realm }).collect())
+    }
+
+    /// 32 fresh secret bytes.
+    pub(crate) fn seed(&self) -> holdfast_protocol::secret::Secret<32> {
+        draw_secret(&*self.parts.entropy)
+    }
+}
+
+/// Tells distribution whose content has changed, after each commit that changed some.
+async fn watch_changes(fleet: Arc<Fleet>) {
+    let committed = Arc::new(Notify::new());
+    let wake = Arc::downgrade(&committed);
+    fleet.parts.barrier.engine().watch(Box::new(move |_| {
+        if let Some(committed) = wake.upgrade() {
+            committed.notify_one();
+        }
+    }));
+    let mut cursor = match fleet.snapshot() {
+        Ok(snapshot) => holdfast_actors::rows::Rows::revision(&snapshot),
+        Err(_) => Revision::default(),
+    };
+    loop {
+        committed.notified().await;
+        match changed_tenants(&fleet, cursor) {
+            Ok((now, tenants)) => {
+                cursor = now;
+                let event = distribution::Event::ContentChanged { tenants };
+                if !matches!(&event, distribution::Event::ContentChanged { tenants } if tenants.is_empty()) {
+                    let _ = fleet.distribution.cast(event);
+                }
+            }
+            Err(Refusal::Sealed) => return,
+            Err(error) => tracing::warn!(%error, "changes could not be read"),
+        }
+    }
+}
+
+fn changed_tenants(fleet: &Fleet, after: Revision) -> Result<(Revision, BTreeSet<TenantName>), Refusal> {
+    let snapshot = fleet.snapshot()?;
+    let (revision, realms) = snapshot.realms_with_changed_content(after)?;
+    if realms.as_ref().is_some_and(BTreeSet::is_empty) {
+        return Ok((revision, BTreeSet::new()));
+    }
+    let concerned = |realm: Realm| realms.as_ref().is_none_or(|realms| realms.contains(&realm));
+    let all = Fleet::tenant_refs(&snapshot)?;
+    Ok((revision, all.into_iter().filter(|tenant| concerned(tenant.realm)).map(|tenant| tenant.name).collect()))
+}

@@ -1,0 +1,38 @@
+//! Messages on a QUIC stream: `length u32 BE | postcard`. The length is checked before anything is allocated.
+
+use holdfast_protocol::codec;
+use quinn::{RecvStream, SendStream};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Why no message came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    /// The stream or the connection has ended.
+    #[error("the connection has ended")]
+    Ended,
+    /// What came is no message.
+    #[error("not a message")]
+    Malformed,
+}
+
+/// Reads one message of at most `max` bytes, and gives its bytes too.
+pub(crate) async fn read<T: DeserializeOwned>(from: &mut RecvStream, max: usize) -> Result<(T, Vec<u8>), FrameError> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).await.map_err(|_| FrameError::Ended)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if max < length {
+        return Err(FrameError::Malformed);
+    }
+    let mut bytes = vec![0; length];
+    from.read_exact(&mut bytes).await.map_err(|_| FrameError::Ended)?;
+    let message = codec::decode(&bytes, max).map_err(|_| FrameError::Malformed)?;
+    Ok((message, bytes))
+}
+
+/// Writes one message.
+pub(crate) async fn write<T: Serialize>(to: &mut SendStream, message: &T) -> Result<(), FrameError> {
+    let bytes = codec::encode(message);
+    let length = u32::try_from(bytes.len()).map_err(|_| FrameError::Malformed)?;
+    to.write_all(&length.to_be_bytes()).await.map_err(|_| FrameError::Ended)?;
+    to.write_all(&bytes).await.map_err(|_| FrameError::Ended)
+}

@@ -1,0 +1,204 @@
+//! The endpoint: who may complete a handshake, and where the connection goes then.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_actors::barrier::Snapshot;
+use holdfast_actors::ports::{Entropy, draw, draw_secret};
+use holdfast_actors::rows::Refusal;
+use holdfast_actors::site_registry::authorities::quic_leaf;
+use holdfast_actors::site_registry::{authority, host, site};
+use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::pki::{Serial, read};
+use holdfast_protocol::wire::{ALPN_ENROL, ALPN_SYNC, CloseCode};
+use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
+use quinn::{Connection, Endpoint, Incoming, TransportConfig};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use tokio::sync::Semaphore;
+
+use crate::quic::fleet::{Fleet, FleetParts};
+use crate::quic::{enrol, session};
+
+/// Handshakes in progress; beyond it a newcomer must first show that its address is its own, and then wait its turn.
+const HANDSHAKES_MAX: usize = 256;
+/// A handshake that takes longer is given up.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Without a packet for so long a connection has ended.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes the kernel may hold of what all hosts sent.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Binds the endpoint with a fresh key of its own, certified by central's dist CA.
+pub(super) fn endpoint(parts: &FleetParts, snapshot: &Snapshot) -> Result<Endpoint, Refusal> {
+    let unusable = |_| Refusal::Unavailable("the QUIC endpoint");
+    let provider = holdfast_rest::tls::provider();
+    let key = SigningKey::from_seed(&draw_secret(&*parts.entropy));
+    let chain = quic_leaf(snapshot, key.public(), Serial(draw(&*parts.entropy)), parts.clock.now())?;
+    let chain = chain.into_iter().map(CertificateDer::from).collect();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_pkcs8_der().to_vec()));
+
+    let verifier = Arc::new(HostVerifier { parts: parts.clone(), provider: provider.clone() });
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
+        .map_err(unusable)?;
+    tls.alpn_protocols = vec![ALPN_SYNC.to_vec(), ALPN_ENROL.to_vec()];
+    // A ticket would let a host that was quarantined since in without another look at its certificate.
+    tls.send_tls13_tickets = 0;
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    tls.max_early_data_size = 0;
+
+    let crypto = QuicServerConfig::try_from(tls).map_err(|_| Refusal::Unavailable("the QUIC endpoint"))?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport()));
+    config.migration(true);
+    let socket = bind(parts.listen).map_err(|error| {
+        tracing::error!(address = %parts.listen, %error, "QUIC address can't be bound");
+        Refusal::Unavailable("the QUIC address")
+    })?;
+    let runtime = quinn::default_runtime().ok_or(Refusal::Unavailable("the QUIC endpoint"))?;
+    Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
+        .map_err(|_| Refusal::Unavailable("the QUIC endpoint"))
+}
+
+fn bind(listen: std::net::SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+    let socket = std::net::UdpSocket::bind(listen)?;
+    // Less than asked for is normal where the system's limit is lower.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
+    Ok(socket)
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport.max_idle_timeout(Some(IDLE_LIMIT.try_into().expect("30 s fit")));
+    transport.max_concurrent_bidi_streams(1u32.into());
+    transport.max_concurrent_uni_streams(0u32.into());
+    transport
+}
+
+/// Accepts until the endpoint closes.
+pub(super) async fn accept(fleet: Arc<Fleet>, endpoint: Endpoint) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    while let Some(incoming) = endpoint.accept().await {
+        if handshakes.available_permits() < HANDSHAKES_MAX / 2 && !incoming.remote_address_validated() {
+            let _ = incoming.retry();
+            continue;
+        }
+        let Ok(place) = handshakes.clone().try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let fleet = fleet.clone();
+        tokio::spawn(async move {
+            let connected = tokio::time::timeout(HANDSHAKE_LIMIT, handshake(incoming)).await;
+            drop(place);
+            if let Ok(Some((connection, protocol))) = connected {
+                serve(fleet, connection, &protocol).await;
+            }
+        });
+    }
+}
+
+async fn handshake(incoming: Incoming) -> Option<(Connection, Vec<u8>)> {
+    let connection = incoming.await.ok()?;
+    let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
+    Some((connection, data.protocol?))
+}
+
+async fn serve(fleet: Arc<Fleet>, connection: Connection, protocol: &[u8]) {
+    if protocol == ALPN_ENROL {
+        enrol::serve(&fleet, connection).await;
+        return;
+    }
+    let identity = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
+    match identity.as_ref().and_then(|chain| chain.first()) {
+        Some(certificate) => session::serve(fleet, connection.clone(), certificate.to_vec()).await,
+        None => connection.close((CloseCode::Protocol as u32).into(), b"a client certificate is required"),
+    }
+}
+
+/// Judges host certificates by the store: the chain by the dist CA of the very site that the certificate names, the
+/// host by its standing. No certificate at all is for the enrolment protocol.
+struct HostVerifier {
+    parts: FleetParts,
+    provider: Arc<CryptoProvider>,
+}
+
+impl HostVerifier {
+    fn judge(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<ClientCertVerified, rustls::Error> {
+        let bad = |error| rustls::Error::InvalidCertificate(error);
+        let peer = read::peer_of(leaf).map_err(|_| bad(CertificateError::BadEncoding))?;
+        let unknown = |_| bad(CertificateError::UnknownIssuer);
+        let snapshot = self.parts.barrier.snapshot().map_err(unknown)?;
+        let place = site(&snapshot, &peer.host.site).map_err(unknown)?.value;
+        let entry = host(&snapshot, &peer.host).map_err(unknown)?.value;
+        let issuer = authority(&snapshot, &["site", peer.host.site.as_str(), "dist"]).map_err(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(issuer.certificate)).map_err(|_| bad(CertificateError::UnknownIssuer))?;
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+            .build()
+            .map_err(|_| bad(CertificateError::UnknownIssuer))?
+            .verify_client_cert(leaf, &[], now)?;
+        if entry.is_cut_off(&place) {
+            return Err(bad(CertificateError::Revoked));
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+}
+
+impl fmt::Debug for HostVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HostVerifier")
+    }
+}
+
+impl ClientCertVerifier for HostVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // The names of authorities are nobody's business before he has shown a certificate.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.judge(leaf, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

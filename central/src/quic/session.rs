@@ -1,0 +1,259 @@
+//! One host's session: its messages become events; what is to be sent goes through [`super::connections`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use holdfast_actors::attestation_verifier::core::{ConnId, Event, Facts};
+use holdfast_actors::audit_log::Line;
+use holdfast_actors::barrier::Snapshot;
+use holdfast_actors::distribution::core as distribution;
+use holdfast_actors::rows::{Batch, Refusal, Rows};
+use holdfast_actors::site_registry::{Held, authority, deployment, host, site, standing};
+use holdfast_protocol::ids::{HostId, Realm};
+use holdfast_protocol::pki::read;
+use holdfast_protocol::signed;
+use holdfast_protocol::tpm::Public;
+use holdfast_protocol::wire::{CloseCode, EXPORTER_QUOTE, FromHost, Head, Hello, QuoteAnswer};
+use quinn::{Connection, RecvStream};
+
+use crate::quic::fleet::Fleet;
+use crate::quic::frames::{self, FrameError};
+
+/// From the handshake to the hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// Longest message of a host.
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// A session ends after so long, so that certificates are looked at again.
+const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Serves a connection whose client certificate passed the handshake, to its end.
+pub(super) async fn serve(fleet: Arc<Fleet>, connection: Connection, certificate: Vec<u8>) {
+    let close = |code: CloseCode| connection.close((code as u32).into(), b"");
+    let Ok(peer) = read::peer_of(&certificate) else { return close(CloseCode::Protocol) };
+    let opened = tokio::time::timeout(HELLO_LIMIT, open(&connection)).await;
+    let Ok(Ok((to, from, hello))) = opened else { return close(CloseCode::Protocol) };
+
+    let session = Session {
+        conn: fleet.next_conn(),
+        host: peer.host,
+        fingerprint: read::fingerprint(&certificate),
+        fleet: fleet.clone(),
+    };
+    let facts = match session.facts() {
+        Ok(facts) => facts,
+        Err(Refusal::Denied) => return close(CloseCode::Quarantined),
+        Err(Refusal::Sealed) => return close(CloseCode::CentralSealed),
+        Err(error) => {
+            tracing::warn!(host = %session.host, %error, "session refused");
+            return close(CloseCode::Protocol);
+        }
+    };
+    let mut exporter = [0; 32];
+    if connection.export_keying_material(&mut exporter, EXPORTER_QUOTE, b"").is_err() {
+        return close(CloseCode::Protocol);
+    }
+    if let Err(code) = session.compare_heads(&hello).await {
+        return close(code);
+    }
+    let (conn, host) = (session.conn, session.host.clone());
+    fleet.connections.open(conn, host.clone(), connection.clone(), to, fleet.parts.entropy.clone());
+    fleet.remember_hello(conn, &hello);
+    let event = Event::HelloReceived {
+        conn,
+        host,
+        exporter,
+        hello: Box::new(hello),
+        facts: Box::new(facts),
+        seed: fleet.seed(),
+    };
+    if fleet.verifier.cast(event).is_ok() {
+        let ended = tokio::time::timeout(AGE_MAX, session.listen(from)).await;
+        if ended.is_err() {
+            fleet.connections.close(conn, CloseCode::Aged);
+        }
+    }
+    let _ = fleet.verifier.cast(Event::Gone { conn });
+    connection.closed().await;
+    fleet.forget_hello(conn);
+    fleet.connections.gone(conn);
+}
+
+async fn open(connection: &Connection) -> Result<(quinn::SendStream, RecvStream, Hello), FrameError> {
+    let (to, mut from) = connection.accept_bi().await.map_err(|_| FrameError::Ended)?;
+    match frames::read(&mut from, MESSAGE_BYTES_MAX).await? {
+        (FromHost::Hello(hello), _) => Ok((to, from, *hello)),
+        _ => Err(FrameError::Malformed),
+    }
+}
+
+struct Session {
+    fleet: Arc<Fleet>,
+    conn: ConnId,
+    host: HostId,
+    fingerprint: [u8; 32],
+}
+
+impl Session {
+    async fn listen(&self, mut from: RecvStream) {
+        loop {
+            let handled = match frames::read::<FromHost>(&mut from, MESSAGE_BYTES_MAX).await {
+                Ok((message, _)) => self.handle(message).await,
+                Err(FrameError::Ended) => return,
+                Err(FrameError::Malformed) => Err(CloseCode::Protocol),
+            };
+            if let Err(code) = handled {
+                self.fleet.connections.close(self.conn, code);
+                return;
+            }
+        }
+    }
+
+    async fn handle(&self, message: FromHost) -> Result<(), CloseCode> {
+        match message {
+            FromHost::Hello(_) => Err(CloseCode::Protocol),
+            FromHost::Quote(answer) => self.quote(answer),
+            FromHost::Wiped(generation) => {
+                let (host, now) = (self.host.clone(), self.fleet.parts.clock.now());
+                self.record(move |rows| standing::wiped(&host, generation, rows, now)).await
+            }
+            // Who is not trusted may quote, and nothing else counts.
+            _ if !self.fleet.is_trusted(&self.host) => Ok(()),
+            FromHost::ContinuityStored => {
+                let host = self.host.clone();
+                self.record(move |rows| standing::continuity_stored(&host, rows)).await
+            }
+            FromHost::SealConfirmed(epoch) => {
+                let (host, now) = (self.host.clone(), self.fleet.parts.clock.now());
+                self.record(move |rows| standing::confirm_seal(&host, epoch, rows, now)).await
+            }
+            FromHost::Sealed(sealed) => {
+                let (host, now) = (self.host.clone(), self.fleet.parts.clock.now());
+                self.record(move |rows| standing::note_sealed(&host, sealed, rows, now)).await
+            }
+            FromHost::Applied(held) => self.tell_distribution(distribution::Event::Applied {
+                host: self.host.clone(),
+                conn: self.conn,
+                tenant: held.tenant,
+                position: held.position,
+            }),
+            FromHost::OutOfStep(held) => self.tell_distribution(distribution::Event::OutOfStep {
+                host: self.host.clone(),
+                conn: self.conn,
+                tenant: held.tenant,
+                position: held.position,
+            }),
+            FromHost::Alarm { what } => {
+                let what: String = what.chars().filter(|c| !c.is_control()).take(200).collect();
+                tracing::error!(host = %self.host, what, "host raises an alarm");
+                let (host, now) = (self.host.to_string(), self.fleet.parts.clock.now());
+                let line = Line::refused(now.wall_us, &host, "host.alarm", &host, what);
+                self.record(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await
+            }
+        }
+    }
+
+    fn quote(&self, answer: Box<QuoteAnswer>) -> Result<(), CloseCode> {
+        let facts = match self.facts() {
+            Ok(facts) => Box::new(facts),
+            Err(Refusal::Denied) => return Err(CloseCode::Quarantined),
+            Err(Refusal::Sealed) => return Err(CloseCode::CentralSealed),
+            Err(_) => return Err(CloseCode::Protocol),
+        };
+        let event = Event::QuoteReceived { conn: self.conn, answer, facts, seed: self.fleet.seed() };
+        self.fleet.verifier.cast(event).map_err(|_| CloseCode::Stale)
+    }
+
+    fn tell_distribution(&self, event: distribution::Event) -> Result<(), CloseCode> {
+        self.fleet.distribution.cast(event).map_err(|_| CloseCode::Stale)
+    }
+
+    async fn record(
+        &self,
+        decide: impl FnMut(&dyn Rows) -> Result<(Batch, ()), Refusal> + Send + 'static,
+    ) -> Result<(), CloseCode> {
+        let recorded = self.fleet.parts.barrier.run(decide).await;
+        self.fleet.progress.notify_waiters();
+        match recorded {
+            Ok(_) => Ok(()),
+            Err(Refusal::Sealed) => Err(CloseCode::CentralSealed),
+            Err(error) => {
+                tracing::warn!(host = %self.host, %error, "a host's word could not be recorded");
+                Err(CloseCode::Stale)
+            }
+        }
+    }
+
+    /// What the rows say of this host now.
+    fn facts(&self) -> Result<Facts, Refusal> {
+        let snapshot = self.fleet.snapshot()?;
+        facts(&snapshot, &self.host, &self.fingerprint)
+    }
+
+    /// A host that has seen a newer head than ours has seen a future that we, restored from a copy, have lost.
+    async fn compare_heads(&self, hello: &Hello) -> Result<(), CloseCode> {
+        if self.fleet.outdated.load(Ordering::SeqCst) {
+            return Err(CloseCode::CentralSealed);
+        }
+        let Some(shown) = &hello.head else { return Ok(()) };
+        let (ours, shown) = {
+            let snapshot = self.fleet.snapshot().map_err(|_| CloseCode::CentralSealed)?;
+            let root = authority(&snapshot, &["root"]).map_err(|_| CloseCode::CentralSealed)?;
+            let now = self.fleet.parts.clock.now().wall_s();
+            // A head that is not ours to believe is no reason to refuse the host: its quote will speak for it.
+            let Ok(key) = read::bundle_signer_of(&shown.signer, &root.certificate, now) else { return Ok(()) };
+            let Ok(shown) = signed::open::<Head>(shown, &key) else { return Ok(()) };
+            (self.fleet.head(&snapshot).map_err(|_| CloseCode::CentralSealed)?, shown)
+        };
+        let same = (shown.term, shown.incarnation) == (ours.term, ours.incarnation);
+        let newer = ours.term < shown.term
+            || (ours.term == shown.term && shown.incarnation != ours.incarnation)
+            || (same && ours.revision < shown.revision);
+        if !newer {
+            return Ok(());
+        }
+        self.fleet.outdated.store(true, Ordering::SeqCst);
+        tracing::error!(
+            host = %self.host,
+            ours = ours.revision.0,
+            shown = shown.revision.0,
+            "a host has seen a newer head: this central was restored from an older copy; nothing is released or \
+             distributed until it is adopted"
+        );
+        let (host, now) = (self.host.to_string(), self.fleet.parts.clock.now());
+        let line = Line::refused(now.wall_us, &host, "central.outdated", "head", "a host has seen a newer head");
+        let _ = self.fleet.parts.barrier.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await;
+        self.fleet.connections.cut(|_| true);
+        self.fleet.connections.end_all(CloseCode::CentralSealed).await;
+        Err(CloseCode::CentralSealed)
+    }
+}
+
+/// What the rows say of a host; `Denied`: it is cut off.
+fn facts(snapshot: &Snapshot, id: &HostId, fingerprint: &[u8; 32]) -> Result<Facts, Refusal> {
+    let entry = host(snapshot, id)?.value;
+    let place = site(snapshot, &id.site)?.value;
+    if entry.is_cut_off(&place) {
+        return Err(Refusal::Denied);
+    }
+    let identity = entry.identity.ok_or(Refusal::NotFound("identity"))?;
+    if identity.dist_fingerprint != *fingerprint {
+        return Err(Refusal::Conflict("the certificate is of an earlier enrolment".to_owned()));
+    }
+    let mut reference = place.reference;
+    for (pcr, values) in entry.reference.0 {
+        reference.0.entry(pcr).or_insert(values);
+    }
+    Ok(Facts {
+        deployment: deployment(snapshot)?.id,
+        generation: entry.generation,
+        ak: Public::parse(&identity.ak_public).map_err(|_| Refusal::Corrupt)?,
+        policy: place.policy,
+        reference,
+        counters: entry.counters,
+        untrusted_at_reset: match entry.standing.held {
+            Held::Untrusted { reset_count } => Some(reset_count),
+            Held::Nothing | Held::Quarantined => None,
+        },
+    })
+}

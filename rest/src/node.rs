@@ -1,0 +1,259 @@
+//! What the dialects ask of the node they stand on: who calls, what the rows of one snapshot say, a change; with the
+//! audit line of each read and refusal written before anybody hears the answer.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use holdfast_actors::access_control::{Caller, TokenId, VerifiedTokens, verify};
+use holdfast_actors::audit_log::Line;
+use holdfast_actors::audit_log::journal::Journal;
+use holdfast_actors::barrier::{Barrier, Snapshot};
+use holdfast_actors::distribute::Gate;
+use holdfast_actors::ports::{Clock, Now, draw};
+use holdfast_actors::rows::{Batch, Refusal, Rows};
+use holdfast_actors::store::Fault;
+use holdfast_protocol::ids::{Realm, SiteName};
+
+use crate::problem::Problem;
+
+pub mod passwords;
+
+use passwords::Passwords;
+
+/// Where the node stands.
+pub trait Place: Send + Sync {
+    /// The site of this host; `None` at central.
+    fn site(&self) -> Option<&SiteName>;
+
+    /// The key space, at this node, of the tenant that has realm `tenant` at central.
+    fn locate(&self, rows: &dyn Rows, tenant: u32) -> Option<Realm>;
+
+    /// Whether content of `realm` with this bound (`None`: without end) may still be served.
+    fn lease_ok(&self, realm: Realm, offline_s: Option<u64>) -> bool;
+}
+
+/// Central: every tenant is here, nothing expires.
+pub struct Central;
+
+impl Place for Central {
+    fn site(&self) -> Option<&SiteName> {
+        None
+    }
+
+    fn locate(&self, _: &dyn Rows, tenant: u32) -> Option<Realm> {
+        Some(Realm(tenant))
+    }
+
+    fn lease_ok(&self, _: Realm, _: Option<u64>) -> bool {
+        true
+    }
+}
+
+/// A node, as its fronts see it.
+pub struct Node {
+    barrier: Barrier,
+    journal: Arc<Journal>,
+    clock: Arc<dyn Clock>,
+    place: Arc<dyn Place>,
+    verified: VerifiedTokens,
+    passwords: Passwords,
+}
+
+/// What a request wants to do, for the audit log.
+#[derive(Debug, Clone)]
+pub struct Deed {
+    /// A constant such as `secret.read`.
+    pub action: &'static str,
+    /// Names of what it is done to; from the request, so it may be anything.
+    pub object: String,
+    /// Whether doing it gets a line here. A change gets its line with its commit.
+    pub noted: Noted,
+}
+
+/// When a deed gets a line in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// Done or refused.
+    Always,
+    /// Only refused.
+    Refused,
+}
+
+impl Deed {
+    /// A read of something secret.
+    pub fn read(action: &'static str, object: impl Into<String>) -> Self {
+        Self { action, object: object.into(), noted: Noted::Always }
+    }
+
+    /// A change, or a read of what is not secret.
+    pub fn of(action: &'static str, object: impl Into<String>) -> Self {
+        Self { action, object: object.into(), noted: Noted::Refused }
+    }
+}
+
+/// One snapshot, and who looks at it.
+pub struct View<'a> {
+    /// The rows.
+    pub rows: &'a Snapshot,
+    /// Whose token it was.
+    pub caller: &'a Caller,
+    /// What may be served here.
+    pub gate: &'a Gate<'a>,
+    /// When.
+    pub now: Now,
+}
+
+impl Node {
+    /// A node above its barrier.
+    pub fn new(barrier: Barrier, journal: Arc<Journal>, clock: Arc<dyn Clock>, place: Arc<dyn Place>) -> Self {
+        Self { barrier, journal, clock, place, verified: VerifiedTokens::default(), passwords: Passwords::default() }
+    }
+
+    /// The store.
+    pub fn barrier(&self) -> &Barrier {
+        &self.barrier
+    }
+
+    /// Where passwords are hashed.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
+    /// The time.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// A fresh UUID.
+    pub fn fresh_uuid(&self) -> String {
+        uuid::Builder::from_random_bytes(draw(&**self.barrier.entropy())).into_uuid().to_string()
+    }
+
+    /// A fresh name of a token.
+    pub fn fresh_token_id(&self) -> TokenId {
+        TokenId(draw(&**self.barrier.entropy()))
+    }
+
+    /// Resolves a token and does `work`, all in one snapshot, and writes the audit line before it returns. Nothing of
+    /// it waits for a mailbox; it must not be called with a lock held, for it writes to a file.
+    ///
+    /// # Errors
+    /// What `work` refuses; [`Refusal::Unauthenticated`]: no good token; a full journal.
+    pub fn consult<T>(
+        &self,
+        token: Option<&str>,
+        deed: &Deed,
+        work: impl FnOnce(&View<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let rows = self.barrier.snapshot()?;
+        let now = self.now();
+        let caller = match self.caller(token, &rows, now) {
+            Ok(caller) => caller,
+            Err(refusal) => return Err(self.note_refusal(&rows, Realm::NODE, NOBODY, deed, refusal)),
+        };
+        let lease_ok = |offline_s| self.place.lease_ok(caller.realm, offline_s);
+        let gate = Gate { site: self.place.site(), lease_ok: &lease_ok };
+        match work(&View { rows: &rows, caller: &caller, gate: &gate, now }) {
+            Ok(done) => {
+                if deed.noted == Noted::Always {
+                    let line = Line::done(now.wall_us, clip(caller.actor()), deed.action, clip(&deed.object));
+                    self.journal.append(&rows, caller.realm, &line)?;
+                }
+                Ok(done)
+            }
+            Err(refusal) => Err(self.note_refusal(&rows, caller.realm, caller.actor(), deed, refusal)),
+        }
+    }
+
+    fn caller(&self, token: Option<&str>, rows: &Snapshot, now: Now) -> Result<Caller, Refusal> {
+        let locate = |tenant| self.place.locate(rows, tenant);
+        verify(token.ok_or(Refusal::Unauthenticated)?, &locate, rows, now, &self.verified)
+    }
+
+    /// Decides and commits for a caller who has been authorised; the decision looks again, since things may have
+    /// changed meanwhile.
+    ///
+    /// # Errors
+    /// What the decision refuses, noted.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        deed: &Deed,
+        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let now = self.now();
+        match self.barrier.run(move |rows| decide(rows, now)).await {
+            Ok((done, _)) => Ok(done),
+            Err(refusal) => Err(self.refuse(caller.realm, caller.actor(), deed, refusal)),
+        }
+    }
+
+    /// Notes a refusal that was found outside of a snapshot, and gives what is to be answered: the refusal itself, or
+    /// why it could not be noted.
+    pub fn refuse(&self, realm: Realm, actor: &str, deed: &Deed, refusal: Refusal) -> Refusal {
+        match self.barrier.snapshot() {
+            Ok(rows) => self.note_refusal(&rows, realm, actor, deed, refusal),
+            Err(unnoted) => unnoted,
+        }
+    }
+
+    fn note_refusal(&self, rows: &Snapshot, realm: Realm, actor: &str, deed: &Deed, refusal: Refusal) -> Refusal {
+        if matches!(refusal, Refusal::Sealed | Refusal::Fault(_)) {
+            return refusal;
+        }
+        let why = refusal.to_string();
+        let line = Line::refused(self.now().wall_us, clip(actor), deed.action, clip(&deed.object), clip(&why));
+        match self.journal.append(rows, realm, &line) {
+            Ok(()) => refusal,
+            Err(unnoted) => unnoted,
+        }
+    }
+}
+
+/// The actor of a refusal without a good token.
+pub const NOBODY: &str = "-";
+/// Longest part of an audit line: strangers choose them, and the journal's lines have a bound.
+const CLIP_BYTES: usize = 512;
+
+fn clip(text: &str) -> &str {
+    &text[..text.floor_char_boundary(CLIP_BYTES)]
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let unavailable = |text: String| Self::new(StatusCode::SERVICE_UNAVAILABLE, text);
+        let text = refusal.to_string();
+        match refusal {
+            Refusal::Sealed => Self::sealed(),
+            Refusal::Invalid(text) => Self::bad_request(text),
+            Refusal::Unauthenticated => Self::unauthorized(text),
+            Refusal::Denied => Self::forbidden(text),
+            Refusal::NotFound(_) => Self::not_found(text),
+            Refusal::Exists(_) | Refusal::Conflict(_) => Self::conflict(text),
+            Refusal::TooManyAttempts { retry_after_s } => {
+                let seconds = u32::try_from(retry_after_s).unwrap_or(u32::MAX);
+                Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(seconds)
+            }
+            Refusal::Unavailable(_) => unavailable(text).retry_after(5),
+            Refusal::LeaseExpired | Refusal::Fault(Fault::Full) => unavailable(text),
+            Refusal::Fault(Fault::Overloaded) => Self::overloaded(),
+            Refusal::Fault(Fault::TooLarge) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, text),
+            Refusal::Corrupt | Refusal::Fault(Fault::Stopped | Fault::Io(_)) => {
+                tracing::error!(error = text, "the store failed a request");
+                Self::internal()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clip;
+
+    #[test]
+    fn clipped_text_ends_between_letters() {
+        assert_eq!(clip("short"), "short");
+        let long = format!("{}é", "x".repeat(511));
+        assert_eq!(clip(&long), &long[..511]);
+    }
+}

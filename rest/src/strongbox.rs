@@ -1,0 +1,128 @@
+//! The Strongbox dialect: the seal, tenants and their login, sites and hosts. YAML unless the client prefers JSON.
+//!
+//! What only a node can do (its seal, its fleet) is behind [`SealControl`] and [`FleetControl`]; all the rest happens
+//! here: who may call what, the bodies, the store, the shapes of answers. Every operation authorises first and reads
+//! its body afterwards; every refusal of one has its audit line before its reply.
+//!
+//! | path | who |
+//! |---|---|
+//! | `GET /v1/state/strongbox/system/seal-status`, `GET /v1/state/system/ca` | anybody |
+//! | `POST /v1/state/strongbox/system/{reveal-sealkey,unseal}` | whoever holds what the operation proves |
+//! | `POST /v1/state/strongbox/system/{seal,rotate-seal,setup-tenant}` | an admin of the tenant `system` |
+//! | `POST /v1/login` | anybody |
+//! | `POST /v1/config/tenants` | an admin of `system` |
+//! | `GET /v1/config/tenants[/NAME]` | an admin; other tenants only of `system` |
+//! | `/v1/config/system/sites`, `/v1/state/system/sites` and below | an admin of `system` |
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use holdfast_protocol::secret::SecretBytes;
+
+use crate::access::Access;
+
+mod ca;
+mod call;
+mod control;
+mod fleet;
+mod handed;
+mod login;
+mod seal;
+mod sites;
+mod tenants;
+
+pub use control::{
+    FleetControl, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteSealControl, Unsealing,
+};
+
+use call::{Right, op};
+
+/// How long a token from `POST /v1/login` lives unless configured otherwise, in seconds.
+pub const LOGIN_TTL_S: u64 = holdfast_actors::access_control::tokens::USER_TTL_S;
+
+/// The secret with which an uninitialised central may be initialised from another machine, while there is one.
+pub type BootstrapSecret = Arc<dyn Fn() -> Option<SecretBytes> + Send + Sync>;
+
+/// What the dialect needs of central.
+pub struct StrongboxNode {
+    /// Who calls.
+    pub access: Arc<Access>,
+    /// The seal.
+    pub seal: Arc<dyn SealControl>,
+    /// The hosts.
+    pub fleet: Arc<dyn FleetControl>,
+    /// What its start has printed.
+    pub bootstrap_secret: BootstrapSecret,
+    /// Identities of the admins' client certificates: SHA-256 of the SubjectPublicKeyInfo in lower-case hex.
+    pub admin_identities: BTreeSet<String>,
+    /// Life of a login's token, seconds.
+    pub login_ttl_s: u64,
+    /// Where hosts find central's QUIC listener, `host:port`; stands in site bundles.
+    pub quic_addresses: Vec<String>,
+    /// Milliseconds between quotes at sites that don't say; `None`: the registry's default.
+    pub quote_interval_ms: Option<u64>,
+}
+
+/// Central's routes.
+pub fn routes_central(node: Arc<StrongboxNode>) -> Router {
+    let n = &node;
+    const SYSTEM: Right = Right::SystemAdmin;
+    Router::new()
+        .route("/v1/state/strongbox/system/seal-status", get(seal::status).with_state(n.clone()))
+        .route("/v1/state/strongbox/system/reveal-sealkey", post(seal::reveal).with_state(n.clone()))
+        .route("/v1/state/strongbox/system/unseal", post(seal::unseal).with_state(n.clone()))
+        .route("/v1/state/strongbox/system/seal", post(op(n, "seal.seal", SYSTEM, seal::seal)))
+        .route("/v1/state/strongbox/system/rotate-seal", post(op(n, "seal.rotate", SYSTEM, seal::rotate)))
+        .route("/v1/state/strongbox/system/setup-tenant", post(op(n, "tenant.setup", SYSTEM, tenants::setup)))
+        .route("/v1/state/system/ca", get(ca::ca).with_state(n.clone()))
+        .route("/v1/login", post(login::login).with_state(n.clone()))
+        .route(
+            "/v1/config/tenants",
+            get(op(n, "tenant.list", Right::TenantAdmin, tenants::list))
+                .post(op(n, "tenant.create", SYSTEM, tenants::create)),
+        )
+        .route("/v1/config/tenants/{tenant}", get(op(n, "tenant.read", Right::TenantAdmin, tenants::read)))
+        .merge(site_routes(n))
+}
+
+fn site_routes(n: &Arc<StrongboxNode>) -> Router {
+    const SYSTEM: Right = Right::SystemAdmin;
+    const STATE: &str = "/v1/state/system/sites/{site}";
+    let at = |operation: &str| format!("{STATE}/{operation}");
+    Router::new()
+        .route(
+            "/v1/config/system/sites",
+            get(op(n, "site.list", SYSTEM, sites::list)).post(op(n, "site.create", SYSTEM, sites::create)),
+        )
+        .route("/v1/config/system/sites/{site}", get(op(n, "site.read", SYSTEM, sites::read)))
+        .route("/v1/config/system/sites/{site}/hosts", post(op(n, "site.add-hosts", SYSTEM, sites::add_hosts)))
+        .route("/v1/state/system/sites", get(op(n, "site.list", SYSTEM, fleet::list)))
+        .route(STATE, get(op(n, "site.read", SYSTEM, fleet::read)))
+        .route(&at("site-bundle"), post(op(n, "site.bundle", SYSTEM, sites::bundle)))
+        .route(&at("reallow-site-unwrap"), post(op(n, "site.reallow-unwrap", SYSTEM, sites::reallow)))
+        .route(&at("quarantine-site"), post(op(n, "site.quarantine", SYSTEM, fleet::quarantine_site)))
+        .route(&at("unquarantine-site"), post(op(n, "site.readmit", SYSTEM, fleet::unquarantine_site)))
+        .route(&at("quarantine-site-host"), post(op(n, "host.quarantine", SYSTEM, fleet::quarantine_host)))
+        .route(&at("unquarantine-site-host"), post(op(n, "host.readmit", SYSTEM, fleet::unquarantine_host)))
+}
+
+/// What the dialect needs of a site host.
+pub struct StrongboxSite {
+    /// Who calls.
+    pub access: Arc<Access>,
+    /// The seal.
+    pub seal: Arc<dyn SiteSealControl>,
+    /// As at central: who may seal the host also where no token of the tenant `system` is known.
+    pub admin_identities: BTreeSet<String>,
+}
+
+/// A site host's routes: the state of its seal, and sealing it. It is unsealed by central, so `unseal` is refused.
+pub fn routes_site(node: Arc<StrongboxSite>) -> Router {
+    Router::new()
+        .route("/v1/state/strongbox/system/seal-status", get(seal::site_status))
+        .route("/v1/state/strongbox/system/unseal", post(seal::site_unseal))
+        .route("/v1/state/strongbox/system/seal", post(seal::site_seal))
+        .with_state(node)
+}

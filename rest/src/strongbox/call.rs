@@ -1,0 +1,220 @@
+//! Around every operation that takes a token: authorise, do it, and journal its refusal before the reply.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use holdfast_actors::access_control::Caller;
+use holdfast_actors::barrier::Snapshot;
+use holdfast_actors::ports::Now;
+use holdfast_actors::rows::{Batch, Refusal, Rows};
+use holdfast_protocol::ids::Realm;
+use serde::de::DeserializeOwned;
+
+use super::StrongboxNode;
+use crate::access::{Access, BoxFuture, Refused, bearer};
+use crate::body;
+use crate::peer::Peer;
+use crate::problem::Problem;
+use crate::reply::Format;
+
+/// Who may call an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Right {
+    /// Admins of the tenant `system`.
+    SystemAdmin,
+    /// Admins, of whatever tenant.
+    TenantAdmin,
+}
+
+impl Right {
+    pub(super) fn check(self, caller: &Caller) -> Result<(), Refusal> {
+        let has = caller.is_admin() && (self == Self::TenantAdmin || caller.is_system());
+        if has { Ok(()) } else { Err(Refusal::Denied) }
+    }
+}
+
+/// An authorised call.
+pub(super) struct Call {
+    pub(super) node: Arc<StrongboxNode>,
+    pub(super) caller: Caller,
+    pub(super) peer: Peer,
+    pub(super) format: Format,
+    right: Right,
+    headers: HeaderMap,
+    body: Option<Body>,
+    params: Vec<(String, String)>,
+    about: About,
+}
+
+/// What a call is about, once that is known: the object of its audit line.
+#[derive(Clone, Default)]
+struct About(Arc<OnceLock<String>>);
+
+/// Makes a handler of an operation. `action` names it in the audit line of a refusal.
+pub(super) fn op<W, F>(
+    node: &Arc<StrongboxNode>,
+    action: &'static str,
+    right: Right,
+    work: W,
+) -> impl Fn(Request) -> BoxFuture<'static, Response> + Clone + Send + Sync + 'static
+where
+    W: Fn(Call) -> F + Copy + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Problem>> + Send + 'static,
+{
+    let node = node.clone();
+    move |request| {
+        let node = node.clone();
+        Box::pin(async move {
+            let outcome = run(&node, action, right, work, request).await;
+            outcome.unwrap_or_else(IntoResponse::into_response)
+        })
+    }
+}
+
+async fn run<W, F>(
+    node: &Arc<StrongboxNode>,
+    action: &'static str,
+    right: Right,
+    work: W,
+    request: Request,
+) -> Result<Response, Problem>
+where
+    W: Fn(Call) -> F,
+    F: Future<Output = Result<Response, Problem>>,
+{
+    let (mut parts, body) = request.into_parts();
+    let about = About::default();
+    let params = params(&mut parts).await;
+    if let Some((_, name)) = params.first() {
+        about.is(name);
+    }
+    let peer = parts.extensions.get::<Peer>().cloned().ok_or_else(Problem::internal)?;
+    let caller = authorise(&node.access, &parts.headers, &peer, right, (action, about.text())).await?;
+    let (realm, actor) = (caller.realm, caller.actor().to_owned());
+    let format = Format::accepted(&parts.headers);
+    let headers = parts.headers;
+    let (node, about_it) = (node.clone(), about.clone());
+    let access = node.access.clone();
+    let call = Call { node, caller, peer, format, right, headers, body: Some(body), params, about: about_it };
+    match work(call).await {
+        Err(problem) => {
+            note(&access, realm, &actor, (action, about.text()), &problem)?;
+            Err(problem)
+        }
+        done => done,
+    }
+}
+
+/// Who calls, if it may; a refusal is journalled: of strangers in the node's chain, of others in their tenant's.
+pub(super) async fn authorise(
+    access: &Access,
+    headers: &HeaderMap,
+    peer: &Peer,
+    right: Right,
+    what: (&str, &str),
+) -> Result<Caller, Problem> {
+    let caller = match access.caller(bearer(headers)).await {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            let problem = Problem::from(refusal);
+            note(access, Realm::NODE, &peer.addr.ip().to_string(), what, &problem)?;
+            return Err(problem);
+        }
+    };
+    if let Err(refusal) = right.check(&caller) {
+        let problem = Problem::from(refusal);
+        note(access, caller.realm, caller.actor(), what, &problem)?;
+        return Err(problem);
+    }
+    Ok(caller)
+}
+
+/// Journals a refusal. What failed on our side is none.
+pub(super) fn note(
+    access: &Access,
+    realm: Realm,
+    actor: &str,
+    (action, object): (&str, &str),
+    problem: &Problem,
+) -> Result<(), Problem> {
+    if problem.status.is_client_error() {
+        access.note_refusal(realm, &Refused { actor, action, object, why: &problem.message })?;
+    }
+    Ok(())
+}
+
+async fn params(parts: &mut Parts) -> Vec<(String, String)> {
+    match RawPathParams::from_request_parts(parts, &()).await {
+        Ok(params) => params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+impl Call {
+    /// Reads the body; an empty one has no members.
+    pub(super) async fn body<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+        let body = self.body.take().unwrap_or_default();
+        body::decode(&self.headers, body).await
+    }
+
+    /// Says what the call is about, for the audit line of its refusal; what the path says stays.
+    pub(super) fn about(&self, object: impl AsRef<str>) {
+        self.about.is(object.as_ref());
+    }
+
+    /// A name from the path. What can't be a name is not there.
+    pub(super) fn name<T: std::str::FromStr>(&self, param: &str, what: &'static str) -> Result<T, Problem> {
+        let found = self.params.iter().find(|(name, _)| name == param);
+        let name = found.and_then(|(_, value)| value.parse().ok());
+        name.ok_or_else(|| Refusal::NotFound(what).into())
+    }
+
+    /// The newest state.
+    pub(super) fn snapshot(&self) -> Result<Snapshot, Refusal> {
+        self.node.access.snapshot()
+    }
+
+    /// Now.
+    pub(super) fn now(&self) -> Now {
+        self.node.access.now()
+    }
+
+    /// The caller's name, for audit lines.
+    pub(super) fn by(&self) -> String {
+        self.caller.actor().to_owned()
+    }
+
+    /// Decides in the writer's transaction, where the caller's right is looked at once more: it may have been taken
+    /// away since.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (caller, right) = (self.caller.clone(), self.right);
+        self.node
+            .access
+            .change(move |rows, now| {
+                right.check(&caller.renewed(rows, now)?)?;
+                decide(rows, now)
+            })
+            .await
+    }
+}
+
+impl About {
+    fn is(&self, object: &str) {
+        let _ = self.0.set(object.chars().take(OBJECT_CHARS_MAX).collect());
+    }
+
+    fn text(&self) -> &str {
+        self.0.get().map_or("", String::as_str)
+    }
+}
+
+/// Of what a caller named, in an audit line.
+const OBJECT_CHARS_MAX: usize = 128;

@@ -1,0 +1,137 @@
+//! What only the node itself can do, as the dialect asks for it.
+
+use std::collections::BTreeMap;
+
+use holdfast_actors::rows::Refusal;
+use holdfast_actors::seal_keeper::{Class, Proof, RequestId, Revealer, SealRefusal, Status};
+use holdfast_actors::shamir::Share;
+use holdfast_actors::site_registry::sites::state::Live;
+use holdfast_actors::site_registry::standing::Decide;
+use holdfast_protocol::ids::HostId;
+use holdfast_protocol::secret::Secret;
+use zeroize::Zeroizing;
+
+use crate::access::BoxFuture;
+use crate::problem::Problem;
+
+/// Central's seal. Its keeper writes the audit lines of what it does and refuses.
+pub trait SealControl: Send + Sync {
+    /// Now; must not wait.
+    fn status(&self) -> Status;
+
+    /// Initialises, and hands out the first secrets. `by` is `None` for who has no right to it.
+    fn reveal(&self, by: Option<Revealer>) -> BoxFuture<'_, Result<Revealed, SealError>>;
+
+    /// Takes a seal key or shares.
+    fn unseal(&self, class: Class, proof: Proof) -> BoxFuture<'_, Result<Unsealing, SealError>>;
+
+    /// Seals; returns when the keys are erased.
+    fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), SealError>>;
+
+    /// Makes a new seal key. The old one's record goes with [`SealControl::reply_sent`].
+    fn rotate_seal(&self, by: Operator) -> BoxFuture<'_, Result<Rotated, SealError>>;
+
+    /// The kernel has taken the reply to a rotation. Must not wait. Never called for a reply that was not taken.
+    fn reply_sent(&self, rotation: RequestId);
+}
+
+/// A site host's seal.
+pub trait SiteSealControl: Send + Sync {
+    /// Whether the host has joined, and whether its barrier is closed; must not wait.
+    fn status(&self) -> SiteSealStatus;
+
+    /// Seals; returns when the keys are erased.
+    fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), Refusal>>;
+}
+
+/// What anybody may know of a host's seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SiteSealStatus {
+    /// It has joined and been given its first seal key.
+    pub initialised: bool,
+    /// Its barrier is closed.
+    pub sealed: bool,
+}
+
+/// Who wants the node sealed, or its seal key replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    /// From where.
+    pub class: Class,
+    /// By which name.
+    pub name: String,
+}
+
+/// The first secrets.
+#[derive(Debug)]
+pub struct Revealed {
+    /// The seal key.
+    pub sealkey: Secret<32>,
+    /// Its shares.
+    pub shares: Vec<Share>,
+    /// The root token of the tenant `system`.
+    pub root_token: Zeroizing<String>,
+    /// Its name.
+    pub accessor: String,
+    /// When it was made, microseconds since the Unix epoch.
+    pub created_us: i64,
+}
+
+/// How far unsealing has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsealing {
+    /// The node is unsealed.
+    Unsealed,
+    /// The shares were good; more are needed.
+    MoreShares {
+        /// Good ones in hand.
+        held: usize,
+        /// Needed.
+        threshold: u8,
+    },
+}
+
+/// A new seal key.
+#[derive(Debug)]
+pub struct Rotated {
+    /// Names the rotation for [`SealControl::reply_sent`].
+    pub rotation: RequestId,
+    /// The seal key.
+    pub sealkey: Secret<32>,
+    /// Its shares.
+    pub shares: Vec<Share>,
+}
+
+/// Why an operation of the seal was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The keeper says no; it has written the audit line.
+    #[error(transparent)]
+    Refused(#[from] SealRefusal),
+    /// It could not be done.
+    #[error(transparent)]
+    Failed(#[from] Refusal),
+}
+
+impl From<SealError> for Problem {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Refused(refusal) => refusal.into(),
+            SealError::Failed(refusal) => refusal.into(),
+        }
+    }
+}
+
+/// What is left to do when a call returns: hosts that have not confirmed, keys not yet replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pending(pub u64);
+
+/// The hosts and their connections.
+pub trait FleetControl: Send + Sync {
+    /// What is known of hosts beside the rows; must not wait.
+    fn live(&self) -> BTreeMap<HostId, Live>;
+
+    /// Commits the decision, with its audit line, and sees to it that it bites: closes connections and awaits that,
+    /// orders a wipe, replaces what was held. Returns when all is done, or after a bounded time with what is left.
+    fn decide(&self, decision: Decide) -> BoxFuture<'_, Result<Pending, Refusal>>;
+}

@@ -1,0 +1,87 @@
+//! Sites as they are, and cutting them off.
+
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use holdfast_actors::ports::draw_secret;
+use holdfast_actors::rows::Refusal;
+use holdfast_actors::site_registry::sites::state::{site_state, site_states};
+use holdfast_actors::site_registry::standing::{Decide, Decision};
+use holdfast_protocol::ids::{HostName, SiteName};
+use serde::Deserialize;
+
+use super::call::Call;
+use super::control::Pending;
+use crate::problem::Problem;
+
+/// Says in an answer how much is left to do.
+pub const HOLDFAST_PENDING: HeaderName = HeaderName::from_static("holdfast-pending");
+
+pub(super) async fn list(call: Call) -> Result<Response, Problem> {
+    let live = call.node.fleet.live();
+    let states = site_states(&call.snapshot()?, &live, call.now())?;
+    Ok(call.format.reply(StatusCode::OK, &states))
+}
+
+pub(super) async fn read(call: Call) -> Result<Response, Problem> {
+    let name: SiteName = call.name("site", "site")?;
+    let live = call.node.fleet.live();
+    let state = site_state(&call.snapshot()?, &name, &live, call.now())?;
+    Ok(call.format.reply(StatusCode::OK, &state))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SiteCutOff {
+    #[serde(default)]
+    wipe: bool,
+}
+
+pub(super) async fn quarantine_site(mut call: Call) -> Result<Response, Problem> {
+    let SiteCutOff { wipe } = call.body().await?;
+    decide(call, None, Decision::Quarantine { wipe }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+pub(super) async fn unquarantine_site(mut call: Call) -> Result<Response, Problem> {
+    let Nothing {} = call.body().await?;
+    decide(call, None, Decision::Readmit).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostCutOff {
+    host: String,
+    #[serde(default)]
+    wipe: bool,
+}
+
+pub(super) async fn quarantine_host(mut call: Call) -> Result<Response, Problem> {
+    let HostCutOff { host, wipe } = call.body().await?;
+    decide(call, Some(host), Decision::Quarantine { wipe }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostTakenBack {
+    host: String,
+}
+
+pub(super) async fn unquarantine_host(mut call: Call) -> Result<Response, Problem> {
+    let HostTakenBack { host } = call.body().await?;
+    decide(call, Some(host), Decision::Readmit).await
+}
+
+async fn decide(call: Call, host: Option<String>, decision: Decision) -> Result<Response, Problem> {
+    let site: SiteName = call.name("site", "site")?;
+    let host = host.map(|name| name.parse::<HostName>()).transpose().map_err(|_| Refusal::NotFound("host"))?;
+    let seed = draw_secret(&**call.node.access.barrier.entropy());
+    let Pending(left) = call.node.fleet.decide(Decide { site, host, decision, actor: call.by(), seed }).await?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if left > 0 {
+        response.headers_mut().insert(HOLDFAST_PENDING, HeaderValue::from(left));
+    }
+    Ok(response)
+}

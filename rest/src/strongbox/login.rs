@@ -1,0 +1,77 @@
+//! `POST /v1/login`, and how the dialect shows a token.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use holdfast_actors::access_control::Claims;
+use holdfast_actors::access_control::tenants::SYSTEM_NAME;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::StrongboxNode;
+use crate::access::Credentials;
+use crate::body;
+use crate::problem::Problem;
+use crate::reply::Format;
+use crate::secret::{Reveal, SecretText};
+use crate::time::rfc3339_us;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoginAsked {
+    username: String,
+    password: SecretText,
+    tenant: Option<String>,
+}
+
+pub(super) async fn login(
+    State(node): State<Arc<StrongboxNode>>,
+    format: Format,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let asked: LoginAsked = body::decode_up_to(&headers, body, LOGIN_BYTES_MAX).await?;
+    let credentials = Credentials {
+        tenant: asked.tenant.unwrap_or_else(|| SYSTEM_NAME.to_owned()),
+        username: asked.username,
+        password: asked.password.to_bytes(),
+    };
+    let issued = node.access.log_in(credentials, node.login_ttl_s, "login").await?;
+    Ok(format.reply(StatusCode::OK, &TokenShown::new(issued.token, &issued.about.claims)))
+}
+
+/// A token as clients get it. `renewal-time` is when it was last renewed, from which clients reckon when to do it
+/// again; a token without end has neither `expires` nor `expires-in`.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct TokenShown {
+    token: Reveal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+    accessor: String,
+    creation_time: String,
+    renewal_time: String,
+}
+
+impl TokenShown {
+    pub(super) fn new(mut token: Zeroizing<String>, claims: &Claims) -> Self {
+        let ends = claims.expires_us != 0;
+        let issued = rfc3339_us(claims.issued_us);
+        Self {
+            token: Reveal::from(std::mem::take(&mut *token)),
+            expires_in: ends.then(|| (claims.expires_us - claims.issued_us) / 1_000_000),
+            expires: ends.then(|| rfc3339_us(claims.expires_us)),
+            accessor: claims.id.accessor(),
+            creation_time: issued.clone(),
+            renewal_time: issued,
+        }
+    }
+}
+
+/// Name and password, with room to spare.
+const LOGIN_BYTES_MAX: usize = 16 << 10;

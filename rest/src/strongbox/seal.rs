@@ -1,0 +1,268 @@
+//! The seal: its state, revealing, unsealing, sealing, rotation.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::Extension;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use holdfast_actors::seal_keeper::{Class, Proof, Revealer, Status};
+use holdfast_actors::shamir::Share;
+use holdfast_protocol::ids::Realm;
+use holdfast_protocol::secret::Secret;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::call::{self, Call, Right};
+use super::control::{Operator, Revealed, SiteSealStatus, Unsealing};
+use super::handed::when_handed;
+use super::{StrongboxNode, StrongboxSite};
+use crate::access::Access;
+use crate::body;
+use crate::peer::Peer;
+use crate::problem::Problem;
+use crate::reply::Format;
+use crate::secret::{Reveal, SecretText};
+use crate::time::rfc3339_us;
+
+/// The header that carries the bootstrap secret.
+const BOOTSTRAP_SECRET: &str = "holdfast-bootstrap-secret";
+
+/// From where a call comes, for the limit on attempts. An admin's certificate goes first, so that a stranger on this
+/// very machine can't lock out the operator beside it.
+fn class_of(peer: &Peer, admins: &BTreeSet<String>) -> Class {
+    if peer.identity().is_some_and(|identity| admins.contains(identity)) {
+        Class::Admin
+    } else if peer.loopback {
+        Class::Local
+    } else {
+        Class::Other
+    }
+}
+
+/// `{"initialized", "sealed", "progress", "threshold", "shares"}`: `progress` of `threshold` shares are in hand.
+#[derive(Serialize)]
+struct SealStatus {
+    initialized: bool,
+    sealed: bool,
+    progress: usize,
+    threshold: u8,
+    shares: u8,
+}
+
+impl From<Status> for SealStatus {
+    fn from(status: Status) -> Self {
+        Self {
+            initialized: status.initialised,
+            sealed: status.sealed,
+            progress: status.held,
+            threshold: status.threshold,
+            shares: status.shares,
+        }
+    }
+}
+
+pub(super) async fn status(State(node): State<Arc<StrongboxNode>>, format: Format) -> Response {
+    format.reply(StatusCode::OK, &SealStatus::from(node.seal.status()))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RevealAsked {
+    bootstrap_secret: Option<SecretText>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct FirstSecrets {
+    sealkey: Reveal,
+    accessor: String,
+    token: Reveal,
+    creation_time: String,
+    shares: Vec<Reveal>,
+}
+
+impl From<Revealed> for FirstSecrets {
+    fn from(mut revealed: Revealed) -> Self {
+        Self {
+            sealkey: key_text(&revealed.sealkey),
+            accessor: revealed.accessor,
+            token: Reveal::from(std::mem::take(&mut *revealed.root_token)),
+            creation_time: rfc3339_us(revealed.created_us),
+            shares: share_texts(&revealed.shares),
+        }
+    }
+}
+
+/// The bootstrap secret may come in a header or in the body; the body is read only when there is a secret to compare.
+pub(super) async fn reveal(
+    State(node): State<Arc<StrongboxNode>>,
+    Extension(peer): Extension<Peer>,
+    format: Format,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let by = match peer.loopback {
+        true => Some(Revealer::Loopback),
+        false => by_secret(&node, &headers, body).await?,
+    };
+    let revealed = node.seal.reveal(by).await?;
+    Ok(format.reply(StatusCode::OK, &FirstSecrets::from(revealed)))
+}
+
+async fn by_secret(node: &StrongboxNode, headers: &HeaderMap, body: Body) -> Result<Option<Revealer>, Problem> {
+    let Some(secret) = (node.bootstrap_secret)() else { return Ok(None) };
+    let shown = match headers.get(BOOTSTRAP_SECRET) {
+        Some(value) => Zeroizing::new(value.as_bytes().to_vec()),
+        None => {
+            let asked: RevealAsked = body::decode_up_to(headers, body, 4096).await?;
+            Zeroizing::new(asked.bootstrap_secret.unwrap_or_default().expose().as_bytes().to_vec())
+        }
+    };
+    Ok(secret.ct_eq(&shown).then_some(Revealer::BootstrapSecret))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct UnsealAsked {
+    sealkey: Option<SecretText>,
+    shares: Option<Vec<SecretText>>,
+    remote_sealkey: Option<SecretText>,
+}
+
+impl UnsealAsked {
+    fn proof(self) -> Result<Proof, Problem> {
+        if self.remote_sealkey.is_some() {
+            return Err(Problem::bad_request("a remote seal key unseals a site's host, not central"));
+        }
+        let shares: Option<Zeroizing<Vec<String>>> = self
+            .shares
+            .map(|shares| Zeroizing::new(shares.iter().map(|share| share.expose().to_owned()).collect()));
+        let sealkey = self.sealkey.as_ref().map(SecretText::expose);
+        Ok(Proof::parse(sealkey, shares.as_ref().map(|shares| shares.as_slice()))?)
+    }
+}
+
+/// What is said to good shares that are too few.
+#[derive(Serialize)]
+struct MoreShares {
+    sealed: bool,
+    progress: usize,
+    threshold: u8,
+}
+
+/// 204 once unsealed; 200 with the progress while more shares are needed.
+pub(super) async fn unseal(
+    State(node): State<Arc<StrongboxNode>>,
+    Extension(peer): Extension<Peer>,
+    format: Format,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let class = class_of(&peer, &node.admin_identities);
+    let proof = match read_proof(&headers, body).await {
+        Ok(proof) => proof,
+        Err(problem) => {
+            call::note(&node.access, Realm::NODE, class.as_str(), ("seal.unseal", ""), &problem)?;
+            return Err(problem);
+        }
+    };
+    match node.seal.unseal(class, proof).await? {
+        Unsealing::Unsealed => Ok(StatusCode::NO_CONTENT.into_response()),
+        Unsealing::MoreShares { held, threshold } => {
+            Ok(format.reply(StatusCode::OK, &MoreShares { sealed: true, progress: held, threshold }))
+        }
+    }
+}
+
+async fn read_proof(headers: &HeaderMap, body: Body) -> Result<Proof, Problem> {
+    body::decode_up_to::<UnsealAsked>(headers, body, UNSEAL_BYTES_MAX).await?.proof()
+}
+
+pub(super) async fn seal(call: Call) -> Result<Response, Problem> {
+    call.node.seal.seal(operator(&call)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+#[derive(Serialize)]
+struct NewSecrets {
+    sealkey: Reveal,
+    shares: Vec<Reveal>,
+}
+
+/// The old seal key's record goes when the kernel has taken this reply, and stays if it never does: then a start finds
+/// both and takes either.
+pub(super) async fn rotate(call: Call) -> Result<Response, Problem> {
+    let rotated = call.node.seal.rotate_seal(operator(&call)).await?;
+    let secrets = NewSecrets { sealkey: key_text(&rotated.sealkey), shares: share_texts(&rotated.shares) };
+    let reply = call.format.reply(StatusCode::OK, &secrets);
+    let seal = call.node.seal.clone();
+    Ok(when_handed(reply, move || seal.reply_sent(rotated.rotation)))
+}
+
+fn operator(call: &Call) -> Operator {
+    Operator { class: class_of(&call.peer, &call.node.admin_identities), name: call.by() }
+}
+
+fn key_text(key: &Secret<32>) -> Reveal {
+    Reveal::from(STANDARD.encode(key.expose()))
+}
+
+fn share_texts(shares: &[Share]) -> Vec<Reveal> {
+    shares.iter().map(|share| Reveal::from(std::mem::take(&mut *share.expose_text()))).collect()
+}
+
+#[derive(Serialize)]
+struct SiteStatus {
+    initialized: bool,
+    sealed: bool,
+}
+
+pub(super) async fn site_status(State(node): State<Arc<StrongboxSite>>, format: Format) -> Response {
+    let SiteSealStatus { initialised, sealed } = node.seal.status();
+    format.reply(StatusCode::OK, &SiteStatus { initialized: initialised, sealed })
+}
+
+/// No key that a person holds opens a host. The body is not even read.
+pub(super) async fn site_unseal(
+    State(node): State<Arc<StrongboxSite>>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Problem> {
+    if !node.seal.status().sealed {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let problem = Problem::forbidden("this host is unsealed by central, once it has passed its appraisal");
+    let class = class_of(&peer, &node.admin_identities);
+    call::note(&node.access, Realm::NODE, class.as_str(), ("seal.unseal", ""), &problem)?;
+    Err(problem)
+}
+
+pub(super) async fn site_seal(
+    State(node): State<Arc<StrongboxSite>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let class = class_of(&peer, &node.admin_identities);
+    let name = site_operator(&node.access, &headers, &peer, class).await?;
+    node.seal.seal(Operator { class, name }).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The tenant `system` may have nothing at this site, and then none of its tokens is known: an admin's certificate
+/// serves as well. Sealing gives nothing away.
+async fn site_operator(access: &Access, headers: &HeaderMap, peer: &Peer, class: Class) -> Result<String, Problem> {
+    match (class, peer.identity()) {
+        (Class::Admin, Some(identity)) => Ok(identity.to_owned()),
+        _ => {
+            let caller = call::authorise(access, headers, peer, Right::SystemAdmin, ("seal.seal", "")).await?;
+            Ok(caller.actor().to_owned())
+        }
+    }
+}
+
+/// All shares of the largest split there can be.
+const UNSEAL_BYTES_MAX: usize = 32 << 10;

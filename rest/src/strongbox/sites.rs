@@ -1,0 +1,218 @@
+//! Sites as configured: made, given hosts, and the bundle that their agents join with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use holdfast_actors::attestation_verifier::appraisal::ReferenceValues;
+use holdfast_actors::ports::{Entropy, draw_secret};
+use holdfast_actors::rows::{Refusal, Rows};
+use holdfast_actors::site_registry::authorities::FreshKey;
+use holdfast_actors::site_registry::sites::{
+    self, AddHosts, Appraisal, CreateSite, Invite, NewHost, Reallow, TOKEN_VALID_S,
+};
+use holdfast_actors::site_registry::{EkTrust, hosts, site};
+use holdfast_protocol::ids::{HostName, SiteName};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::call::Call;
+use crate::problem::Problem;
+use crate::time::{format_duration, parse_duration};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct SiteAsked {
+    name: String,
+    ek_trust: Option<EkTrust>,
+    #[serde(default)]
+    learn_reference_values: bool,
+    #[serde(default)]
+    quarantine_on_failure: bool,
+    pcrs: Option<BTreeSet<u8>>,
+    quote_interval: Option<String>,
+    /// For each register the values that it may have, in hexadecimal.
+    #[serde(default)]
+    reference_values: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    hosts: Vec<HostAsked>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct HostAsked {
+    name: String,
+    ek_sha256: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct SiteShown {
+    name: SiteName,
+    ek_trust: EkTrust,
+    learn_reference_values: bool,
+    quarantine_on_failure: bool,
+    pcrs: BTreeSet<u8>,
+    quote_interval: String,
+    hosts: Vec<HostShown>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct HostShown {
+    name: HostName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ek_sha256: Option<String>,
+}
+
+fn shown(rows: &dyn Rows, name: SiteName) -> Result<SiteShown, Refusal> {
+    let found = site(rows, &name)?.value;
+    let listed = hosts(rows, &name)?;
+    Ok(SiteShown {
+        name,
+        ek_trust: found.ek_trust,
+        learn_reference_values: found.policy.learn,
+        quarantine_on_failure: found.policy.quarantine_on_failure,
+        pcrs: found.policy.pcrs,
+        quote_interval: format_duration(Duration::from_millis(found.policy.interval_ms)),
+        hosts: listed
+            .into_iter()
+            .map(|(name, host)| HostShown { name, ek_sha256: host.ek_sha256.map(hex::encode) })
+            .collect(),
+    })
+}
+
+pub(super) async fn list(call: Call) -> Result<Response, Problem> {
+    let rows = call.snapshot()?;
+    let names = sites::site_names(&rows)?;
+    let listed: Vec<SiteShown> = names.into_iter().map(|name| shown(&rows, name)).collect::<Result<_, _>>()?;
+    Ok(call.format.reply(StatusCode::OK, &listed))
+}
+
+pub(super) async fn read(call: Call) -> Result<Response, Problem> {
+    let name: SiteName = call.name("site", "site")?;
+    Ok(call.format.reply(StatusCode::OK, &shown(&call.snapshot()?, name)?))
+}
+
+pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
+    let asked: SiteAsked = call.body().await?;
+    call.about(&asked.name);
+    let name: SiteName = asked.name.parse().map_err(|error| Problem::bad_request(format!("name: {error}")))?;
+    let entropy = call.node.access.barrier.entropy().clone();
+    let interval_ms = match &asked.quote_interval {
+        Some(text) => Some(interval_ms(text)?),
+        None => call.node.quote_interval_ms,
+    };
+    let command = CreateSite {
+        name: name.clone(),
+        ek_trust: asked.ek_trust.unwrap_or(EkTrust::Ca),
+        appraisal: Appraisal {
+            pcrs: asked.pcrs,
+            interval_ms,
+            learn: asked.learn_reference_values,
+            quarantine_on_failure: asked.quarantine_on_failure,
+        },
+        reference: reference_values(&asked.reference_values)?,
+        hosts: new_hosts(asked.hosts, &*entropy)?,
+        seal_key: draw_secret(&*entropy),
+        api: FreshKey::draw(&*entropy),
+        dist: FreshKey::draw(&*entropy),
+        by: call.by(),
+    };
+    call.change(move |rows, now| sites::create_site(&command, rows, now)).await?;
+    Ok(call.format.reply(StatusCode::CREATED, &shown(&call.snapshot()?, name)?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostsAsked {
+    hosts: Vec<HostAsked>,
+}
+
+pub(super) async fn add_hosts(mut call: Call) -> Result<Response, Problem> {
+    let name: SiteName = call.name("site", "site")?;
+    let asked: HostsAsked = call.body().await?;
+    let entropy = call.node.access.barrier.entropy().clone();
+    let command = AddHosts { site: name.clone(), hosts: new_hosts(asked.hosts, &*entropy)?, by: call.by() };
+    call.change(move |rows, now| sites::add_hosts(&command, rows, now)).await?;
+    Ok(call.format.reply(StatusCode::CREATED, &shown(&call.snapshot()?, name)?))
+}
+
+fn new_hosts(asked: Vec<HostAsked>, entropy: &dyn Entropy) -> Result<Vec<NewHost>, Problem> {
+    let new = |host: HostAsked| {
+        let name = host.name.parse().map_err(|error| Problem::bad_request(format!("name of a host: {error}")))?;
+        let ek_sha256 = host.ek_sha256.map(|text| digest(&text, "ek-sha256")).transpose()?;
+        let mut id = [0; 16];
+        entropy.fill(&mut id);
+        let agent_id = uuid::Builder::from_random_bytes(id).into_uuid();
+        Ok(NewHost { name, ek_sha256, agent_id: Uuid::to_string(&agent_id) })
+    };
+    asked.into_iter().map(new).collect()
+}
+
+fn reference_values(asked: &BTreeMap<String, Vec<String>>) -> Result<ReferenceValues, Problem> {
+    let mut reference = ReferenceValues::default();
+    for (pcr, values) in asked {
+        let index = pcr.parse::<u8>().ok().filter(|index| *index < 24);
+        let index = index.ok_or_else(|| Problem::bad_request("reference-values are listed by PCR, 0 to 23"))?;
+        for value in values {
+            reference.allow(index, digest(value, "a reference value")?);
+        }
+    }
+    Ok(reference)
+}
+
+fn digest(text: &str, what: &str) -> Result<[u8; 32], Problem> {
+    let mut digest = [0; 32];
+    match hex::decode_to_slice(text, &mut digest) {
+        Ok(()) => Ok(digest),
+        Err(_) => Err(Problem::bad_request(format!("{what} must be 32 bytes in hexadecimal"))),
+    }
+}
+
+fn interval_ms(text: &str) -> Result<u64, Problem> {
+    let interval = parse_duration(text).and_then(|interval| u64::try_from(interval.as_millis()).ok());
+    interval.ok_or_else(|| Problem::bad_request("quote-interval must be a duration like 2s or 1m30s"))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct BundleAsked {
+    /// How long its tokens may be used.
+    valid: Option<String>,
+}
+
+/// Gives the bundle out once; `reallow-site-unwrap` permits one more.
+pub(super) async fn bundle(mut call: Call) -> Result<Response, Problem> {
+    let site: SiteName = call.name("site", "site")?;
+    let asked: BundleAsked = call.body().await?;
+    let valid_s = match &asked.valid {
+        Some(text) => valid_s(text)?,
+        None => TOKEN_VALID_S,
+    };
+    let seed = draw_secret(&**call.node.access.barrier.entropy());
+    let command = Invite { site, seed, valid_s, central: call.node.quic_addresses.clone(), by: call.by() };
+    let bundle = call.change(move |rows, now| sites::invite(&command, rows, now)).await?;
+    Ok(call.format.reply(StatusCode::OK, &bundle))
+}
+
+fn valid_s(text: &str) -> Result<i64, Problem> {
+    let valid = parse_duration(text).and_then(|valid| i64::try_from(valid.as_secs()).ok());
+    valid.ok_or_else(|| Problem::bad_request("valid must be a duration like 7d or 12h"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReallowAsked {
+    host: Option<String>,
+}
+
+pub(super) async fn reallow(mut call: Call) -> Result<Response, Problem> {
+    let site: SiteName = call.name("site", "site")?;
+    let asked: ReallowAsked = call.body().await?;
+    let host = asked.host.map(|name| name.parse::<HostName>()).transpose().map_err(|_| Refusal::NotFound("host"))?;
+    let command = Reallow { site, host, by: call.by() };
+    call.change(move |rows, now| sites::reallow(&command, rows, now)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
