@@ -251,10 +251,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// The engine failed.
-    pub fn realms_with_changed_content(
-        &self,
-        after: Revision,
-    ) -> Result<(Revision, Option<BTreeSet<Realm>>), Refusal> {
+    pub fn realms_with_changed_content(&self, after: Revision) -> Result<(Revision, Option<BTreeSet<Realm>>), Refusal> {
         let mut realms = BTreeSet::new();
         let mut cursor = after;
         loop {

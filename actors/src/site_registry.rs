@@ -211,7 +211,7 @@ pub struct Host {
     pub reference: ReferenceValues,
     /// Its continuity token, once it had a first pass.
     pub continuity: Option<Continuity>,
-    /// The epoch its root key is wrapped with, as it confirmed.
+    /// The oldest epoch its root key can be wrapped with: the one it confirmed last, or was first released.
     pub seal_epoch: Option<SealEpoch>,
     /// Generation of the last order to wipe that it has carried out.
     pub wiped: StandingGeneration,

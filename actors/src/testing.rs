@@ -83,6 +83,10 @@ impl Rows for MapRows {
         Ok(self.rows.get(key).map(|stored| raw(key, stored)))
     }
 
+    fn highest_realm(&self) -> Result<Realm, Refusal> {
+        Ok(self.realms.last().copied().unwrap_or(Realm::NODE))
+    }
+
     fn scan(&self, kind: Kind, realm: Realm, path: &[String]) -> Result<Vec<RawRow>, Refusal> {
         if !self.realms.contains(&realm) {
             return Err(Refusal::NotFound("realm"));

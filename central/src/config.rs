@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_actors::audit_log::journal;
 use holdfast_actors::store::lmdb;
 use holdfast_protocol::ids::TenantName;
+use holdfast_protocol::pki::pem;
 use holdfast_rest::config::{Checker, ConfigErrors, Name, Setting};
 use toml::Value;
 use tracing_subscriber::EnvFilter;
@@ -15,10 +16,8 @@ use tracing_subscriber::EnvFilter;
 const REST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7373);
 /// Where hosts' agents connect to unless told otherwise.
 const QUIC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
-/// Between two quotes of a host.
-const ATTESTATION_INTERVAL: Duration = Duration::from_secs(30);
-/// A passing verdict lasts this many intervals unless told otherwise: one lost quote makes nobody stale.
-const VERDICT_INTERVALS: u32 = 3;
+/// A TPM needs its time for a quote.
+const QUOTE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Requests in work at once.
 const REQUESTS_MAX: u64 = 1024;
 /// Connections open at once.
@@ -51,8 +50,10 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Tenants that are made as soon as central is unsealed, if they are not there.
     pub tenants: Vec<TenantName>,
-    /// How new sites are appraised.
-    pub attestation: Attestation,
+    /// Certificates (DER) of the manufacturers whose endorsement keys may join sites with `ek-trust: ca`.
+    pub ek_authorities: Vec<Vec<u8>>,
+    /// Between two quotes of a host, at sites whose policy does not say; `None`: the registry's default.
+    pub quote_interval: Option<Duration>,
     /// The store.
     pub store: Store,
     /// The read journal.
@@ -61,15 +62,6 @@ pub struct Config {
     pub log: Log,
     /// TLS and the connections under it.
     pub tls: Tls,
-}
-
-/// What new sites' policies begin with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attestation {
-    /// Between two quotes of a host.
-    pub interval: Duration,
-    /// How long a passing verdict lasts.
-    pub verdict_ttl: Duration,
 }
 
 /// Bounds of the store.
@@ -142,7 +134,12 @@ impl Config {
             addresses: of.or("names.addresses", Vec::<Address>::new()).into_iter().map(|address| address.0).collect(),
             advertise: of.optional::<HostAndPort>("names.advertise").map(|address| address.0),
             tenants: tenants(of),
-            attestation: attestation(of),
+            ek_authorities: of
+                .or("attestation.ek_authorities", Vec::<Certificates>::new())
+                .into_iter()
+                .flat_map(|file| file.0)
+                .collect(),
+            quote_interval: quote_interval(of),
             store: store(of),
             audit: audit(of),
             log: log(of),
@@ -157,13 +154,11 @@ fn tenants(of: &Checker) -> Vec<TenantName> {
     names.into_iter().map(|Name(name)| name.parse().expect("checked to be a name")).collect()
 }
 
-fn attestation(of: &Checker) -> Attestation {
-    let interval = of.duration("attestation.interval", ATTESTATION_INTERVAL);
-    of.check("attestation.interval", !interval.is_zero(), "must be more than nothing");
-    let verdict_ttl = of.duration("attestation.verdict_ttl", interval.saturating_mul(VERDICT_INTERVALS));
-    let outlasts = interval.is_zero() || verdict_ttl > interval;
-    of.check("attestation.verdict_ttl", outlasts, "must be longer than attestation.interval");
-    Attestation { interval, verdict_ttl }
+fn quote_interval(of: &Checker) -> Option<Duration> {
+    let interval = of.optional::<Duration>("attestation.interval");
+    let long_enough = interval.is_none_or(|interval| interval >= QUOTE_INTERVAL_MIN);
+    of.check("attestation.interval", long_enough, "must be 100ms or more");
+    interval
 }
 
 fn store(of: &Checker) -> Store {
@@ -222,6 +217,8 @@ struct DnsName(String);
 struct Address(IpAddr);
 /// Where to dial.
 struct HostAndPort(String);
+/// A file of certificates, read.
+struct Certificates(Vec<Vec<u8>>);
 
 impl From<Identity> for String {
     fn from(identity: Identity) -> Self {
@@ -262,6 +259,14 @@ impl Setting for Address {
     }
 }
 
+impl Setting for Certificates {
+    const EXPECTED: &'static str = "a readable file with certificates in PEM form";
+    fn parse(value: &Value) -> Option<Self> {
+        let text = std::fs::read_to_string(value.as_str()?).ok()?;
+        pem::decode_certificates(&text).ok().filter(|certificates| !certificates.is_empty()).map(Self)
+    }
+}
+
 impl Setting for HostAndPort {
     const EXPECTED: &'static str = "where hosts dial, like \"central.example:7443\"";
     fn parse(value: &Value) -> Option<Self> {
@@ -286,7 +291,10 @@ mod tests {
         let admin_identities = example.admin_identities.clone();
         assert_eq!(admin_identities.len(), 1);
         let (names, addresses) = (example.names.clone(), example.addresses.clone());
-        assert_eq!(example, Config { admin_identities, names, addresses, advertise: example.advertise.clone(), ..least });
+        assert_eq!(
+            example,
+            Config { admin_identities, names, addresses, advertise: example.advertise.clone(), ..least }
+        );
     }
 
     #[test]
@@ -301,8 +309,7 @@ mod tests {
             addresses = ["1.2.3"]
             advertise = "central"
             [attestation]
-            interval = "10s"
-            verdict_ttl = "10s"
+            interval = "1ms"
             [store]
             map = 5
             [audit]
@@ -318,7 +325,7 @@ mod tests {
         let errors = Config::parse(text).unwrap_err();
         let keys: Vec<&str> = errors.0.iter().map(|error| error.key.as_str()).collect();
         let expected = [
-            "attestation.verdict_ttl",
+            "attestation.interval",
             "audit.segment",
             "data_dir",
             "listen.rest",
@@ -344,7 +351,7 @@ mod tests {
         );
         let config = Config::parse(&text).unwrap();
         assert_eq!(config.admin_identities, ["ab".repeat(32)]);
-        assert_eq!(config.attestation.verdict_ttl, Duration::from_secs(6));
+        assert_eq!(config.quote_interval, Some(Duration::from_secs(2)));
         assert_eq!(config.tenants[0].as_str(), "acme");
     }
 }

@@ -10,11 +10,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use holdfast_actors::ports::{Entropy, Now, draw, draw_secret};
-use holdfast_protocol::crypto::hash::ct_eq;
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::pki::issue::first_start_rest;
 use holdfast_protocol::pki::{PkiError, Serial, Terms, Validity, pem, read};
-use holdfast_protocol::secret::Secret;
+use holdfast_protocol::secret::{Secret, SecretBytes};
 
 use crate::config::Config;
 
@@ -147,9 +146,9 @@ impl BootstrapSecret {
         zeroize::Zeroizing::new(hex::encode(self.0.expose()))
     }
 
-    /// Whether `text` is it, in constant time.
-    pub fn is(&self, text: &str) -> bool {
-        ct_eq(self.reveal().as_bytes(), text.trim().as_bytes())
+    /// For comparing it.
+    pub fn to_bytes(&self) -> SecretBytes {
+        SecretBytes::new(self.reveal().as_bytes().to_vec())
     }
 }
 
@@ -207,10 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_bootstrap_secret_itself_is_taken() {
+    fn every_bootstrap_secret_is_another() {
         let (one, other) = (BootstrapSecret::draw(&OsEntropy), BootstrapSecret::draw(&OsEntropy));
-        assert!(one.is(&format!("{}\n", *one.reveal())));
-        assert!(!one.is(&other.reveal()));
-        assert!(!one.is(""));
+        assert!(one.to_bytes().ct_eq(one.reveal().as_bytes()));
+        assert!(!one.to_bytes().ct_eq(other.reveal().as_bytes()));
     }
 }

@@ -1,1 +1,249 @@
-//! Placeholder.
+//! Central: composes store, seal, fronts and fleet into a running node. It decides nothing itself.
+//!
+//! [`start`] is all of it; the program around it reads the configuration and waits for signals, and tests start it
+//! in-process on free ports.
+//!
+//! | in the data folder | what |
+//! |---|---|
+//! | `store/` | the store; encrypted but for its `boot/` rows |
+//! | `audit/` | the journal of reads and refusals, encrypted |
+//! | `rest.key`, `rest.crt` | the REST server's key and chain, which a sealed central needs |
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_actors::audit_log::journal::{Journal, Limits};
+use holdfast_actors::barrier::Barrier;
+use holdfast_actors::ports::{Clock, Entropy};
+use holdfast_actors::shell::{MachineParts, OsClock, OsEntropy};
+use holdfast_actors::store::lmdb::{LmdbEngine, OpenError, Settings};
+use holdfast_rest::front::Front;
+use holdfast_rest::health::{NodeState, SealState};
+use holdfast_rest::metrics::Metrics;
+use holdfast_rest::server::{self, Server};
+use holdfast_rest::tls::{IdentityError, ServerIdentity, server_config};
+use tokio::sync::watch;
+
+pub mod audit;
+pub mod config;
+pub mod fleet;
+mod fronts;
+pub mod keys;
+mod metrics;
+pub mod node;
+pub mod quic;
+pub mod seal;
+mod tree;
+
+pub use config::Config;
+pub use fronts::VERSION;
+
+use audit::{JOURNAL, STORE};
+use fleet::{Fleet, NoFleet};
+use fronts::Behind;
+use keys::{BootstrapSecret, KeyError, RestKey, private_folder};
+use node::{Gate, Node};
+use seal::{Hands, LoadError, Opening, SealService};
+use tree::Tree;
+
+/// How long requests may take to finish when central stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why central did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file or folder can't be used.
+    #[error("{}: {}", .0.display(), .1)]
+    Io(PathBuf, io::Error),
+    /// The store can't be opened.
+    #[error("{0}{cause}", cause = cause_of(.0))]
+    Store(#[from] OpenError),
+    /// The REST key can't be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The REST certificate can't be shown.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The seal's record can't be used.
+    #[error(transparent)]
+    Seal(#[from] LoadError),
+    /// The actors did not start.
+    #[error("{0}")]
+    Actors(String),
+    /// The REST address can't be listened at.
+    #[error("can't listen at {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+}
+
+fn cause_of(error: &OpenError) -> String {
+    std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
+}
+
+/// What an operator needs who is about to initialise central.
+pub struct FirstStart {
+    /// SHA-256 of the REST certificate, hex.
+    pub fingerprint: String,
+    /// Proves the right to initialise from another machine.
+    pub secret: zeroize::Zeroizing<String>,
+}
+
+/// Makes the part that serves hosts.
+pub type MakeFleet = Box<dyn FnOnce(&Node) -> Arc<dyn Fleet> + Send>;
+
+/// A fleet that no host can join.
+pub fn no_fleet() -> MakeFleet {
+    Box::new(|node| Arc::new(NoFleet(node.clone())))
+}
+
+/// A fleet that hosts join over QUIC.
+pub fn quic_fleet() -> MakeFleet {
+    Box::new(|_| Arc::new(quic::QuicFleet::default()))
+}
+
+/// A central at work. Dropping it leaves nothing half done on disk, but closes connections at once.
+pub struct Running {
+    node: Node,
+    seal: Arc<SealService>,
+    fleet: Arc<dyn Fleet>,
+    rest: server::Running,
+    tree: Tree,
+    store_failed: watch::Receiver<Option<String>>,
+    first_start: Option<FirstStart>,
+}
+
+/// Starts central with what it is told.
+///
+/// # Errors
+/// It can't; nothing is left running.
+pub async fn start(config: Config, make_fleet: MakeFleet) -> Result<Running, StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(OsClock::start());
+    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    let data = config.data_dir.clone();
+    private_folder(&data).map_err(io_at(&data))?;
+    let gate = Arc::<Gate>::default();
+    let (engine, store_failed) = open_store(&config, gate.clone())?;
+    let journal = Arc::new(open_journal(&config, entropy.clone())?);
+    let barrier = Barrier::new(Arc::new(engine), entropy.clone(), journal.clone());
+    let key = Arc::new(RestKey::load(&config, &*entropy, clock.now())?);
+    let shown = Arc::new(ServerIdentity::new(key.chain().to_vec(), &key.key().to_pkcs8_der())?);
+    let (metrics, config) = (Arc::new(Metrics::new()), Arc::new(config));
+    let node = Node { config, barrier, journal, clock, entropy, metrics, gate };
+
+    let fleet = make_fleet(&node);
+    let (seal, lines) = SealService::new(node.clone());
+    let seal = Arc::new(seal);
+    let mailbox = lines.mailbox.clone();
+    let hands = Hands::new(node.clone(), fleet.clone(), Opening::new(node.clone(), key.clone(), shown.clone()), lines)?;
+    hands.load()?;
+    hands.note_start(node.journal.was_torn()).await.map_err(|error| StartError::Actors(error.to_string()))?;
+    let keeper =
+        MachineParts { performer: Arc::new(hands), mailbox, clock: node.clock.clone(), entropy: node.entropy.clone() };
+    let tree = Tree::start(&node, keeper, key.clone(), shown.clone()).await;
+    let tree = tree.map_err(|error| StartError::Actors(error.to_string()))?;
+    metrics::register(&node, seal.clone(), fleet.clone());
+
+    let secret = may_be_revealed(&node)?.then(|| Arc::new(BootstrapSecret::draw(&*node.entropy)));
+    let first_start =
+        secret.as_ref().map(|secret| FirstStart { fingerprint: key.fingerprint(), secret: secret.reveal() });
+    let behind = Behind {
+        node: node.clone(),
+        seal: seal.clone(),
+        fleet: fleet.clone(),
+        bootstrap_secret: Arc::new(move || secret.as_ref().map(|secret| secret.to_bytes())),
+        quic: node.config.quic,
+    };
+    let rest = listen(&node, fronts::front(behind), shown).await?;
+    Ok(Running { node, seal, fleet, rest, tree, store_failed, first_start })
+}
+
+fn open_store(config: &Config, gate: Arc<Gate>) -> Result<(LmdbEngine, watch::Receiver<Option<String>>), StartError> {
+    let settings = Settings {
+        reserve_bytes: config.store.reserve_bytes,
+        map_bytes: config.store.map_bytes,
+        ..Settings::default()
+    };
+    let (tell, failed) = watch::channel(None);
+    let fatal = Box::new(move |reason: &str| {
+        // Nothing may be served from memory that is not on disk.
+        gate.set(SealState::Sealed);
+        tell.send_replace(Some(reason.to_owned()));
+    });
+    Ok((LmdbEngine::open(&config.data_dir.join(STORE), settings, fatal)?, failed))
+}
+
+fn open_journal(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Journal, StartError> {
+    let folder = config.data_dir.join(JOURNAL);
+    private_folder(&folder).map_err(io_at(&folder))?;
+    let config::Audit { segment_bytes, total_bytes, reserve_bytes } = config.audit;
+    Journal::open(&folder, Limits { segment_bytes, total_bytes, reserve_bytes }, entropy).map_err(io_at(&folder))
+}
+
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StartError {
+    let path = path.to_owned();
+    move |error| StartError::Io(path, error)
+}
+
+/// Whether somebody has yet to take, or use, the first secrets.
+fn may_be_revealed(node: &Node) -> Result<bool, StartError> {
+    Ok(seal::read_boot(&node.barrier)?.is_none_or(|boot| !boot.used))
+}
+
+async fn listen(node: &Node, front: Arc<Front>, shown: Arc<ServerIdentity>) -> Result<server::Running, StartError> {
+    let (addr, options) = (node.config.rest, fronts::server_options(&node.config));
+    let server = Server::bind(addr, Some(server_config(shown)), front, options).await;
+    Ok(server.map_err(|error| StartError::Listen(addr, error))?.start())
+}
+
+impl Running {
+    /// Where REST listens.
+    pub fn rest_addr(&self) -> SocketAddr {
+        self.rest.local_addr()
+    }
+
+    /// What the parts of central share.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The seal.
+    pub fn seal(&self) -> &Arc<SealService> {
+        &self.seal
+    }
+
+    /// Uninitialised, sealed or unsealed.
+    pub fn state(&self) -> SealState {
+        self.node.gate.seal_state()
+    }
+
+    /// To be shown to the operator, once, while there is something to reveal.
+    pub fn take_first_start(&mut self) -> Option<FirstStart> {
+        self.first_start.take()
+    }
+
+    /// Waits until central can't go on; says why. The process must end then, and not try to write.
+    pub async fn failed(&self) -> String {
+        let mut store = self.store_failed.clone();
+        tokio::select! {
+            reason = store.wait_for(Option::is_some) => match reason {
+                Ok(reason) => format!("the store failed: {}", reason.clone().unwrap_or_default()),
+                Err(_) => "the store has stopped".to_owned(),
+            },
+            reason = self.tree.ended() => reason,
+        }
+    }
+
+    /// Stops in order: hosts, REST once its requests are answered, actors; then the keys are erased and the store is
+    /// closed.
+    pub async fn stop(self) {
+        let Self { node, fleet, rest, tree, .. } = self;
+        if tokio::time::timeout(DRAIN, fleet.stop()).await.is_err() {
+            tracing::warn!("connections of hosts were not closed in time");
+        }
+        rest.stop(DRAIN).await;
+        tree.stop().await;
+        node.barrier.seal_and_erase().await;
+    }
+}

@@ -53,6 +53,13 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// Whether central does not serve.
+    pub fn is_closed(&self) -> bool {
+        self.seal_state() != SealState::Unsealed
+    }
+}
+
 impl NodeState for Gate {
     fn seal_state(&self) -> SealState {
         match self.0.load(Ordering::SeqCst) {

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
 use holdfast_actors::access_control::{Caller, TokenId, VerifiedTokens, verify};
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::audit_log::journal::Journal;
@@ -11,10 +10,7 @@ use holdfast_actors::barrier::{Barrier, Snapshot};
 use holdfast_actors::distribute::Gate;
 use holdfast_actors::ports::{Clock, Now, draw};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
-use holdfast_actors::store::Fault;
 use holdfast_protocol::ids::{Realm, SiteName};
-
-use crate::problem::Problem;
 
 pub mod passwords;
 
@@ -217,33 +213,6 @@ const CLIP_BYTES: usize = 512;
 
 fn clip(text: &str) -> &str {
     &text[..text.floor_char_boundary(CLIP_BYTES)]
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let unavailable = |text: String| Self::new(StatusCode::SERVICE_UNAVAILABLE, text);
-        let text = refusal.to_string();
-        match refusal {
-            Refusal::Sealed => Self::sealed(),
-            Refusal::Invalid(text) => Self::bad_request(text),
-            Refusal::Unauthenticated => Self::unauthorized(text),
-            Refusal::Denied => Self::forbidden(text),
-            Refusal::NotFound(_) => Self::not_found(text),
-            Refusal::Exists(_) | Refusal::Conflict(_) => Self::conflict(text),
-            Refusal::TooManyAttempts { retry_after_s } => {
-                let seconds = u32::try_from(retry_after_s).unwrap_or(u32::MAX);
-                Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(seconds)
-            }
-            Refusal::Unavailable(_) => unavailable(text).retry_after(5),
-            Refusal::LeaseExpired | Refusal::Fault(Fault::Full) => unavailable(text),
-            Refusal::Fault(Fault::Overloaded) => Self::overloaded(),
-            Refusal::Fault(Fault::TooLarge) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, text),
-            Refusal::Corrupt | Refusal::Fault(Fault::Stopped | Fault::Io(_)) => {
-                tracing::error!(error = text, "the store failed a request");
-                Self::internal()
-            }
-        }
-    }
 }
 
 #[cfg(test)]

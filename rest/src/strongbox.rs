@@ -34,7 +34,8 @@ mod sites;
 mod tenants;
 
 pub use control::{
-    FleetControl, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteSealControl, Unsealing,
+    FleetControl, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteSealControl, SiteSealStatus,
+    Unsealing,
 };
 
 use call::{Right, op};
@@ -80,8 +81,12 @@ pub fn routes_central(node: Arc<StrongboxNode>) -> Router {
         .route("/v1/login", post(login::login).with_state(n.clone()))
         .route(
             "/v1/config/tenants",
-            get(op(n, "tenant.list", Right::TenantAdmin, tenants::list))
-                .post(op(n, "tenant.create", SYSTEM, tenants::create)),
+            get(op(n, "tenant.list", Right::TenantAdmin, tenants::list)).post(op(
+                n,
+                "tenant.create",
+                SYSTEM,
+                tenants::create,
+            )),
         )
         .route("/v1/config/tenants/{tenant}", get(op(n, "tenant.read", Right::TenantAdmin, tenants::read)))
         .merge(site_routes(n))

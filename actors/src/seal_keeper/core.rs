@@ -55,15 +55,15 @@ pub enum Event {
     Seal {
         /// Who waits.
         request: RequestId,
-        /// Who calls.
-        class: Class,
+        /// Who calls, for the audit line.
+        by: String,
     },
     /// An authorised caller wants a new seal key.
     RotateSeal {
         /// Who waits.
         request: RequestId,
-        /// Who calls.
-        class: Class,
+        /// Who calls, for the audit line.
+        by: String,
         /// From the keyring, while there is one.
         root: Option<Secret<32>>,
         /// For the new seal key.
@@ -256,8 +256,8 @@ impl SealKeeper {
             Event::Reveal { request, by, fresh } => self.reveal(request, by, *fresh, now),
             Event::Unseal { request, class, proof } => self.unseal(request, class, proof, now),
             Event::ProveSealKey { request, class, proof } => self.prove(request, class, proof, now),
-            Event::Seal { request, class } => self.seal(request, class, now),
-            Event::RotateSeal { request, class, root, fresh } => self.rotate(request, class, root, &fresh, now),
+            Event::Seal { request, by } => self.seal(request, by, now),
+            Event::RotateSeal { request, by, root, fresh } => self.rotate(request, by, root, &fresh, now),
             Event::ReplySent(request) => self.reply_sent(request),
             Event::RootTokenUsed => self.root_token_used(),
             Event::Tick => Vec::new(),
@@ -505,12 +505,12 @@ impl SealKeeper {
         }
     }
 
-    fn seal(&mut self, request: RequestId, class: Class, now: Now) -> Vec<Effect> {
+    fn seal(&mut self, request: RequestId, by: String, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.unsealed {
             self.unsealed = false;
             // The line belongs into the chain, so it goes before the keys.
-            effects.push(Effect::Audit(Line::done(now.wall_us, class.as_str(), "seal.seal", "")));
+            effects.push(Effect::Audit(Line::done(now.wall_us, by, "seal.seal", "")));
             effects.push(Effect::SwapOut);
         }
         effects.push(Effect::Reply(request, Ok(Answer::Sealed)));
@@ -520,14 +520,14 @@ impl SealKeeper {
     fn rotate(
         &mut self,
         request: RequestId,
-        class: Class,
+        by: String,
         root: Option<Secret<32>>,
         fresh: &FreshSeal,
         now: Now,
     ) -> Vec<Effect> {
         const ACTION: &str = "seal.rotate";
         let (Some(boot), Some(root), true) = (&mut self.boot, root, self.unsealed) else {
-            return refuse(request, class.as_str(), ACTION, SealRefusal::Sealed, now);
+            return refuse(request, &by, ACTION, SealRefusal::Sealed, now);
         };
         let version = boot.newest().version.checked_add(1).expect("nobody rotates four thousand million times");
         let (wrap, shares) = WrappedRoot::new(version, boot.deployment, &root, fresh);
@@ -541,7 +541,7 @@ impl SealKeeper {
         self.accepted_from = version;
         self.under_way.insert(request, version);
         let mut effects: Vec<Effect> = self.persist().into_iter().collect();
-        effects.push(Effect::Audit(Line::done(now.wall_us, class.as_str(), ACTION, "")));
+        effects.push(Effect::Audit(Line::done(now.wall_us, by, ACTION, "")));
         let sealkey = fresh.sealkey.duplicate();
         effects.push(Effect::Reply(request, Ok(Answer::Rotated { sealkey, shares })));
         effects

@@ -99,6 +99,8 @@ pub fn record_pass(cmd: &RecordPass, rows: &dyn Rows, now: Now) -> Result<(Batch
             return Ok((batch, Passed::Clone));
         }
         batch.audit(Realm::NODE, line(now, &cmd.host, "host.released"));
+        // From here on its root key may be wrapped with this epoch's key, even if its confirmation never arrives.
+        entry.seal_epoch.get_or_insert(place.seal_epoch);
     }
     if let Held::Untrusted { .. } = entry.standing.held {
         let mut deployment = deployment(rows)?;
@@ -388,8 +390,8 @@ fn advance_epochs(place: &mut Site, seed: &Secret<32>) {
     place.dist_seed = hkdf(seed.expose(), "holdfast/next-dist-seed/v1", b"");
 }
 
-/// Drops the keys of epochs that no host in good standing is wrapped with. `changed` is a host as this transaction
-/// leaves it.
+/// Drops the keys of epochs that no host in good standing can be wrapped with. A host that confirmed one epoch may have
+/// moved on to any later one. `changed` is a host as this transaction leaves it.
 fn erase_confirmed_epochs(
     place: &mut Site,
     name: &SiteName,
@@ -398,10 +400,9 @@ fn erase_confirmed_epochs(
 ) -> Result<(), Refusal> {
     let mut all = hosts(rows, name)?;
     all.extend(changed.map(|(id, entry)| (id.host, entry)));
-    let needed: Vec<SealEpoch> =
-        all.values().filter(|entry| !entry.is_cut_off(place)).filter_map(|entry| entry.seal_epoch).collect();
-    let current = place.seal_epoch;
-    place.seal_keys.retain(|record| record.epoch == current || needed.contains(&record.epoch));
+    let in_standing = all.values().filter(|entry| !entry.is_cut_off(place));
+    let oldest = in_standing.filter_map(|entry| entry.seal_epoch).min().unwrap_or(place.seal_epoch);
+    place.seal_keys.retain(|record| oldest <= record.epoch);
     Ok(())
 }
 

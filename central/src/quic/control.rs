@@ -1,35 +1,34 @@
-//! What operators do to the fleet: cutting off and taking back, with the promise that what was cut off is cut off when
+//! What operators do to the hub: cutting off and taking back, with the promise that what was cut off is cut off when
 //! the call returns.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_actors::attestation_verifier::core::Event;
 use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::site_registry::standing::{Decide, Decision, decide};
-use holdfast_actors::site_registry::{Held, HostState, host, hosts, site};
+use holdfast_actors::site_registry::{HostState, host, hosts, site};
 use holdfast_protocol::ids::{HostId, HostName, SiteName};
 use holdfast_protocol::wire::CloseCode;
 
 use crate::quic::connections::Out;
-use crate::quic::fleet::Fleet;
+use crate::quic::hub::Hub;
 
 /// How long an ordered wipe is waited for.
 const WIPE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the call waits for siblings to have their new keys.
 const REKEY_LIMIT: Duration = Duration::from_secs(5);
 
-impl Fleet {
+impl Hub {
     /// Commits the fence, closes what it concerns, waits until nothing more can go there, and gives siblings new keys.
     /// Returns how many of them have not confirmed theirs yet.
     ///
     /// # Errors
     /// No such site or host, sealed, or the store's fault; nothing has changed then.
-    pub async fn decide(&self, cmd: Decide) -> Result<u64, Refusal> {
+    pub(crate) async fn decide(&self, cmd: Decide) -> Result<u64, Refusal> {
         let (place, name, decision) = (cmd.site.clone(), cmd.host.clone(), cmd.decision);
-        let now = self.parts.clock.now();
-        self.parts.barrier.run(move |rows| decide(&cmd, rows, now)).await?;
+        let now = self.node.clock.now();
+        self.node.barrier.run(move |rows| decide(&cmd, rows, now)).await?;
         let Decision::Quarantine { wipe } = decision else {
             tracing::info!(site = %place, host = ?name, "readmitted");
             return Ok(0);
@@ -53,12 +52,11 @@ impl Fleet {
         }
         if wipe {
             let ids: Vec<&HostId> = cut.iter().map(|(_, id)| id).collect();
-            let all_wiped = self.wait_until(|fleet| ids.iter().all(|id| fleet.has_wiped(id)));
+            let all_wiped = self.wait_until(|hub| ids.iter().all(|id| hub.has_wiped(id)));
             let _ = tokio::time::timeout(WIPE_LIMIT, all_wiped).await;
         }
         self.connections.end(cut.iter().map(|(conn, _)| *conn), CloseCode::Quarantined).await;
-        let event =
-            Event::CutOff { site: place.clone(), host: name.cloned(), code: CloseCode::Quarantined };
+        let event = Event::CutOff { site: place.clone(), host: name.cloned(), code: CloseCode::Quarantined };
         if let Err(error) = self.verifier.cast(event) {
             tracing::error!(%error, "verifier could not be told of a quarantine");
         }
@@ -71,7 +69,7 @@ impl Fleet {
     }
 
     async fn siblings_rekeyed(&self, place: &SiteName) -> u64 {
-        let done = self.wait_until(|fleet| fleet.siblings_behind(place) == 0);
+        let done = self.wait_until(|hub| hub.siblings_behind(place) == 0);
         let _ = tokio::time::timeout(REKEY_LIMIT, done).await;
         self.siblings_behind(place)
     }
@@ -122,22 +120,5 @@ impl Fleet {
             .filter(|entry| entry.identity.is_some() && entry.wipe_pending(&row).is_some())
             .count();
         Ok(pending as u64)
-    }
-
-    /// Names of the sites that are cut off, for the gauges.
-    ///
-    /// # Errors
-    /// Sealed, or the store's fault.
-    pub fn quarantined_sites(&self) -> Result<BTreeSet<SiteName>, Refusal> {
-        use holdfast_actors::rows::ReadRows;
-        use holdfast_actors::site_registry::Site;
-        let snapshot = self.snapshot()?;
-        let mut names = BTreeSet::new();
-        for row in snapshot.list::<Site>(holdfast_protocol::ids::Realm::NODE, &[])? {
-            if row.value.standing.held == Held::Quarantined {
-                names.extend(row.name().parse::<SiteName>());
-            }
-        }
-        Ok(names)
     }
 }

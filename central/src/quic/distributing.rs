@@ -10,26 +10,26 @@ use holdfast_actors::shell::machine::{Failed, Perform};
 use holdfast_protocol::wire::{Position, Sealed};
 
 use crate::quic::connections::Out;
-use crate::quic::fleet::Fleet;
+use crate::quic::hub::Hub;
 
 /// Performs distribution's effects.
 pub(super) struct DistributionHands {
-    fleet: Weak<Fleet>,
+    hub: Weak<Hub>,
 }
 
 impl DistributionHands {
-    pub(super) fn new(fleet: &Arc<Fleet>) -> Self {
-        Self { fleet: Arc::downgrade(fleet) }
+    pub(super) fn new(hub: &Arc<Hub>) -> Self {
+        Self { hub: Arc::downgrade(hub) }
     }
 }
 
 impl Perform<Distribution> for DistributionHands {
     async fn perform(&self, effect: Effect) -> Result<(), Failed> {
-        let Some(fleet) = self.fleet.upgrade() else { return Ok(()) };
+        let Some(hub) = self.hub.upgrade() else { return Ok(()) };
         match effect {
-            Effect::Build { stream, base } => drop(tokio::spawn(run_build(fleet, stream, base))),
+            Effect::Build { stream, base } => drop(tokio::spawn(run_build(hub, stream, base))),
             Effect::Push { host, conn, push } => {
-                if !fleet.is_trusted(&host) || fleet.outdated.load(Ordering::SeqCst) {
+                if !hub.is_trusted(&host) || hub.outdated.load(Ordering::SeqCst) {
                     return Ok(());
                 }
                 let key = Sealed::DistKey {
@@ -37,23 +37,23 @@ impl Perform<Distribution> for DistributionHands {
                     epoch: push.target.dist_epoch,
                     key: push.key.duplicate(),
                 };
-                fleet.connections.send(conn, Out::Sealed(key));
+                hub.connections.send(conn, Out::Sealed(key));
                 for bundle in &push.bundles {
-                    fleet.connections.send(conn, Out::Bundle(bundle.clone()));
+                    hub.connections.send(conn, Out::Bundle(bundle.clone()));
                 }
             }
             Effect::Lag { host, behind } => {
-                fleet.change_live(&host, |live| live.lag = behind);
-                fleet.progress.notify_waiters();
+                hub.change_live(&host, |live| live.lag = behind);
+                hub.progress.notify_waiters();
             }
         }
         Ok(())
     }
 }
 
-async fn run_build(fleet: Arc<Fleet>, stream: StreamId, base: Option<Position>) {
-    let place = fleet.builds.clone().acquire_owned().await;
-    let (building, of, from) = (fleet.clone(), stream.clone(), base);
+async fn run_build(hub: Arc<Hub>, stream: StreamId, base: Option<Position>) {
+    let place = hub.builds.clone().acquire_owned().await;
+    let (building, of, from) = (hub.clone(), stream.clone(), base);
     let built = tokio::task::spawn_blocking(move || {
         let _place = place;
         build_now(&building, &of, from.as_ref())
@@ -67,13 +67,13 @@ async fn run_build(fleet: Arc<Fleet>, stream: StreamId, base: Option<Position>) 
         }
         Err(_) => BuildOutcome::Failed,
     };
-    let _ = fleet.distribution.cast(Event::BuildEnded { stream, base, outcome });
+    let _ = hub.distribution.cast(Event::BuildEnded { stream, base, outcome });
 }
 
-fn build_now(fleet: &Fleet, (tenant, site): &StreamId, base: Option<&Position>) -> Result<BuildOutcome, Refusal> {
+fn build_now(hub: &Hub, (tenant, site): &StreamId, base: Option<&Position>) -> Result<BuildOutcome, Refusal> {
     let realm = {
-        let snapshot = fleet.snapshot()?;
-        let known = Fleet::tenant_refs(&snapshot)?.into_iter().find(|known| known.name == *tenant);
+        let snapshot = hub.snapshot()?;
+        let known = Hub::tenant_refs(&snapshot)?.into_iter().find(|known| known.name == *tenant);
         match known {
             Some(known) => known.realm,
             // A tenant that is gone, or that a host remembers from another life of this deployment.
@@ -81,7 +81,7 @@ fn build_now(fleet: &Fleet, (tenant, site): &StreamId, base: Option<&Position>) 
         }
     };
     let tenant = TenantRef { name: tenant.clone(), realm };
-    Ok(match build(&fleet.parts.barrier, &tenant, site, base, &fleet.signer)? {
+    Ok(match build(&hub.node.barrier, &tenant, site, base, &hub.signer)? {
         Built::Nothing => BuildOutcome::Nothing,
         Built::UpToDate => BuildOutcome::UpToDate,
         Built::Bundles { target, key, bundles } => BuildOutcome::Bundles(Arc::new(Push {

@@ -7,6 +7,7 @@ use holdfast_actors::audit_log::Line;
 use holdfast_actors::rows::{Refusal, Row};
 use holdfast_actors::site_registry::enrolment::{self, Refused, Seeds, Serials};
 use holdfast_actors::site_registry::{Host, host, standing};
+use holdfast_protocol::codec;
 use holdfast_protocol::ids::{HostId, Realm};
 use holdfast_protocol::limits::ENROL_FRAME_BYTES_MAX;
 use holdfast_protocol::pki::read::public_key_of;
@@ -16,38 +17,38 @@ use holdfast_protocol::wire::{
 };
 use quinn::{Connection, RecvStream, SendStream};
 
-use crate::quic::fleet::Fleet;
 use crate::quic::frames;
+use crate::quic::hub::Hub;
 
 /// From connection to the last answer; a TPM may take seconds for its part.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Serves the connection to its end.
-pub(super) async fn serve(fleet: &Fleet, connection: Connection) {
-    let Ok(_place) = fleet.enrolments.try_acquire() else {
+pub(super) async fn serve(hub: &Hub, connection: Connection) {
+    let Ok(_place) = hub.enrolments.try_acquire() else {
         connection.close((CloseCode::Stale as u32).into(), b"too many enrolments at once");
         return;
     };
-    let served = tokio::time::timeout(LIMIT, exchange(fleet, &connection)).await;
+    let served = tokio::time::timeout(LIMIT, exchange(hub, &connection)).await;
     if let Ok(Err(error)) = served {
         tracing::debug!(peer = %connection.remote_address(), %error, "enrolment ended early");
     }
     connection.close((CloseCode::Done as u32).into(), b"");
 }
 
-async fn exchange(fleet: &Fleet, connection: &Connection) -> Result<(), frames::FrameError> {
+async fn exchange(hub: &Hub, connection: &Connection) -> Result<(), frames::FrameError> {
     let (mut to, mut from) = connection.accept_bi().await.map_err(|_| frames::FrameError::Ended)?;
-    let (request, bytes) = frames::read::<EnrolRequest>(&mut from, ENROL_FRAME_BYTES_MAX).await?;
+    let request = frames::read::<EnrolRequest>(&mut from, ENROL_FRAME_BYTES_MAX).await?;
     let answer = match request {
-        EnrolRequest::Enrol(request) => enrol(fleet, connection, &request, &bytes, &mut to, &mut from).await?,
+        EnrolRequest::Enrol(request) => enrol(hub, connection, &request, &mut to, &mut from).await?,
         EnrolRequest::Proof(_) => EnrolAnswer::Refused(RefusalCode::Malformed),
-        EnrolRequest::Notice { host } => match fleet.notice(&host) {
+        EnrolRequest::Notice { host } => match hub.notice(&host) {
             Ok(notice) => EnrolAnswer::Notice(notice),
             // Whether there is such a host is nobody's business.
             Err(Refusal::NotFound(_)) => EnrolAnswer::Notice(None),
             Err(_) => EnrolAnswer::Refused(RefusalCode::Unavailable),
         },
-        EnrolRequest::Wiped(receipt) => wiped(fleet, &receipt).await,
+        EnrolRequest::Wiped(receipt) => wiped(hub, &receipt).await,
     };
     frames::write(&mut to, &answer).await?;
     let _ = to.finish();
@@ -56,10 +57,9 @@ async fn exchange(fleet: &Fleet, connection: &Connection) -> Result<(), frames::
 }
 
 async fn enrol(
-    fleet: &Fleet,
+    hub: &Hub,
     connection: &Connection,
     request: &Enrol,
-    bytes: &[u8],
     to: &mut SendStream,
     from: &mut RecvStream,
 ) -> Result<EnrolAnswer, frames::FrameError> {
@@ -67,33 +67,33 @@ async fn enrol(
     if connection.export_keying_material(&mut exporter, EXPORTER_ENROL, b"").is_err() {
         return Ok(EnrolAnswer::Refused(RefusalCode::Unavailable));
     }
-    let begun = match fleet.snapshot() {
+    let begun = match hub.snapshot() {
         Ok(snapshot) => {
-            let seeds = Seeds::draw(&*fleet.parts.entropy);
-            let (now, authorities) = (fleet.parts.clock.now(), &fleet.parts.ek_authorities);
-            enrolment::begin(request, bytes, &snapshot, authorities, seeds, now)
+            let seeds = Seeds::draw(&*hub.node.entropy);
+            let (now, authorities) = (hub.node.clock.now(), &hub.node.config.ek_authorities);
+            enrolment::begin(request, &codec::encode(request), &snapshot, authorities, seeds, now)
         }
         Err(_) => return Ok(EnrolAnswer::Refused(RefusalCode::Unavailable)),
     };
     let pending = match begun {
         Ok(pending) => pending,
-        Err(refused) => return Ok(refuse(fleet, &refused)),
+        Err(refused) => return Ok(refuse(hub, &refused)),
     };
     frames::write(to, &pending.answer()).await?;
-    let (answer, _) = frames::read::<EnrolRequest>(from, ENROL_FRAME_BYTES_MAX).await?;
+    let answer = frames::read::<EnrolRequest>(from, ENROL_FRAME_BYTES_MAX).await?;
     let EnrolRequest::Proof(proof) = answer else { return Ok(EnrolAnswer::Refused(RefusalCode::Malformed)) };
-    let serials = Serials::draw(&*fleet.parts.entropy);
-    let now = fleet.parts.clock.now();
+    let serials = Serials::draw(&*hub.node.entropy);
+    let now = hub.node.clock.now();
     let complete = match enrolment::finish(pending, &proof, &exporter, serials, now) {
         Ok(complete) => complete,
-        Err(refused) => return Ok(refuse(fleet, &refused)),
+        Err(refused) => return Ok(refuse(hub, &refused)),
     };
-    match fleet.parts.barrier.run(move |rows| enrolment::complete(&complete, rows, now)).await {
+    match hub.node.barrier.run(move |rows| enrolment::complete(&complete, rows, now)).await {
         Ok((Ok(enrolled), _)) => {
             tracing::info!(host = %enrolled.host, generation = %enrolled.generation, "host enrolled");
             Ok(EnrolAnswer::Enrolled(enrolled))
         }
-        Ok((Err(refused), _)) => Ok(refuse(fleet, &refused)),
+        Ok((Err(refused), _)) => Ok(refuse(hub, &refused)),
         Err(error) => {
             tracing::warn!(%error, "enrolment could not be recorded");
             Ok(EnrolAnswer::Refused(RefusalCode::Unavailable))
@@ -102,34 +102,34 @@ async fn enrol(
 }
 
 /// Journals a refusal before it is answered.
-fn refuse(fleet: &Fleet, refused: &Refused) -> EnrolAnswer {
+fn refuse(hub: &Hub, refused: &Refused) -> EnrolAnswer {
     if refused.reason.is_alarm() {
         tracing::error!(host = refused.line.object, reason = %refused.reason, "somebody else may hold a site bundle");
     } else {
         tracing::warn!(host = refused.line.object, reason = %refused.reason, "enrolment refused");
     }
-    journal(fleet, &refused.line);
+    journal(hub, &refused.line);
     refused.answer()
 }
 
-fn journal(fleet: &Fleet, line: &Line) {
-    let written = fleet.snapshot().and_then(|snapshot| fleet.parts.journal.append(&snapshot, Realm::NODE, line));
+fn journal(hub: &Hub, line: &Line) {
+    let written = hub.snapshot().and_then(|snapshot| hub.node.journal.append(&snapshot, Realm::NODE, line));
     if let Err(error) = written {
         tracing::error!(%error, "a refusal could not be journaled");
     }
 }
 
-async fn wiped(fleet: &Fleet, receipt: &Signed) -> EnrolAnswer {
-    match check_receipt(fleet, receipt) {
+async fn wiped(hub: &Hub, receipt: &Signed) -> EnrolAnswer {
+    match check_receipt(hub, receipt) {
         Ok(receipt) => {
-            let now = fleet.parts.clock.now();
+            let now = hub.node.clock.now();
             let WipeReceipt { host, generation } = receipt;
             let named = host.clone();
-            let recorded = fleet.parts.barrier.run(move |rows| standing::wiped(&named, generation, rows, now)).await;
+            let recorded = hub.node.barrier.run(move |rows| standing::wiped(&named, generation, rows, now)).await;
             match recorded {
                 Ok(_) => {
                     tracing::info!(%host, "host has wiped itself");
-                    fleet.progress.notify_waiters();
+                    hub.progress.notify_waiters();
                     EnrolAnswer::Notice(None)
                 }
                 Err(_) => EnrolAnswer::Refused(RefusalCode::Unavailable),
@@ -140,10 +140,10 @@ async fn wiped(fleet: &Fleet, receipt: &Signed) -> EnrolAnswer {
 }
 
 /// A receipt counts if it is signed by the QUIC client key that was certified last, which it brings along.
-fn check_receipt(fleet: &Fleet, receipt: &Signed) -> Result<WipeReceipt, RefusalCode> {
+fn check_receipt(hub: &Hub, receipt: &Signed) -> Result<WipeReceipt, RefusalCode> {
     let refused = RefusalCode::NotAccepted;
     let peer = holdfast_protocol::pki::read::peer_of(&receipt.signer).map_err(|_| refused)?;
-    let snapshot = fleet.snapshot().map_err(|_| RefusalCode::Unavailable)?;
+    let snapshot = hub.snapshot().map_err(|_| RefusalCode::Unavailable)?;
     let entry: Row<Host> = host(&snapshot, &peer.host).map_err(|_| refused)?;
     let fingerprint = holdfast_protocol::pki::read::fingerprint(&receipt.signer);
     if entry.value.identity.is_none_or(|identity| identity.dist_fingerprint != fingerprint) {

@@ -15,8 +15,8 @@ pub(crate) enum FrameError {
     Malformed,
 }
 
-/// Reads one message of at most `max` bytes, and gives its bytes too.
-pub(crate) async fn read<T: DeserializeOwned>(from: &mut RecvStream, max: usize) -> Result<(T, Vec<u8>), FrameError> {
+/// Reads one message of at most `max` bytes.
+pub(crate) async fn read<T: DeserializeOwned>(from: &mut RecvStream, max: usize) -> Result<T, FrameError> {
     let mut length = [0; 4];
     from.read_exact(&mut length).await.map_err(|_| FrameError::Ended)?;
     let length = u32::from_be_bytes(length) as usize;
@@ -25,8 +25,7 @@ pub(crate) async fn read<T: DeserializeOwned>(from: &mut RecvStream, max: usize)
     }
     let mut bytes = vec![0; length];
     from.read_exact(&mut bytes).await.map_err(|_| FrameError::Ended)?;
-    let message = codec::decode(&bytes, max).map_err(|_| FrameError::Malformed)?;
-    Ok((message, bytes))
+    codec::decode(&bytes, max).map_err(|_| FrameError::Malformed)
 }
 
 /// Writes one message.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_actors::barrier::Snapshot;
-use holdfast_actors::ports::{Entropy, draw, draw_secret};
+use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::site_registry::authorities::quic_leaf;
 use holdfast_actors::site_registry::{authority, host, site};
@@ -22,7 +22,8 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use tokio::sync::Semaphore;
 
-use crate::quic::fleet::{Fleet, FleetParts};
+use crate::node::Node;
+use crate::quic::hub::Hub;
 use crate::quic::{enrol, session};
 
 /// Handshakes in progress; beyond it a newcomer must first show that its address is its own, and then wait its turn.
@@ -35,15 +36,15 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Binds the endpoint with a fresh key of its own, certified by central's dist CA.
-pub(super) fn endpoint(parts: &FleetParts, snapshot: &Snapshot) -> Result<Endpoint, Refusal> {
+pub(super) fn endpoint(node: &Node, snapshot: &Snapshot) -> Result<Endpoint, Refusal> {
     let unusable = |_| Refusal::Unavailable("the QUIC endpoint");
     let provider = holdfast_rest::tls::provider();
-    let key = SigningKey::from_seed(&draw_secret(&*parts.entropy));
-    let chain = quic_leaf(snapshot, key.public(), Serial(draw(&*parts.entropy)), parts.clock.now())?;
+    let key = SigningKey::from_seed(&draw_secret(&*node.entropy));
+    let chain = quic_leaf(snapshot, key.public(), Serial(draw(&*node.entropy)), node.clock.now())?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_pkcs8_der().to_vec()));
 
-    let verifier = Arc::new(HostVerifier { parts: parts.clone(), provider: provider.clone() });
+    let verifier = Arc::new(HostVerifier { node: node.clone(), provider: provider.clone() });
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
@@ -58,8 +59,8 @@ pub(super) fn endpoint(parts: &FleetParts, snapshot: &Snapshot) -> Result<Endpoi
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport()));
     config.migration(true);
-    let socket = bind(parts.listen).map_err(|error| {
-        tracing::error!(address = %parts.listen, %error, "QUIC address can't be bound");
+    let socket = bind(node.config.quic).map_err(|error| {
+        tracing::error!(address = %node.config.quic, %error, "QUIC address can't be bound");
         Refusal::Unavailable("the QUIC address")
     })?;
     let runtime = quinn::default_runtime().ok_or(Refusal::Unavailable("the QUIC endpoint"))?;
@@ -84,7 +85,7 @@ fn transport() -> TransportConfig {
 }
 
 /// Accepts until the endpoint closes.
-pub(super) async fn accept(fleet: Arc<Fleet>, endpoint: Endpoint) {
+pub(super) async fn accept(hub: Arc<Hub>, endpoint: Endpoint) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     while let Some(incoming) = endpoint.accept().await {
         if handshakes.available_permits() < HANDSHAKES_MAX / 2 && !incoming.remote_address_validated() {
@@ -95,12 +96,12 @@ pub(super) async fn accept(fleet: Arc<Fleet>, endpoint: Endpoint) {
             incoming.refuse();
             continue;
         };
-        let fleet = fleet.clone();
+        let hub = hub.clone();
         tokio::spawn(async move {
             let connected = tokio::time::timeout(HANDSHAKE_LIMIT, handshake(incoming)).await;
             drop(place);
             if let Ok(Some((connection, protocol))) = connected {
-                serve(fleet, connection, &protocol).await;
+                serve(hub, connection, &protocol).await;
             }
         });
     }
@@ -112,14 +113,14 @@ async fn handshake(incoming: Incoming) -> Option<(Connection, Vec<u8>)> {
     Some((connection, data.protocol?))
 }
 
-async fn serve(fleet: Arc<Fleet>, connection: Connection, protocol: &[u8]) {
+async fn serve(hub: Arc<Hub>, connection: Connection, protocol: &[u8]) {
     if protocol == ALPN_ENROL {
-        enrol::serve(&fleet, connection).await;
+        enrol::serve(&hub, connection).await;
         return;
     }
     let identity = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
     match identity.as_ref().and_then(|chain| chain.first()) {
-        Some(certificate) => session::serve(fleet, connection.clone(), certificate.to_vec()).await,
+        Some(certificate) => session::serve(hub, connection.clone(), certificate.to_vec()).await,
         None => connection.close((CloseCode::Protocol as u32).into(), b"a client certificate is required"),
     }
 }
@@ -127,7 +128,7 @@ async fn serve(fleet: Arc<Fleet>, connection: Connection, protocol: &[u8]) {
 /// Judges host certificates by the store: the chain by the dist CA of the very site that the certificate names, the
 /// host by its standing. No certificate at all is for the enrolment protocol.
 struct HostVerifier {
-    parts: FleetParts,
+    node: Node,
     provider: Arc<CryptoProvider>,
 }
 
@@ -136,7 +137,7 @@ impl HostVerifier {
         let bad = |error| rustls::Error::InvalidCertificate(error);
         let peer = read::peer_of(leaf).map_err(|_| bad(CertificateError::BadEncoding))?;
         let unknown = |_| bad(CertificateError::UnknownIssuer);
-        let snapshot = self.parts.barrier.snapshot().map_err(unknown)?;
+        let snapshot = self.node.barrier.snapshot().map_err(unknown)?;
         let place = site(&snapshot, &peer.host.site).map_err(unknown)?.value;
         let entry = host(&snapshot, &peer.host).map_err(unknown)?.value;
         let issuer = authority(&snapshot, &["site", peer.host.site.as_str(), "dist"]).map_err(unknown)?;

@@ -17,8 +17,8 @@ use holdfast_protocol::tpm::Public;
 use holdfast_protocol::wire::{CloseCode, EXPORTER_QUOTE, FromHost, Head, Hello, QuoteAnswer};
 use quinn::{Connection, RecvStream};
 
-use crate::quic::fleet::Fleet;
 use crate::quic::frames::{self, FrameError};
+use crate::quic::hub::Hub;
 
 /// From the handshake to the hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -28,17 +28,17 @@ const MESSAGE_BYTES_MAX: usize = 256 << 10;
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Serves a connection whose client certificate passed the handshake, to its end.
-pub(super) async fn serve(fleet: Arc<Fleet>, connection: Connection, certificate: Vec<u8>) {
+pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Vec<u8>) {
     let close = |code: CloseCode| connection.close((code as u32).into(), b"");
     let Ok(peer) = read::peer_of(&certificate) else { return close(CloseCode::Protocol) };
     let opened = tokio::time::timeout(HELLO_LIMIT, open(&connection)).await;
     let Ok(Ok((to, from, hello))) = opened else { return close(CloseCode::Protocol) };
 
     let session = Session {
-        conn: fleet.next_conn(),
+        conn: hub.next_conn(),
         host: peer.host,
         fingerprint: read::fingerprint(&certificate),
-        fleet: fleet.clone(),
+        hub: hub.clone(),
     };
     let facts = match session.facts() {
         Ok(facts) => facts,
@@ -57,38 +57,32 @@ pub(super) async fn serve(fleet: Arc<Fleet>, connection: Connection, certificate
         return close(code);
     }
     let (conn, host) = (session.conn, session.host.clone());
-    fleet.connections.open(conn, host.clone(), connection.clone(), to, fleet.parts.entropy.clone());
-    fleet.remember_hello(conn, &hello);
-    let event = Event::HelloReceived {
-        conn,
-        host,
-        exporter,
-        hello: Box::new(hello),
-        facts: Box::new(facts),
-        seed: fleet.seed(),
-    };
-    if fleet.verifier.cast(event).is_ok() {
+    hub.connections.open(conn, host.clone(), connection.clone(), to, hub.node.entropy.clone());
+    hub.remember_hello(conn, &hello);
+    let event =
+        Event::HelloReceived { conn, host, exporter, hello: Box::new(hello), facts: Box::new(facts), seed: hub.seed() };
+    if hub.verifier.cast(event).is_ok() {
         let ended = tokio::time::timeout(AGE_MAX, session.listen(from)).await;
         if ended.is_err() {
-            fleet.connections.close(conn, CloseCode::Aged);
+            hub.connections.close(conn, CloseCode::Aged);
         }
     }
-    let _ = fleet.verifier.cast(Event::Gone { conn });
+    let _ = hub.verifier.cast(Event::Gone { conn });
     connection.closed().await;
-    fleet.forget_hello(conn);
-    fleet.connections.gone(conn);
+    hub.forget_hello(conn);
+    hub.connections.gone(conn);
 }
 
 async fn open(connection: &Connection) -> Result<(quinn::SendStream, RecvStream, Hello), FrameError> {
     let (to, mut from) = connection.accept_bi().await.map_err(|_| FrameError::Ended)?;
     match frames::read(&mut from, MESSAGE_BYTES_MAX).await? {
-        (FromHost::Hello(hello), _) => Ok((to, from, *hello)),
+        FromHost::Hello(hello) => Ok((to, from, *hello)),
         _ => Err(FrameError::Malformed),
     }
 }
 
 struct Session {
-    fleet: Arc<Fleet>,
+    hub: Arc<Hub>,
     conn: ConnId,
     host: HostId,
     fingerprint: [u8; 32],
@@ -98,12 +92,12 @@ impl Session {
     async fn listen(&self, mut from: RecvStream) {
         loop {
             let handled = match frames::read::<FromHost>(&mut from, MESSAGE_BYTES_MAX).await {
-                Ok((message, _)) => self.handle(message).await,
+                Ok(message) => self.handle(message).await,
                 Err(FrameError::Ended) => return,
                 Err(FrameError::Malformed) => Err(CloseCode::Protocol),
             };
             if let Err(code) = handled {
-                self.fleet.connections.close(self.conn, code);
+                self.hub.connections.close(self.conn, code);
                 return;
             }
         }
@@ -114,21 +108,21 @@ impl Session {
             FromHost::Hello(_) => Err(CloseCode::Protocol),
             FromHost::Quote(answer) => self.quote(answer),
             FromHost::Wiped(generation) => {
-                let (host, now) = (self.host.clone(), self.fleet.parts.clock.now());
+                let (host, now) = (self.host.clone(), self.hub.node.clock.now());
                 self.record(move |rows| standing::wiped(&host, generation, rows, now)).await
             }
             // Who is not trusted may quote, and nothing else counts.
-            _ if !self.fleet.is_trusted(&self.host) => Ok(()),
+            _ if !self.hub.is_trusted(&self.host) => Ok(()),
             FromHost::ContinuityStored => {
                 let host = self.host.clone();
                 self.record(move |rows| standing::continuity_stored(&host, rows)).await
             }
             FromHost::SealConfirmed(epoch) => {
-                let (host, now) = (self.host.clone(), self.fleet.parts.clock.now());
+                let (host, now) = (self.host.clone(), self.hub.node.clock.now());
                 self.record(move |rows| standing::confirm_seal(&host, epoch, rows, now)).await
             }
             FromHost::Sealed(sealed) => {
-                let (host, now) = (self.host.clone(), self.fleet.parts.clock.now());
+                let (host, now) = (self.host.clone(), self.hub.node.clock.now());
                 self.record(move |rows| standing::note_sealed(&host, sealed, rows, now)).await
             }
             FromHost::Applied(held) => self.tell_distribution(distribution::Event::Applied {
@@ -146,7 +140,7 @@ impl Session {
             FromHost::Alarm { what } => {
                 let what: String = what.chars().filter(|c| !c.is_control()).take(200).collect();
                 tracing::error!(host = %self.host, what, "host raises an alarm");
-                let (host, now) = (self.host.to_string(), self.fleet.parts.clock.now());
+                let (host, now) = (self.host.to_string(), self.hub.node.clock.now());
                 let line = Line::refused(now.wall_us, &host, "host.alarm", &host, what);
                 self.record(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await
             }
@@ -160,20 +154,20 @@ impl Session {
             Err(Refusal::Sealed) => return Err(CloseCode::CentralSealed),
             Err(_) => return Err(CloseCode::Protocol),
         };
-        let event = Event::QuoteReceived { conn: self.conn, answer, facts, seed: self.fleet.seed() };
-        self.fleet.verifier.cast(event).map_err(|_| CloseCode::Stale)
+        let event = Event::QuoteReceived { conn: self.conn, answer, facts, seed: self.hub.seed() };
+        self.hub.verifier.cast(event).map_err(|_| CloseCode::Stale)
     }
 
     fn tell_distribution(&self, event: distribution::Event) -> Result<(), CloseCode> {
-        self.fleet.distribution.cast(event).map_err(|_| CloseCode::Stale)
+        self.hub.distribution.cast(event).map_err(|_| CloseCode::Stale)
     }
 
     async fn record(
         &self,
         decide: impl FnMut(&dyn Rows) -> Result<(Batch, ()), Refusal> + Send + 'static,
     ) -> Result<(), CloseCode> {
-        let recorded = self.fleet.parts.barrier.run(decide).await;
-        self.fleet.progress.notify_waiters();
+        let recorded = self.hub.node.barrier.run(decide).await;
+        self.hub.progress.notify_waiters();
         match recorded {
             Ok(_) => Ok(()),
             Err(Refusal::Sealed) => Err(CloseCode::CentralSealed),
@@ -186,24 +180,24 @@ impl Session {
 
     /// What the rows say of this host now.
     fn facts(&self) -> Result<Facts, Refusal> {
-        let snapshot = self.fleet.snapshot()?;
+        let snapshot = self.hub.snapshot()?;
         facts(&snapshot, &self.host, &self.fingerprint)
     }
 
     /// A host that has seen a newer head than ours has seen a future that we, restored from a copy, have lost.
     async fn compare_heads(&self, hello: &Hello) -> Result<(), CloseCode> {
-        if self.fleet.outdated.load(Ordering::SeqCst) {
+        if self.hub.outdated.load(Ordering::SeqCst) {
             return Err(CloseCode::CentralSealed);
         }
         let Some(shown) = &hello.head else { return Ok(()) };
         let (ours, shown) = {
-            let snapshot = self.fleet.snapshot().map_err(|_| CloseCode::CentralSealed)?;
+            let snapshot = self.hub.snapshot().map_err(|_| CloseCode::CentralSealed)?;
             let root = authority(&snapshot, &["root"]).map_err(|_| CloseCode::CentralSealed)?;
-            let now = self.fleet.parts.clock.now().wall_s();
+            let now = self.hub.node.clock.now().wall_s();
             // A head that is not ours to believe is no reason to refuse the host: its quote will speak for it.
             let Ok(key) = read::bundle_signer_of(&shown.signer, &root.certificate, now) else { return Ok(()) };
             let Ok(shown) = signed::open::<Head>(shown, &key) else { return Ok(()) };
-            (self.fleet.head(&snapshot).map_err(|_| CloseCode::CentralSealed)?, shown)
+            (self.hub.head(&snapshot).map_err(|_| CloseCode::CentralSealed)?, shown)
         };
         let same = (shown.term, shown.incarnation) == (ours.term, ours.incarnation);
         let newer = ours.term < shown.term
@@ -212,7 +206,7 @@ impl Session {
         if !newer {
             return Ok(());
         }
-        self.fleet.outdated.store(true, Ordering::SeqCst);
+        self.hub.outdated.store(true, Ordering::SeqCst);
         tracing::error!(
             host = %self.host,
             ours = ours.revision.0,
@@ -220,11 +214,11 @@ impl Session {
             "a host has seen a newer head: this central was restored from an older copy; nothing is released or \
              distributed until it is adopted"
         );
-        let (host, now) = (self.host.to_string(), self.fleet.parts.clock.now());
+        let (host, now) = (self.host.to_string(), self.hub.node.clock.now());
         let line = Line::refused(now.wall_us, &host, "central.outdated", "head", "a host has seen a newer head");
-        let _ = self.fleet.parts.barrier.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await;
-        self.fleet.connections.cut(|_| true);
-        self.fleet.connections.end_all(CloseCode::CentralSealed).await;
+        let _ = self.hub.node.barrier.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await;
+        self.hub.connections.cut(|_| true);
+        self.hub.connections.end_all(CloseCode::CentralSealed).await;
         Err(CloseCode::CentralSealed)
     }
 }

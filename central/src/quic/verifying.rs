@@ -8,69 +8,69 @@ use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::ports::draw;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::shell::machine::{Failed, Perform};
+use holdfast_actors::site_registry::site;
 use holdfast_actors::site_registry::standing::{
     FirstOfConnection, Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass,
 };
-use holdfast_actors::site_registry::site;
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::tpm::Counters;
 use holdfast_protocol::wire::{CloseCode, FromCentral, Lease, Release, SealKey, Sealed, Signed, VerdictNotice};
 
 use crate::quic::connections::Out;
-use crate::quic::fleet::Fleet;
+use crate::quic::hub::Hub;
 
 /// Performs the verifier's effects.
 pub(super) struct VerifierHands {
-    fleet: Weak<Fleet>,
+    hub: Weak<Hub>,
 }
 
 impl VerifierHands {
-    pub(super) fn new(fleet: &Arc<Fleet>) -> Self {
-        Self { fleet: Arc::downgrade(fleet) }
+    pub(super) fn new(hub: &Arc<Hub>) -> Self {
+        Self { hub: Arc::downgrade(hub) }
     }
 }
 
 impl Perform<Verifier> for VerifierHands {
     async fn perform(&self, effect: Effect) -> Result<(), Failed> {
-        let Some(fleet) = self.fleet.upgrade() else { return Ok(()) };
+        let Some(hub) = self.hub.upgrade() else { return Ok(()) };
         match effect {
             Effect::Welcome { conn, version } => {
-                let time_us = fleet.parts.clock.now().wall_us;
-                fleet.connections.send(conn, Out::Plain(FromCentral::Welcome { version, time_us }));
+                let time_us = hub.node.clock.now().wall_us;
+                hub.connections.send(conn, Out::Plain(FromCentral::Welcome { version, time_us }));
             }
             Effect::Challenge { conn, challenge } => {
-                fleet.connections.send(conn, Out::Plain(FromCentral::Challenge(challenge)));
+                hub.connections.send(conn, Out::Plain(FromCentral::Challenge(challenge)));
             }
             // Commits run beside the machine: other hosts' quotes do not wait for this one's fsync.
-            Effect::RecordPass(pass) => drop(tokio::spawn(pass_recorded(fleet, *pass))),
-            Effect::RecordFailure(failure) => failure_recorded(&fleet, *failure).await?,
-            Effect::Trusted { host, conn, until, first } => trusted(&fleet, host, conn, until, first),
+            Effect::RecordPass(pass) => drop(tokio::spawn(pass_recorded(hub, *pass))),
+            Effect::RecordFailure(failure) => failure_recorded(&hub, *failure).await?,
+            Effect::Trusted { host, conn, until, first } => trusted(&hub, host, conn, until, first),
             Effect::Rewrap { host, conn } => {
-                if let Err(error) = rewrap(&fleet, &host, conn) {
+                if let Err(error) = rewrap(&hub, &host, conn) {
                     tracing::warn!(%host, %error, "newer seal key could not be given");
                 }
             }
             Effect::Stale { host, conn } => {
-                fleet.change_live(&host, |live| (live.conn, live.trusted_until) = (None, None));
-                tell(&fleet, distribution::Event::HostLost { host, conn });
+                hub.change_live(&host, |live| (live.conn, live.trusted_until) = (None, None));
+                tell(&hub, distribution::Event::HostLost { host, conn });
             }
-            Effect::Close { conn, code } => fleet.connections.close(conn, code),
+            Effect::Close { conn, code } => hub.connections.close(conn, code),
         }
         Ok(())
     }
 }
 
-fn tell(fleet: &Fleet, event: distribution::Event) {
-    if let Err(error) = fleet.distribution.cast(event) {
+fn tell(hub: &Hub, event: distribution::Event) {
+    if let Err(error) = hub.distribution.cast(event) {
         tracing::error!(%error, "distribution could not be told");
     }
 }
 
-async fn pass_recorded(fleet: Arc<Fleet>, pass: Pass) {
-    let now = fleet.parts.clock.now();
+async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
+    let now = hub.node.clock.now();
     let first = pass.first.as_ref().map(|first| FirstOfConnection {
         continuity: pass.continuity,
-        continuity_next: draw(&*fleet.parts.entropy),
+        continuity_next: draw(&*hub.node.entropy),
         seal_epoch: first.seal_epoch,
         needs_seal_key: first.needs_seal_key,
     });
@@ -82,10 +82,10 @@ async fn pass_recorded(fleet: Arc<Fleet>, pass: Pass) {
         first,
     };
     let (conn, ttl) = (pass.conn, pass.ttl);
-    let refused = match fleet.parts.barrier.run(move |rows| record_pass(&cmd, rows, now)).await {
-        Ok((Passed::Granted(grant), _)) => match release(&fleet, pass, grant) {
+    let refused = match hub.node.barrier.run(move |rows| record_pass(&cmd, rows, now)).await {
+        Ok((Passed::Granted(grant), _)) => match release(&hub, pass, grant) {
             Ok(()) => {
-                let _ = fleet.verifier.cast(Event::PassRecorded { conn, ttl });
+                let _ = hub.verifier.cast(Event::PassRecorded { conn, ttl });
                 return;
             }
             Err(error) => {
@@ -97,8 +97,8 @@ async fn pass_recorded(fleet: Arc<Fleet>, pass: Pass) {
         Ok((Passed::Clone, _)) => {
             tracing::error!(host = %pass.host, "two machines claim to be this host: both are cut off");
             let (site, host) = (pass.host.site.clone(), Some(pass.host.host.clone()));
-            fleet.connections.cut(|id| *id == pass.host);
-            let _ = fleet.verifier.cast(Event::CutOff { site, host, code: CloseCode::Clone });
+            hub.connections.cut(|id| *id == pass.host);
+            let _ = hub.verifier.cast(Event::CutOff { site, host, code: CloseCode::Clone });
             CloseCode::Clone
         }
         Err(Refusal::Sealed) => CloseCode::CentralSealed,
@@ -107,89 +107,87 @@ async fn pass_recorded(fleet: Arc<Fleet>, pass: Pass) {
             CloseCode::Stale
         }
     };
-    let _ = fleet.verifier.cast(Event::PassRefused { conn, code: refused });
+    let _ = hub.verifier.cast(Event::PassRefused { conn, code: refused });
 }
 
 /// Sends the verdict, and on the first pass of a connection the session key and what rides under it.
-fn release(fleet: &Fleet, pass: Pass, grant: Option<Grant>) -> Result<(), Refusal> {
-    if fleet.outdated.load(Ordering::SeqCst) {
+fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refusal> {
+    if hub.outdated.load(Ordering::SeqCst) {
         return Err(Refusal::Unavailable("a central that is up to date"));
     }
     let (head, lease) = {
-        let snapshot = fleet.snapshot()?;
-        (fleet.head(&snapshot)?, lease(fleet, &snapshot, &pass.host, pass.counters)?)
+        let snapshot = hub.snapshot()?;
+        (hub.head(&snapshot)?, lease(hub, &snapshot, &pass.host, pass.counters)?)
     };
     let notice = VerdictNotice {
         passed: true,
         reasons: Vec::new(),
-        time_us: fleet.parts.clock.now().wall_us,
+        time_us: hub.node.clock.now().wall_us,
         lease: Some(lease),
-        head: fleet.sign(&head),
+        head: hub.sign(&head),
     };
-    fleet.connections.send(pass.conn, Out::Plain(FromCentral::Verdict(Box::new(notice))));
+    hub.connections.send(pass.conn, Out::Plain(FromCentral::Verdict(Box::new(notice))));
     if let (Some(first), Some(grant)) = (pass.first, grant) {
-        fleet.connections.send(pass.conn, Out::Plain(FromCentral::Session(first.message)));
-        fleet.connections.send(pass.conn, Out::Session(first.session_key));
+        hub.connections.send(pass.conn, Out::Plain(FromCentral::Session(first.message)));
+        hub.connections.send(pass.conn, Out::Session(first.session_key));
         let Grant { held, current, continuity_next } = grant;
         let release = Sealed::Release(Release { held, current, continuity_next });
-        fleet.connections.send(pass.conn, Out::Sealed(release));
+        hub.connections.send(pass.conn, Out::Sealed(release));
     }
     Ok(())
 }
 
 fn lease(
-    fleet: &Fleet,
+    hub: &Hub,
     snapshot: &holdfast_actors::barrier::Snapshot,
     host: &HostId,
     counters: Counters,
 ) -> Result<Signed, Refusal> {
     let seal_epoch = site(snapshot, &host.site)?.value.seal_epoch;
-    let lease =
-        Lease { host: host.clone(), clock_ms: counters.clock, reset_count: counters.reset_count, seal_epoch };
-    Ok(fleet.sign(&lease))
+    let lease = Lease { host: host.clone(), clock_ms: counters.clock, reset_count: counters.reset_count, seal_epoch };
+    Ok(hub.sign(&lease))
 }
 
-async fn failure_recorded(fleet: &Arc<Fleet>, failure: Failure) -> Result<(), Failed> {
+async fn failure_recorded(hub: &Arc<Hub>, failure: Failure) -> Result<(), Failed> {
     let Failure { conn, host, reasons, reset_count, quarantine } = failure;
     tracing::warn!(%host, reasons = reasons.join("; "), "appraisal failed");
-    fleet.connections.cut(|id| *id == host);
-    let now = fleet.parts.clock.now();
-    let cmd =
-        RecordFailure { host: host.clone(), reasons: reasons.clone(), reset_count, quarantine, seed: fleet.seed() };
-    fleet.parts.barrier.run(move |rows| record_failure(&cmd, rows, now)).await.map_err(Failed::because)?;
-    fleet.change_live(&host, |live| live.reasons = reasons);
-    if let Ok(Some(notice)) = fleet.notice(&host) {
-        fleet.connections.send(conn, Out::Notice(notice));
+    hub.connections.cut(|id| *id == host);
+    let now = hub.node.clock.now();
+    let cmd = RecordFailure { host: host.clone(), reasons: reasons.clone(), reset_count, quarantine, seed: hub.seed() };
+    hub.node.barrier.run(move |rows| record_failure(&cmd, rows, now)).await.map_err(Failed::because)?;
+    hub.change_live(&host, |live| live.reasons = reasons);
+    if let Ok(Some(notice)) = hub.notice(&host) {
+        hub.connections.send(conn, Out::Notice(notice));
     }
-    fleet.epochs_advanced(&host.site);
+    hub.epochs_advanced(&host.site);
     Ok(())
 }
 
-fn trusted(fleet: &Fleet, host: HostId, conn: ConnId, until: std::time::Duration, first: bool) {
-    fleet.change_live(&host, |live| {
+fn trusted(hub: &Hub, host: HostId, conn: ConnId, until: std::time::Duration, first: bool) {
+    hub.change_live(&host, |live| {
         (live.conn, live.trusted_until) = (Some(conn), Some(until));
         live.reasons.clear();
         if first {
             live.lag = u64::MAX;
         }
     });
-    let first = first.then(|| fleet.first_contact(conn)).transpose();
+    let first = first.then(|| hub.first_contact(conn)).transpose();
     match first {
-        Ok(first) => tell(fleet, distribution::Event::HostTrusted { host, conn, until, first }),
+        Ok(first) => tell(hub, distribution::Event::HostTrusted { host, conn, until, first }),
         Err(error) => tracing::warn!(%host, %error, "content can't be planned"),
     }
 }
 
 /// Gives a trusted host its site's current seal key, asking the fence once more.
-fn rewrap(fleet: &Fleet, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
-    let snapshot = fleet.snapshot()?;
+fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
+    let snapshot = hub.snapshot()?;
     let place = site(&snapshot, &host.site)?.value;
     let entry = holdfast_actors::site_registry::host(&snapshot, host)?.value;
-    if entry.is_cut_off(&place) || fleet.outdated.load(Ordering::SeqCst) {
+    if entry.is_cut_off(&place) || hub.outdated.load(Ordering::SeqCst) {
         return Ok(());
     }
     let current = place.seal_keys.iter().find(|record| record.epoch == place.seal_epoch).ok_or(Refusal::Corrupt)?;
     let key = SealKey { epoch: current.epoch, key: current.key.duplicate() };
-    fleet.connections.send(conn, Out::Sealed(Sealed::Rewrap(key)));
+    hub.connections.send(conn, Out::Sealed(Sealed::Rewrap(key)));
     Ok(())
 }

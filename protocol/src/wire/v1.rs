@@ -1,5 +1,7 @@
 //! Version 1 of all messages.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::kem;
@@ -12,7 +14,7 @@ use crate::secret::{Secret, sealed};
 /// What a host asks on [`super::ALPN_ENROL`].
 #[derive(Debug, Serialize, Deserialize)]
 pub enum EnrolRequest {
-    /// The first message of a join or a re-enrolment; its encoding is the R of the transcript.
+    /// The first message of a join or a re-enrolment; R of the transcript is the encoding of the [`Enrol`] in it.
     Enrol(Enrol),
     /// The answer to [`EnrolAnswer::Challenge`].
     Proof(EnrolProof),
@@ -26,7 +28,7 @@ pub enum EnrolRequest {
 }
 
 /// Keys that a host wants certified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrol {
     /// Whose deployment the host believes this to be.
     pub deployment: DeploymentId,
@@ -44,6 +46,13 @@ pub struct Enrol {
     pub dist_request: Vec<u8>,
     /// PKCS #10 request (DER) for the REST server key; only its public key is taken.
     pub api_request: Vec<u8>,
+}
+
+impl fmt::Debug for Enrol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.map(|_| "[redacted]");
+        f.debug_struct("Enrol").field("host", &self.host).field("token", &token).finish_non_exhaustive()
+    }
 }
 
 /// Proof that the keys of an [`Enrol`] live in the TPM whose endorsement key it names.

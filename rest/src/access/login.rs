@@ -58,9 +58,10 @@ impl Passwords {
     pub async fn hash(&self, text: SecretBytes, salt: [u8; 16]) -> Result<String, Refusal> {
         let _turn = self.turn().await?;
         let hashed = tokio::task::spawn_blocking(move || password::hash(text.expose(), &salt)).await;
-        hashed.ok().flatten().ok_or_else(|| {
-            Refusal::Invalid(format!("a password has 1 to {} bytes", password::PASSWORD_BYTES_MAX))
-        })
+        hashed
+            .ok()
+            .flatten()
+            .ok_or_else(|| Refusal::Invalid(format!("a password has 1 to {} bytes", password::PASSWORD_BYTES_MAX)))
     }
 
     async fn verify(&self, text: SecretBytes, stored: Option<String>) -> Result<bool, Refusal> {

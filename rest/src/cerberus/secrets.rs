@@ -75,9 +75,16 @@ fn plain(view: &View<'_>, target: &Target) -> Result<Found, Refusal> {
 }
 
 fn secret(view: &View<'_>, target: &Target) -> Result<SecretView, Refusal> {
-    // The box is asked for first, so that a path that is no secret's tells strangers nothing.
-    box_at(view.rows, view.caller, view.gate, target.at(), Role::Read)?;
-    read_secret(view.rows, view.caller, view.gate, target.at(), target.secret()?)
+    read_secret(view.rows, view.caller, view.gate, target.at(), secret_path(view, target)?)
+}
+
+/// The path of the secret asked for. Where it is none the box is asked first, so that strangers learn nothing by it.
+fn secret_path<'a>(view: &View<'_>, target: &'a Target) -> Result<&'a SecretPath, Refusal> {
+    let path = target.secret();
+    if path.is_err() {
+        box_at(view.rows, view.caller, view.gate, target.at(), Role::Read)?;
+    }
+    path
 }
 
 fn current(view: &View<'_>, target: &Target) -> Result<Found, Refusal> {
@@ -95,8 +102,8 @@ fn current(view: &View<'_>, target: &Target) -> Result<Found, Refusal> {
 }
 
 fn earlier(view: &View<'_>, target: &Target, id: &str) -> Result<Found, Refusal> {
-    box_at(view.rows, view.caller, view.gate, target.at(), Role::Read)?;
-    let version = read_version(view.rows, view.caller, view.gate, target.at(), target.secret()?, id)?;
+    let path = secret_path(view, target)?;
+    let version = read_version(view.rows, view.caller, view.gate, target.at(), path, id)?;
     let action = match version.action {
         VersionAction::Update => "UPDATE",
         VersionAction::Delete => "DELETE",

@@ -1,7 +1,7 @@
 //! Around every operation that takes a token: authorise, do it, and journal its refusal before the reply.
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams, Request};
@@ -46,7 +46,8 @@ pub(super) struct Call {
     pub(super) format: Format,
     right: Right,
     headers: HeaderMap,
-    body: Option<Body>,
+    /// Behind a lock only because a body can't be shared otherwise.
+    body: Mutex<Body>,
     params: Vec<(String, String)>,
     about: About,
 }
@@ -100,7 +101,7 @@ where
     let headers = parts.headers;
     let (node, about_it) = (node.clone(), about.clone());
     let access = node.access.clone();
-    let call = Call { node, caller, peer, format, right, headers, body: Some(body), params, about: about_it };
+    let call = Call { node, caller, peer, format, right, headers, body: Mutex::new(body), params, about: about_it };
     match work(call).await {
         Err(problem) => {
             note(&access, realm, &actor, (action, about.text()), &problem)?;
@@ -156,9 +157,9 @@ async fn params(parts: &mut Parts) -> Vec<(String, String)> {
 }
 
 impl Call {
-    /// Reads the body; an empty one has no members.
-    pub(super) async fn body<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
-        let body = self.body.take().unwrap_or_default();
+    /// Reads the body, once; an empty one has no members.
+    pub(super) async fn body<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let body = std::mem::take(&mut *self.body.lock().unwrap_or_else(PoisonError::into_inner));
         body::decode(&self.headers, body).await
     }
 

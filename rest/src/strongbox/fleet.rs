@@ -14,7 +14,7 @@ use super::control::Pending;
 use crate::problem::Problem;
 
 /// Says in an answer how much is left to do.
-pub const HOLDFAST_PENDING: HeaderName = HeaderName::from_static("holdfast-pending");
+const HOLDFAST_PENDING: HeaderName = HeaderName::from_static("holdfast-pending");
 
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let live = call.node.fleet.live();
@@ -36,7 +36,7 @@ struct SiteCutOff {
     wipe: bool,
 }
 
-pub(super) async fn quarantine_site(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn quarantine_site(call: Call) -> Result<Response, Problem> {
     let SiteCutOff { wipe } = call.body().await?;
     decide(call, None, Decision::Quarantine { wipe }).await
 }
@@ -45,7 +45,7 @@ pub(super) async fn quarantine_site(mut call: Call) -> Result<Response, Problem>
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-pub(super) async fn unquarantine_site(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn unquarantine_site(call: Call) -> Result<Response, Problem> {
     let Nothing {} = call.body().await?;
     decide(call, None, Decision::Readmit).await
 }
@@ -58,7 +58,7 @@ struct HostCutOff {
     wipe: bool,
 }
 
-pub(super) async fn quarantine_host(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn quarantine_host(call: Call) -> Result<Response, Problem> {
     let HostCutOff { host, wipe } = call.body().await?;
     decide(call, Some(host), Decision::Quarantine { wipe }).await
 }
@@ -69,7 +69,7 @@ struct HostTakenBack {
     host: String,
 }
 
-pub(super) async fn unquarantine_host(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn unquarantine_host(call: Call) -> Result<Response, Problem> {
     let HostTakenBack { host } = call.body().await?;
     decide(call, Some(host), Decision::Readmit).await
 }

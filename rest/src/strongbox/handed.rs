@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
-use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 /// Calls `then` once the whole body of `response` has been handed over; never, if the client goes away before.
@@ -72,6 +71,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use axum::response::IntoResponse;
+    use http_body_util::BodyExt;
 
     use super::*;
 

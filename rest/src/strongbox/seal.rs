@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::Extension;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_actors::seal_keeper::{Class, Proof, Revealer, Status};
@@ -139,9 +139,8 @@ impl UnsealAsked {
         if self.remote_sealkey.is_some() {
             return Err(Problem::bad_request("a remote seal key unseals a site's host, not central"));
         }
-        let shares: Option<Zeroizing<Vec<String>>> = self
-            .shares
-            .map(|shares| Zeroizing::new(shares.iter().map(|share| share.expose().to_owned()).collect()));
+        let shares: Option<Zeroizing<Vec<String>>> =
+            self.shares.map(|shares| Zeroizing::new(shares.iter().map(|share| share.expose().to_owned()).collect()));
         let sealkey = self.sealkey.as_ref().map(SecretText::expose);
         Ok(Proof::parse(sealkey, shares.as_ref().map(|shares| shares.as_slice()))?)
     }

@@ -95,7 +95,7 @@ pub(super) async fn read(call: Call) -> Result<Response, Problem> {
     Ok(call.format.reply(StatusCode::OK, &shown(&call.snapshot()?, name)?))
 }
 
-pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn create(call: Call) -> Result<Response, Problem> {
     let asked: SiteAsked = call.body().await?;
     call.about(&asked.name);
     let name: SiteName = asked.name.parse().map_err(|error| Problem::bad_request(format!("name: {error}")))?;
@@ -116,6 +116,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
         reference: reference_values(&asked.reference_values)?,
         hosts: new_hosts(asked.hosts, &*entropy)?,
         seal_key: draw_secret(&*entropy),
+        dist_seed: draw_secret(&*entropy),
         api: FreshKey::draw(&*entropy),
         dist: FreshKey::draw(&*entropy),
         by: call.by(),
@@ -130,7 +131,7 @@ struct HostsAsked {
     hosts: Vec<HostAsked>,
 }
 
-pub(super) async fn add_hosts(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn add_hosts(call: Call) -> Result<Response, Problem> {
     let name: SiteName = call.name("site", "site")?;
     let asked: HostsAsked = call.body().await?;
     let entropy = call.node.access.barrier.entropy().clone();
@@ -184,7 +185,7 @@ struct BundleAsked {
 }
 
 /// Gives the bundle out once; `reallow-site-unwrap` permits one more.
-pub(super) async fn bundle(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn bundle(call: Call) -> Result<Response, Problem> {
     let site: SiteName = call.name("site", "site")?;
     let asked: BundleAsked = call.body().await?;
     let valid_s = match &asked.valid {
@@ -208,7 +209,7 @@ struct ReallowAsked {
     host: Option<String>,
 }
 
-pub(super) async fn reallow(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn reallow(call: Call) -> Result<Response, Problem> {
     let site: SiteName = call.name("site", "site")?;
     let asked: ReallowAsked = call.body().await?;
     let host = asked.host.map(|name| name.parse::<HostName>()).transpose().map_err(|_| Refusal::NotFound("host"))?;

@@ -53,7 +53,7 @@ impl From<Tenant> for TenantShown {
     }
 }
 
-pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn create(call: Call) -> Result<Response, Problem> {
     let asked: TenantAsked = call.body().await?;
     call.about(&asked.name);
     let entropy = call.node.access.barrier.entropy().clone();
@@ -99,7 +99,7 @@ struct SetupAsked {
 }
 
 /// The password is hashed before the decision; what would be refused anyway is refused before that work.
-pub(super) async fn setup(mut call: Call) -> Result<Response, Problem> {
+pub(super) async fn setup(call: Call) -> Result<Response, Problem> {
     let asked: SetupAsked = call.body().await?;
     call.about(&asked.name);
     let name: TenantName = asked.name.parse().map_err(|_| Refusal::NotFound("tenant"))?;

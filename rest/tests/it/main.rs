@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cerberus;
 mod client;
 mod front;
+mod node;
+mod strongbox;
 mod tls;

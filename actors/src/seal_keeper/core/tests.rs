@@ -49,13 +49,13 @@ fn prove(class: Class, proof: Proof) -> Event {
 }
 
 fn seal() -> Event {
-    Event::Seal { request: RequestId(0), class: Class::Admin }
+    Event::Seal { request: RequestId(0), by: "admin".to_owned() }
 }
 
 fn rotate(request: u64, n: u8) -> Event {
     Event::RotateSeal {
         request: RequestId(request),
-        class: Class::Admin,
+        by: "admin".to_owned(),
         root: Some(secret(1 ^ 0xF0)),
         fresh: fresh(n),
     }

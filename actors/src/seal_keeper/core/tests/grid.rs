@@ -88,7 +88,7 @@ fn about_the_rest() -> Vec<Case> {
         ("rotate", || rotate(7, 2), [SEALED, SEALED, "persist audit:ok reply:rotated"]),
         (
             "rotate without a keyring",
-            || Event::RotateSeal { request: RequestId(7), class: Class::Admin, root: None, fresh: fresh(2) },
+            || Event::RotateSeal { request: RequestId(7), by: "admin".to_owned(), root: None, fresh: fresh(2) },
             [SEALED; 3],
         ),
         ("reply sent", || Event::ReplySent(RequestId(7)), [""; 3]),

@@ -1,4 +1,4 @@
-//! Everything that lives while central is unsealed: the endpoint, the two machines and what they share.
+//! Everything about hosts that lives while central is unsealed: the endpoint, the two machines and what they share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use holdfast_actors::access_control::tenants::tenants;
 use holdfast_actors::attestation_verifier::core::{self as verifier, ConnId, Verifier};
-use holdfast_actors::audit_log::journal::Journal;
-use holdfast_actors::barrier::{Barrier, Snapshot};
+use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::distribution::build::TenantRef;
 use holdfast_actors::distribution::core::{self as distribution, Distribution};
-use holdfast_actors::ports::{Clock, Entropy, draw_secret};
+use holdfast_actors::ports::draw_secret;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::shell::machine::MachineParts;
 use holdfast_actors::shell::mailbox::Mailbox;
@@ -19,13 +18,14 @@ use holdfast_actors::shell::supervisor::{Child, Supervision};
 use holdfast_actors::site_registry::authorities::signer;
 use holdfast_actors::site_registry::{deployment, standing};
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{DeploymentId, HostId, Realm, Revision, TenantName};
+use holdfast_protocol::ids::{HostId, Realm, Revision, TenantName};
 use holdfast_protocol::signed;
 use holdfast_protocol::wire::{CloseCode, Head, Hello, Notice, Position, Signable, Signed};
 use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
+use crate::node::Node;
 use crate::quic::connections::Connections;
 use crate::quic::distributing::DistributionHands;
 use crate::quic::listener;
@@ -36,26 +36,9 @@ const MAILBOX_MAX: usize = 4096;
 /// Builds that run at the same time, each on a thread of its own.
 const BUILDS_MAX: usize = 4;
 
-/// What a fleet is made of.
-#[derive(Clone)]
-pub struct FleetParts {
-    /// The store.
-    pub barrier: Barrier,
-    /// Where refusals are journaled.
-    pub journal: Arc<Journal>,
-    /// The clocks.
-    pub clock: Arc<dyn Clock>,
-    /// The random source.
-    pub entropy: Arc<dyn Entropy>,
-    /// Where hosts connect to.
-    pub listen: SocketAddr,
-    /// Manufacturers' certificates that vouch for endorsement keys (DER).
-    pub ek_authorities: Arc<Vec<Vec<u8>>>,
-}
-
 /// What is known of a host's session now.
 #[derive(Debug, Clone, Default)]
-pub struct LiveHost {
+pub(crate) struct LiveHost {
     /// The active connection, if there is one.
     pub conn: Option<ConnId>,
     /// When the verdict ends, on the monotonic clock.
@@ -66,10 +49,9 @@ pub struct LiveHost {
     pub reasons: Vec<String>,
 }
 
-/// The fleet while central is unsealed.
-pub struct Fleet {
-    pub(crate) parts: FleetParts,
-    pub(crate) deployment: DeploymentId,
+/// The hub while central is unsealed.
+pub(crate) struct Hub {
+    pub(crate) node: Node,
     pub(crate) signer: SigningKey,
     pub(crate) signer_certificate: Vec<u8>,
     pub(crate) connections: Connections,
@@ -92,19 +74,18 @@ pub struct Fleet {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl Fleet {
+impl Hub {
     /// Opens the endpoint and starts the machines.
     ///
     /// # Errors
     /// Sealed, a damaged store, or an address that can't be bound.
-    pub async fn start(parts: FleetParts) -> Result<Arc<Self>, Refusal> {
-        let (deployment, (signer, signer_certificate), endpoint) = {
-            let snapshot = parts.barrier.snapshot()?;
-            let endpoint = listener::endpoint(&parts, &snapshot)?;
-            (deployment(&snapshot)?.id, signer(&snapshot)?, endpoint)
+    pub(crate) async fn start(node: Node) -> Result<Arc<Self>, Refusal> {
+        let ((signer, signer_certificate), endpoint) = {
+            let snapshot = node.barrier.snapshot()?;
+            let endpoint = listener::endpoint(&node, &snapshot)?;
+            (signer(&snapshot)?, endpoint)
         };
-        let fleet = Arc::new(Self {
-            deployment,
+        let hub = Arc::new(Self {
             signer,
             signer_certificate,
             connections: Connections::default(),
@@ -120,27 +101,27 @@ impl Fleet {
             endpoint,
             supervision: tokio::sync::Mutex::new(None),
             tasks: Mutex::default(),
-            parts,
+            node,
         });
-        fleet.clone().supervise().await?;
-        let accepting = tokio::spawn(listener::accept(fleet.clone(), fleet.endpoint.clone()));
-        let watching = tokio::spawn(watch_changes(fleet.clone()));
-        fleet.tasks.lock().expect("no holder of this lock panics").extend([accepting, watching]);
-        Ok(fleet)
+        hub.clone().supervise().await?;
+        let accepting = tokio::spawn(listener::accept(hub.clone(), hub.endpoint.clone()));
+        let watching = tokio::spawn(watch_changes(hub.clone()));
+        hub.tasks.lock().expect("no holder of this lock panics").extend([accepting, watching]);
+        Ok(hub)
     }
 
     async fn supervise(self: Arc<Self>) -> Result<(), Refusal> {
         let verifier = MachineParts {
             performer: Arc::new(VerifierHands::new(&self)),
             mailbox: self.verifier.clone(),
-            clock: self.parts.clock.clone(),
-            entropy: self.parts.entropy.clone(),
+            clock: self.node.clock.clone(),
+            entropy: self.node.entropy.clone(),
         };
         let distribution = MachineParts {
             performer: Arc::new(DistributionHands::new(&self)),
             mailbox: self.distribution.clone(),
-            clock: self.parts.clock.clone(),
-            entropy: self.parts.entropy.clone(),
+            clock: self.node.clock.clone(),
+            entropy: self.node.entropy.clone(),
         };
         let children = vec![
             Child::new("attestation verifier", move |supervisor| {
@@ -150,7 +131,7 @@ impl Fleet {
                 distribution.clone().spawn(Distribution::default(), supervisor)
             }),
         ];
-        let supervision = Supervision::start(children, self.parts.clock.clone())
+        let supervision = Supervision::start(children, self.node.clock.clone())
             .await
             .map_err(|_| Refusal::Unavailable("a supervised actor"))?;
         *self.supervision.lock().await = Some(supervision);
@@ -158,7 +139,7 @@ impl Fleet {
     }
 
     /// Closes every connection with `central-sealed` and ends; nothing is sent after this returns.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.connections.cut(|_| true);
         self.connections.end_all(CloseCode::CentralSealed).await;
         for task in self.tasks.lock().expect("no holder of this lock panics").drain(..) {
@@ -173,18 +154,18 @@ impl Fleet {
     }
 
     /// Where it listens.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         self.endpoint.local_addr().ok()
     }
 
     /// What is known of the hosts' sessions.
-    pub fn live(&self) -> BTreeMap<HostId, LiveHost> {
+    pub(crate) fn live(&self) -> BTreeMap<HostId, LiveHost> {
         self.live.read().expect("no holder of this lock panics").clone()
     }
 
     /// Whether a host has a verdict that holds.
-    pub fn is_trusted(&self, host: &HostId) -> bool {
-        let now = self.parts.clock.now().mono;
+    pub(crate) fn is_trusted(&self, host: &HostId) -> bool {
+        let now = self.node.clock.now().mono;
         let live = self.live.read().expect("no holder of this lock panics");
         live.get(host).and_then(|live| live.trusted_until).is_some_and(|until| now < until)
     }
@@ -198,7 +179,7 @@ impl Fleet {
     }
 
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Refusal> {
-        self.parts.barrier.snapshot()
+        self.node.barrier.snapshot()
     }
 
     pub(crate) fn sign<T: Signable>(&self, value: &T) -> Signed {
@@ -249,31 +230,31 @@ impl Fleet {
 
     /// 32 fresh secret bytes.
     pub(crate) fn seed(&self) -> holdfast_protocol::secret::Secret<32> {
-        draw_secret(&*self.parts.entropy)
+        draw_secret(&*self.node.entropy)
     }
 }
 
 /// Tells distribution whose content has changed, after each commit that changed some.
-async fn watch_changes(fleet: Arc<Fleet>) {
+async fn watch_changes(hub: Arc<Hub>) {
     let committed = Arc::new(Notify::new());
     let wake = Arc::downgrade(&committed);
-    fleet.parts.barrier.engine().watch(Box::new(move |_| {
+    hub.node.barrier.engine().watch(Box::new(move |_| {
         if let Some(committed) = wake.upgrade() {
             committed.notify_one();
         }
     }));
-    let mut cursor = match fleet.snapshot() {
+    let mut cursor = match hub.snapshot() {
         Ok(snapshot) => holdfast_actors::rows::Rows::revision(&snapshot),
         Err(_) => Revision::default(),
     };
     loop {
         committed.notified().await;
-        match changed_tenants(&fleet, cursor) {
+        match changed_tenants(&hub, cursor) {
             Ok((now, tenants)) => {
                 cursor = now;
                 let event = distribution::Event::ContentChanged { tenants };
                 if !matches!(&event, distribution::Event::ContentChanged { tenants } if tenants.is_empty()) {
-                    let _ = fleet.distribution.cast(event);
+                    let _ = hub.distribution.cast(event);
                 }
             }
             Err(Refusal::Sealed) => return,
@@ -282,13 +263,13 @@ async fn watch_changes(fleet: Arc<Fleet>) {
     }
 }
 
-fn changed_tenants(fleet: &Fleet, after: Revision) -> Result<(Revision, BTreeSet<TenantName>), Refusal> {
-    let snapshot = fleet.snapshot()?;
+fn changed_tenants(hub: &Hub, after: Revision) -> Result<(Revision, BTreeSet<TenantName>), Refusal> {
+    let snapshot = hub.snapshot()?;
     let (revision, realms) = snapshot.realms_with_changed_content(after)?;
     if realms.as_ref().is_some_and(BTreeSet::is_empty) {
         return Ok((revision, BTreeSet::new()));
     }
     let concerned = |realm: Realm| realms.as_ref().is_none_or(|realms| realms.contains(&realm));
-    let all = Fleet::tenant_refs(&snapshot)?;
+    let all = Hub::tenant_refs(&snapshot)?;
     Ok((revision, all.into_iter().filter(|tenant| concerned(tenant.realm)).map(|tenant| tenant.name).collect()))
 }
