@@ -225,7 +225,7 @@ impl Link {
     pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), Lost> {
         match write(&mut self.to, bytes).await {
             Ok(()) => Ok(()),
-            Err(()) => Err(end_of(&self.connection)),
+            Err(()) => Err(ended(&self.connection).await),
         }
     }
 
@@ -280,16 +280,12 @@ pub async fn receive<T: DeserializeOwned>(
     codec::decode(&bytes, max).map_err(|_| Lost::Malformed)
 }
 
-/// The stream may end a moment before the connection says why.
-async fn ended(connection: &Connection) -> Lost {
+/// Why a stream has ended; it may do so a moment before the connection says why.
+pub async fn ended(connection: &Connection) -> Lost {
     match tokio::time::timeout(Duration::from_secs(1), connection.closed()).await {
         Ok(error) => lost(error),
         Err(_) => Lost::Network("central ended the stream".to_owned()),
     }
-}
-
-fn end_of(connection: &Connection) -> Lost {
-    connection.close_reason().map_or_else(|| Lost::Network("the stream has ended".to_owned()), lost)
 }
 
 fn lost(error: ConnectionError) -> Lost {
