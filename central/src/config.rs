@@ -50,10 +50,10 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Tenants that are made as soon as central is unsealed, if they are not there.
     pub tenants: Vec<TenantName>,
-    /// Certificates (DER) of the manufacturers whose endorsement keys may join sites with `ek-trust: ca`.
-    pub ek_authorities: Vec<Vec<u8>>,
     /// Between two quotes of a host, at sites whose policy does not say; `None`: the registry's default.
     pub quote_interval: Option<Duration>,
+    /// Certificates (DER) of the manufacturers whose endorsement keys may join sites with `ek-trust: ca`.
+    pub ek_authorities: Vec<Vec<u8>>,
     /// The store.
     pub store: Store,
     /// The read journal.
@@ -134,12 +134,12 @@ impl Config {
             addresses: of.or("names.addresses", Vec::<Address>::new()).into_iter().map(|address| address.0).collect(),
             advertise: of.optional::<HostAndPort>("names.advertise").map(|address| address.0),
             tenants: tenants(of),
+            quote_interval: quote_interval(of),
             ek_authorities: of
                 .or("attestation.ek_authorities", Vec::<Certificates>::new())
                 .into_iter()
                 .flat_map(|file| file.0)
                 .collect(),
-            quote_interval: quote_interval(of),
             store: store(of),
             audit: audit(of),
             log: log(of),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use holdfast_rest::access::Access;
+use holdfast_rest::cerberus;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health;
 use holdfast_rest::server::ServerOptions;
@@ -43,6 +44,8 @@ fn routes(behind: Behind) -> Router {
     let Behind { node, seal, fleet, bootstrap_secret, quic } = behind;
     let Node { barrier, journal, clock, config, .. } = node;
     let access = Arc::new(Access::at_central(barrier, journal, clock, seal.clone()));
+    // A root token that is used through any dialect ends the repeating of the reveal.
+    let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));
     let strongbox = StrongboxNode {
         access,
         seal,
@@ -53,7 +56,7 @@ fn routes(behind: Behind) -> Router {
         quic_addresses: vec![config.advertise.clone().unwrap_or_else(|| quic.to_string())],
         quote_interval_ms: config.quote_interval.map(whole_ms),
     };
-    strongbox::routes_central(Arc::new(strongbox))
+    strongbox::routes_central(Arc::new(strongbox)).merge(boxes)
 }
 
 /// The listener's bounds.

@@ -27,6 +27,7 @@ use holdfast_rest::strongbox::{FleetControl, Pending};
 use crate::fleet::Fleet;
 use crate::node::Node;
 use hub::Hub;
+use hub::LiveHost;
 
 /// The hosts, over QUIC.
 #[derive(Default)]
@@ -44,7 +45,7 @@ impl QuicFleet {
 impl FleetControl for QuicFleet {
     fn live(&self) -> BTreeMap<HostId, Live> {
         let Some(hub) = self.hub.load_full() else { return BTreeMap::new() };
-        let shown = |(host, live): (HostId, hub::LiveHost)| {
+        let shown = |(host, live): (HostId, LiveHost)| {
             let trusted = hub.is_trusted(&host);
             let lag = live.conn.map(|_| live.lag);
             (host, Live { trusted, lag, reasons: live.reasons })
@@ -52,10 +53,10 @@ impl FleetControl for QuicFleet {
         hub.live().into_iter().map(shown).collect()
     }
 
-    fn decide(&self, cmd: Decide) -> BoxFuture<'_, Result<Pending, Refusal>> {
+    fn decide(&self, decision: Decide) -> BoxFuture<'_, Result<Pending, Refusal>> {
         Box::pin(async move {
             let hub = self.hub.load_full().ok_or(Refusal::Sealed)?;
-            hub.decide(cmd).await.map(Pending)
+            hub.decide(decision).await.map(Pending)
         })
     }
 }
@@ -81,8 +82,9 @@ impl Fleet for QuicFleet {
         let Some(hub) = self.hub.load_full() else { return Vec::new() };
         let live = hub.live();
         let trusted = live.keys().filter(|host| hub.is_trusted(host)).count();
+        let connected = hub.connections.count();
         let lagging = live.values().filter(|host| host.conn.is_some() && host.lag != 0).count();
-        [("connected", hub.connections.count()), ("trusted", trusted), ("lagging", lagging)]
+        [("connected", connected), ("trusted", trusted), ("lagging", lagging)]
             .map(|(label, count)| (label, i64::try_from(count).unwrap_or(i64::MAX)))
             .to_vec()
     }

@@ -1,38 +1,41 @@
-//! Who calls, for every dialect that takes tokens: tokens judged on the rows of one snapshot, passwords turned into
-//! tokens, and the audit lines of what was refused.
+//! Who calls, for the Strongbox dialect: what it asks of its [`Node`] beyond what the other dialects ask, and the watch
+//! over root tokens that all dialects of central stand under.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
-use holdfast_actors::access_control::{Caller, VerifiedTokens, tokens};
-use holdfast_actors::audit_log::Line;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use holdfast_actors::access_control::Caller;
 use holdfast_actors::audit_log::journal::Journal;
 use holdfast_actors::barrier::{Barrier, Snapshot};
-use holdfast_actors::ports::{Clock, Now};
+use holdfast_actors::ports::{Clock, Entropy, Now};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_protocol::ids::Realm;
 
+use crate::node::{Central, Deed, Node};
+use crate::problem::Problem;
+
 mod login;
 
-pub use login::{Credentials, Issued, Passwords};
+pub use login::{Credentials, Issued};
 
 /// A future in a box, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Finds the key space of a tenant, named by its realm at central, at this node.
-pub type Locate = fn(&dyn Rows, u32) -> Option<Realm>;
-
-/// At central a tenant's number is its realm.
-pub fn locate_at_central(_: &dyn Rows, tenant: u32) -> Option<Realm> {
-    Some(Realm(tenant))
-}
 
 /// Hears of the use of a root token of the tenant `system`: the first one ends the repeating of reveal-sealkey.
 pub trait RootTokenWatch: Send + Sync {
     /// The caller is answered after this has returned. Called at every use: it must be cheap once it has been noted.
     fn root_token_used(&self) -> BoxFuture<'_, Result<(), Refusal>>;
+
+    /// Whether a use has been noted, so that no more has to be told. Must not wait.
+    fn is_settled(&self) -> bool {
+        false
+    }
 }
 
 /// A node that reveals nothing.
@@ -44,84 +47,69 @@ impl RootTokenWatch for NoWatch {
     }
 }
 
-/// What judging callers takes; one per node, shared by its dialects.
+/// A node as the Strongbox dialect sees it.
 pub struct Access {
-    /// The store.
-    pub barrier: Barrier,
-    /// Where lines about reads and refusals go.
-    pub journal: Arc<Journal>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Tokens whose signatures were found good.
-    pub verified: VerifiedTokens,
-    /// Where tenants are at this node.
-    pub locate: Locate,
-    /// Who hears of root tokens.
-    pub root_tokens: Arc<dyn RootTokenWatch>,
-    /// Password hashing, bounded.
-    pub passwords: Passwords,
+    node: Arc<Node>,
+    root_tokens: Arc<dyn RootTokenWatch>,
 }
 
 impl Access {
-    /// Central's, with nothing verified yet.
+    /// Central's, with a [`Node`] of its own for the other dialects to share.
     pub fn at_central(
         barrier: Barrier,
         journal: Arc<Journal>,
         clock: Arc<dyn Clock>,
         root_tokens: Arc<dyn RootTokenWatch>,
     ) -> Self {
-        Self::new((barrier, journal, clock), locate_at_central, root_tokens)
+        Self { node: Arc::new(Node::new(barrier, journal, clock, Arc::new(Central))), root_tokens }
     }
 
     /// A site host's. Nobody logs in there and nothing is revealed.
-    pub fn at_site(barrier: Barrier, journal: Arc<Journal>, clock: Arc<dyn Clock>, locate: Locate) -> Self {
-        Self::new((barrier, journal, clock), locate, Arc::new(NoWatch))
+    pub fn at_site(node: Arc<Node>) -> Self {
+        Self { node, root_tokens: Arc::new(NoWatch) }
     }
 
-    fn new(
-        (barrier, journal, clock): (Barrier, Arc<Journal>, Arc<dyn Clock>),
-        locate: Locate,
-        root_tokens: Arc<dyn RootTokenWatch>,
-    ) -> Self {
-        let (verified, passwords) = (VerifiedTokens::default(), Passwords::default());
-        Self { barrier, journal, clock, verified, locate, root_tokens, passwords }
+    /// The node, for the other dialects.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
     }
 
     /// Now.
     pub fn now(&self) -> Now {
-        self.clock.now()
+        self.node.now()
     }
 
-    /// Who holds `token`, judged on `rows`. For reads that stay in one snapshot; [`Self::caller`] does the rest too.
-    ///
-    /// # Errors
-    /// [`Refusal::Unauthenticated`], or the store's refusals.
-    pub fn judge(&self, token: &str, rows: &dyn Rows) -> Result<Caller, Refusal> {
-        tokens::verify(token, &|tenant| (self.locate)(rows, tenant), rows, self.now(), &self.verified)
+    /// The random source.
+    pub fn entropy(&self) -> Arc<dyn Entropy> {
+        self.node.barrier().entropy().clone()
     }
 
-    /// To be awaited before a caller with a root token of the tenant `system` is answered.
+    /// Who holds `token` now, if `check` lets it do `deed`; refusals are journalled.
     ///
     /// # Errors
-    /// It could not be noted.
-    pub async fn note_use(&self, caller: &Caller) -> Result<(), Refusal> {
-        if caller.is_root() && caller.is_system() {
+    /// [`Refusal::Unauthenticated`] also without a token; what `check` says; the store's refusals.
+    pub async fn caller(
+        &self,
+        token: Option<&str>,
+        deed: &Deed,
+        check: impl FnOnce(&Caller) -> Result<(), Refusal>,
+    ) -> Result<Caller, Refusal> {
+        let caller = self.node.consult(token, deed, |view| check(view.caller).map(|()| view.caller.clone()))?;
+        self.note_use(&caller).await?;
+        Ok(caller)
+    }
+
+    async fn note_use(&self, caller: &Caller) -> Result<(), Refusal> {
+        if caller.is_root() && caller.is_system() && !self.root_tokens.is_settled() {
             self.root_tokens.root_token_used().await?;
         }
         Ok(())
     }
 
-    /// Who holds `token` now.
-    ///
-    /// # Errors
-    /// [`Refusal::Unauthenticated`] also without a token, or the store's refusals.
-    pub async fn caller(&self, token: Option<&str>) -> Result<Caller, Refusal> {
-        let caller = {
-            let snapshot = self.barrier.snapshot()?;
-            self.judge(token.ok_or(Refusal::Unauthenticated)?, &snapshot)?
-        };
-        self.note_use(&caller).await?;
-        Ok(caller)
+    /// Another dialect's routes, under the same watch: nobody is answered who comes with a root token of the tenant
+    /// `system` whose use has not been noted.
+    pub fn watched(self: &Arc<Self>, router: Router) -> Router {
+        router.layer(from_fn_with_state(self.clone(), watch))
     }
 
     /// The newest state.
@@ -129,48 +117,50 @@ impl Access {
     /// # Errors
     /// Sealed, or the engine failed.
     pub fn snapshot(&self) -> Result<Snapshot, Refusal> {
-        self.barrier.snapshot()
+        self.node.barrier().snapshot()
     }
 
     /// Runs a decision in the writer's transaction.
     ///
     /// # Errors
-    /// The decision's refusal, or the store's.
+    /// The decision's refusal, or the store's; not journalled.
     pub async fn change<T: Send + 'static>(
         &self,
         mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let clock = self.clock.clone();
-        let (reply, _) = self.barrier.run(move |rows| decide(rows, clock.now())).await?;
+        let node = self.node.clone();
+        let (reply, _) = self.node.barrier().run(move |rows| decide(rows, node.now())).await?;
         Ok(reply)
     }
 
-    /// Journals that something was refused, before the reply. On a sealed node there is no journal to write to.
+    /// Journals, before the reply, that something was refused with these words. On a sealed node there is no journal
+    /// to write to.
     ///
     /// # Errors
     /// The journal is full or failed.
-    pub fn note_refusal(&self, realm: Realm, refused: &Refused<'_>) -> Result<(), Refusal> {
-        let snapshot = match self.barrier.snapshot() {
-            Ok(snapshot) => snapshot,
-            Err(Refusal::Sealed) => return Ok(()),
-            Err(refusal) => return Err(refusal),
-        };
-        let Refused { actor, action, object, why } = *refused;
-        self.journal.append(&snapshot, realm, &Line::refused(self.now().wall_us, actor, action, object, why))
+    pub fn note_refusal(&self, realm: Realm, actor: &str, deed: &Deed, why: &str) -> Result<(), Refusal> {
+        match self.node.refuse(realm, actor, deed, Refusal::Invalid(why.to_owned())) {
+            Refusal::Invalid(_) | Refusal::Sealed => Ok(()),
+            unnoted => Err(unnoted),
+        }
     }
 }
 
-/// What an audit line says about a refusal.
-#[derive(Debug, Clone, Copy)]
-pub struct Refused<'a> {
-    /// Who: a principal, or an address where nobody is known.
-    pub actor: &'a str,
-    /// A constant such as `site.create`.
-    pub action: &'a str,
-    /// Names only.
-    pub object: &'a str,
-    /// As the caller is told.
-    pub why: &'a str,
+async fn watch(State(access): State<Arc<Access>>, request: Request, next: Next) -> Result<Response, Problem> {
+    if !access.root_tokens.is_settled()
+        && let Some(token) = any_token(request.headers())
+        // A token that does not hold is the handler's to refuse, and to journal.
+        && let Ok(caller) = access.node.whose(token)
+    {
+        access.note_use(&caller).await?;
+    }
+    Ok(next.run(request).await)
+}
+
+/// The token in whichever header a dialect takes it.
+fn any_token(headers: &HeaderMap) -> Option<&str> {
+    let plain = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    plain("x-cerberus-token").or_else(|| plain("x-vault-token")).or_else(|| bearer(headers))
 }
 
 /// The token of `Authorization: Bearer ...`; the scheme's case does not matter.

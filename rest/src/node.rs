@@ -161,6 +161,14 @@ impl Node {
         }
     }
 
+    /// Whose token it is, noted nowhere: for a look that decides nothing about what is answered.
+    ///
+    /// # Errors
+    /// [`Refusal::Unauthenticated`], or the store's refusals.
+    pub fn whose(&self, token: &str) -> Result<Caller, Refusal> {
+        self.caller(Some(token), &self.barrier.snapshot()?, self.now())
+    }
+
     fn caller(&self, token: Option<&str>, rows: &Snapshot, now: Now) -> Result<Caller, Refusal> {
         let locate = |tenant| self.place.locate(rows, tenant);
         verify(token.ok_or(Refusal::Unauthenticated)?, &locate, rows, now, &self.verified)

@@ -16,8 +16,9 @@ use holdfast_protocol::ids::Realm;
 use serde::de::DeserializeOwned;
 
 use super::StrongboxNode;
-use crate::access::{Access, BoxFuture, Refused, bearer};
+use crate::access::{Access, BoxFuture, bearer};
 use crate::body;
+use crate::node::Deed;
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::reply::Format;
@@ -95,7 +96,7 @@ where
         about.is(name);
     }
     let peer = parts.extensions.get::<Peer>().cloned().ok_or_else(Problem::internal)?;
-    let caller = authorise(&node.access, &parts.headers, &peer, right, (action, about.text())).await?;
+    let caller = authorise(&node.access, &parts.headers, right, (action, about.text())).await?;
     let (realm, actor) = (caller.realm, caller.actor().to_owned());
     let format = Format::accepted(&parts.headers);
     let headers = parts.headers;
@@ -115,24 +116,11 @@ where
 pub(super) async fn authorise(
     access: &Access,
     headers: &HeaderMap,
-    peer: &Peer,
     right: Right,
-    what: (&str, &str),
+    (action, object): (&'static str, &str),
 ) -> Result<Caller, Problem> {
-    let caller = match access.caller(bearer(headers)).await {
-        Ok(caller) => caller,
-        Err(refusal) => {
-            let problem = Problem::from(refusal);
-            note(access, Realm::NODE, &peer.addr.ip().to_string(), what, &problem)?;
-            return Err(problem);
-        }
-    };
-    if let Err(refusal) = right.check(&caller) {
-        let problem = Problem::from(refusal);
-        note(access, caller.realm, caller.actor(), what, &problem)?;
-        return Err(problem);
-    }
-    Ok(caller)
+    let deed = Deed::of(action, object);
+    Ok(access.caller(bearer(headers), &deed, |caller| right.check(caller)).await?)
 }
 
 /// Journals a refusal. What failed on our side is none.
@@ -140,11 +128,11 @@ pub(super) fn note(
     access: &Access,
     realm: Realm,
     actor: &str,
-    (action, object): (&str, &str),
+    (action, object): (&'static str, &str),
     problem: &Problem,
 ) -> Result<(), Problem> {
     if problem.status.is_client_error() {
-        access.note_refusal(realm, &Refused { actor, action, object, why: &problem.message })?;
+        access.note_refusal(realm, actor, &Deed::of(action, object), &problem.message)?;
     }
     Ok(())
 }

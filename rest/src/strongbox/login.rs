@@ -39,7 +39,7 @@ pub(super) async fn login(
         username: asked.username,
         password: asked.password.to_bytes(),
     };
-    let issued = node.access.log_in(credentials, node.login_ttl_s, "login").await?;
+    let issued = node.access.log_in(credentials, node.login_ttl_s).await?;
     Ok(format.reply(StatusCode::OK, &TokenShown::new(issued.token, &issued.about.claims)))
 }
 

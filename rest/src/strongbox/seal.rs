@@ -257,7 +257,7 @@ async fn site_operator(access: &Access, headers: &HeaderMap, peer: &Peer, class:
     match (class, peer.identity()) {
         (Class::Admin, Some(identity)) => Ok(identity.to_owned()),
         _ => {
-            let caller = call::authorise(access, headers, peer, Right::SystemAdmin, ("seal.seal", "")).await?;
+            let caller = call::authorise(access, headers, Right::SystemAdmin, ("seal.seal", "")).await?;
             Ok(caller.actor().to_owned())
         }
     }

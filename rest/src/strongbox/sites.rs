@@ -99,7 +99,7 @@ pub(super) async fn create(call: Call) -> Result<Response, Problem> {
     let asked: SiteAsked = call.body().await?;
     call.about(&asked.name);
     let name: SiteName = asked.name.parse().map_err(|error| Problem::bad_request(format!("name: {error}")))?;
-    let entropy = call.node.access.barrier.entropy().clone();
+    let entropy = call.node.access.entropy();
     let interval_ms = match &asked.quote_interval {
         Some(text) => Some(interval_ms(text)?),
         None => call.node.quote_interval_ms,
@@ -134,7 +134,7 @@ struct HostsAsked {
 pub(super) async fn add_hosts(call: Call) -> Result<Response, Problem> {
     let name: SiteName = call.name("site", "site")?;
     let asked: HostsAsked = call.body().await?;
-    let entropy = call.node.access.barrier.entropy().clone();
+    let entropy = call.node.access.entropy();
     let command = AddHosts { site: name.clone(), hosts: new_hosts(asked.hosts, &*entropy)?, by: call.by() };
     call.change(move |rows, now| sites::add_hosts(&command, rows, now)).await?;
     Ok(call.format.reply(StatusCode::CREATED, &shown(&call.snapshot()?, name)?))
@@ -192,7 +192,7 @@ pub(super) async fn bundle(call: Call) -> Result<Response, Problem> {
         Some(text) => valid_s(text)?,
         None => TOKEN_VALID_S,
     };
-    let seed = draw_secret(&**call.node.access.barrier.entropy());
+    let seed = draw_secret(&*call.node.access.entropy());
     let command = Invite { site, seed, valid_s, central: call.node.quic_addresses.clone(), by: call.by() };
     let bundle = call.change(move |rows, now| sites::invite(&command, rows, now)).await?;
     Ok(call.format.reply(StatusCode::OK, &bundle))

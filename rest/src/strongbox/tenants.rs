@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use holdfast_actors::access_control::tenants::{self, CreateTenant, SetupTenant};
-use holdfast_actors::access_control::{Caller, Tenant, TenantKind, TokenId, logins};
+use holdfast_actors::access_control::{Caller, Tenant, TenantKind, logins};
 use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_actors::rows::Refusal;
 use holdfast_protocol::ids::TenantName;
@@ -56,7 +56,7 @@ impl From<Tenant> for TenantShown {
 pub(super) async fn create(call: Call) -> Result<Response, Problem> {
     let asked: TenantAsked = call.body().await?;
     call.about(&asked.name);
-    let entropy = call.node.access.barrier.entropy().clone();
+    let entropy = call.node.access.entropy();
     let command = CreateTenant {
         name: asked.name.parse().map_err(|error| Problem::bad_request(format!("name: {error}")))?,
         kind: asked.kind.into(),
@@ -105,15 +105,15 @@ pub(super) async fn setup(call: Call) -> Result<Response, Problem> {
     let name: TenantName = asked.name.parse().map_err(|_| Refusal::NotFound("tenant"))?;
     logins::check_username(&asked.admin_username)?;
     refuse_second_setup(&call, &name)?;
-    let entropy = call.node.access.barrier.entropy().clone();
+    let entropy = call.node.access.entropy();
     let access = call.node.access.clone();
-    let password_hash = access.passwords.hash(asked.admin_password.to_bytes(), draw(&*entropy)).await?;
+    let password_hash = access.node().passwords().hash(asked.admin_password.to_bytes(), draw(&*entropy)).await?;
     let command = SetupTenant {
         name,
         admin_username: asked.admin_username,
         password_hash,
         full_name: asked.admin_fullname,
-        token_id: TokenId(draw(&*entropy)),
+        token_id: access.node().fresh_token_id(),
         by: call.by(),
     };
     let claims = call.change(move |rows, now| tenants::setup_tenant(&command, rows, now)).await?;

@@ -50,6 +50,7 @@ pub(super) struct Central {
     /// Of the tenant `system`.
     pub(super) root: String,
     pub(super) admin: Credentials,
+    pub(super) journal: Arc<Journal>,
     running: Running,
     folder: tempfile::TempDir,
 }
@@ -66,7 +67,7 @@ impl Central {
         let clock = Arc::new(Stepped::default());
         let root = begin(&barrier, &clock).await;
         let seal = Arc::new(FakeSeal::default());
-        let access = Arc::new(Access::at_central(barrier.clone(), journal, clock.clone(), seal.clone()));
+        let access = Arc::new(Access::at_central(barrier.clone(), journal.clone(), clock.clone(), seal.clone()));
         let fleet =
             Arc::new(FakeFleet { barrier, clock: clock.clone(), live: Mutex::default(), left: Mutex::default() });
         let admin = Credentials::new("admin", 9);
@@ -81,11 +82,11 @@ impl Central {
             quic_addresses: vec!["central.example:7443".to_owned()],
             quote_interval_ms: Some(2000),
         };
-        let state = Arc::new(Sealable(access.barrier.clone()));
+        let state = Arc::new(Sealable(access.node().barrier().clone()));
         let metrics = Arc::new(Metrics::new());
         let front = Front::new(routes_central(Arc::new(node)), state, metrics, FrontOptions::default());
         let running = serve(front.clone()).await;
-        Self { access, seal, fleet, front, clock, root, admin, running, folder }
+        Self { access, seal, fleet, front, clock, root, admin, journal, running, folder }
     }
 
     /// One request over TLS, from this machine, answered in JSON.
@@ -138,7 +139,7 @@ impl Central {
 
     /// Lines of changes, and lines of reads and refusals, so far.
     pub(super) fn lines(&self) -> (u64, u64) {
-        let view = self.access.barrier.engine().snapshot().unwrap();
+        let view = self.access.node().barrier().engine().snapshot().unwrap();
         let changes = verify_store(&*view).unwrap();
         assert_eq!(changes.first_break, None);
         let mut journal = Report::default();

@@ -4,18 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::http::Method;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request};
+use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use holdfast_actors::rows::Refusal;
+use holdfast_actors::rows::{Refusal, Rows};
 use holdfast_actors::seal_keeper::{RequestId, SealRefusal};
+use holdfast_protocol::ids::{Realm, SiteName};
 use holdfast_rest::access::{Access, BoxFuture};
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
+use holdfast_rest::node::{Node, Place};
 use holdfast_rest::peer::{ClientCertificate, Peer};
 use holdfast_rest::strongbox::{Operator, SiteSealControl, SiteSealStatus, StrongboxSite, routes_site};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use super::node::{BOOTSTRAP, Central, request, sealkey, yaml};
 use crate::client::{Answer, Credentials};
@@ -189,9 +195,29 @@ async fn every_use_of_the_root_token_is_noted_and_no_other() {
 }
 
 #[tokio::test]
+async fn other_dialects_stand_under_the_same_watch() {
+    let central = Central::start().await;
+    let acme = central.tenant("acme").await;
+    let used = || central.seal.root_used.load(Ordering::SeqCst);
+    let before = used();
+    let router = Router::new().route("/v1/secret/x", get(async || "x"));
+    let router = central.access.watched(router);
+    for (header, token, noted) in [
+        ("x-cerberus-token", central.root.as_str(), 1),
+        ("x-vault-token", central.root.as_str(), 2),
+        ("x-cerberus-token", acme.as_str(), 2),
+        ("x-cerberus-token", "hft_AAAA", 2),
+    ] {
+        let asked = Request::get("/v1/secret/x").header(header, token).body(Body::empty()).unwrap();
+        assert_eq!(router.clone().oneshot(asked).await.unwrap().status().as_u16(), 200);
+        assert_eq!(used() - before, noted, "{header}");
+    }
+}
+
+#[tokio::test]
 async fn while_sealed_only_the_seal_answers() {
     let central = Central::start().await;
-    drop(central.access.barrier.seal());
+    drop(central.access.node().barrier().seal());
     for (method, path) in [
         (Method::POST, "/v1/login"),
         (Method::GET, "/v1/config/tenants"),
@@ -240,13 +266,28 @@ impl NodeState for HostSeal {
     }
 }
 
+/// A site where the tenant `system` has nothing.
+struct Elsewhere;
+
+impl Place for Elsewhere {
+    fn site(&self) -> Option<&SiteName> {
+        None
+    }
+    fn locate(&self, _: &dyn Rows, _: u32) -> Option<Realm> {
+        None
+    }
+    fn lease_ok(&self, _: Realm, _: Option<u64>) -> bool {
+        true
+    }
+}
+
 #[tokio::test]
 async fn a_site_host_is_sealed_by_an_admin_and_unsealed_by_nobody() {
     let central = Central::start().await;
     let seal = Arc::new(HostSeal::default());
-    let nothing_of_system: holdfast_rest::access::Locate = |_, _| None;
-    let (barrier, journal) = (central.access.barrier.clone(), central.access.journal.clone());
-    let access = Arc::new(Access::at_site(barrier, journal, central.clock.clone(), nothing_of_system));
+    let (barrier, journal) = (central.access.node().barrier().clone(), central.journal.clone());
+    let access =
+        Arc::new(Access::at_site(Arc::new(Node::new(barrier, journal, central.clock.clone(), Arc::new(Elsewhere)))));
     let admin = Credentials::new("admin", 9);
     let shown = ClientCertificate::from_chain(std::iter::once(admin.certificate.as_slice())).unwrap();
     let admin_identities = BTreeSet::from([shown.identity.clone()]);
