@@ -3,7 +3,7 @@
 //!
 //! Lines are encrypted and the hashes run over ciphertext, so that verifying needs no key.
 
-use holdfast_protocol::codec::length_prefixed;
+use holdfast_protocol::codec::{self, length_prefixed};
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::ids::Realm;
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,23 @@ impl Line {
     ) -> Self {
         Self { outcome: why.into(), ..Self::done(at_us, actor, action, object) }
     }
+
+    /// Its bytes before encryption. Texts are cut to [`TEXT_BYTES_MAX`]: a line has to fit wherever lines go, also the
+    /// line about a request that was refused for its length.
+    pub(crate) fn encoded(&self) -> Vec<u8> {
+        let cut = |text: &str| text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned();
+        codec::encode(&Self {
+            at_us: self.at_us,
+            actor: cut(&self.actor),
+            action: cut(&self.action),
+            object: cut(&self.object),
+            outcome: cut(&self.outcome),
+        })
+    }
 }
+
+/// Longest text in a line: every path that can be stored fits.
+const TEXT_BYTES_MAX: usize = 6 << 10;
 
 /// Which chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

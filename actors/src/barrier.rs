@@ -20,7 +20,7 @@ use holdfast_protocol::secret::SecretBytes;
 use zeroize::Zeroizing;
 
 use crate::audit_log::{Chain, CommitLine, Head, Line, line_aad};
-use crate::keyring::{Keyring, RealmKeys, realm_store_key};
+use crate::keyring::{Keyring, REALM_KEYS, RealmKeys, realm_store_key};
 use crate::ports::{Entropy, draw};
 use crate::rows::{Batch, Kind, RawRow, Refusal, RowKey, Rows, Write};
 use crate::store::{ChangesError, CommitEnd, Decide, Engine, Entry, Fault, Op, View};
@@ -34,6 +34,8 @@ pub(crate) const COMMIT_LINES: u8 = 0x04;
 pub(crate) const COMMIT_HEAD: u8 = 0x05;
 /// The number of the last realm made; numbers are not used twice.
 const HIGHEST_REALM: u8 = 0x06;
+/// Heads of read chains that one commit names at most; the rest waits for the next.
+const READS_NAMED_MAX: usize = 2048;
 /// Rows read at once by a scan.
 const SCAN_PAGE: usize = 1024;
 
@@ -65,7 +67,7 @@ impl Barrier {
     /// Wraps an engine, sealed. To be called once per engine: it closes the engine's commits.
     pub fn new(engine: Arc<dyn Engine>, entropy: Arc<dyn Entropy>, reads: Arc<dyn DurableReads>) -> Self {
         let touched = Arc::<Mutex<BTreeSet<Realm>>>::default();
-        engine.close_commits_with(Box::new(CommitAudit { touched: touched.clone(), reads }));
+        engine.close_commits_with(Box::new(CommitAudit { touched: touched.clone(), reads, unnamed: Mutex::default() }));
         Self { engine, entropy, ring: Arc::default(), touched }
     }
 
@@ -146,17 +148,22 @@ impl Barrier {
         self.engine.submit(Box::new(RawJob { ops: Some(ops), done }));
     }
 
-    /// Takes away a realm's keys: whatever is stored in it is lost for good.
-    pub fn submit_erase_realm(&self, realm: Realm, done: impl FnOnce(Result<(), Fault>) + Send + 'static) {
-        if let Ok(ring) = self.ring() {
-            ring.forget(realm);
-        }
-        let ops = vec![Op::Delete { key: realm_store_key(realm) }];
-        self.engine.submit(Box::new(RawJob { ops: Some(ops), done }));
+    /// Takes away a realm's keys, which loses whatever is stored in it for good, and with them the first page of its
+    /// rows; `done` hears whether any row is left. Its audit lines stay: the chains are of the node.
+    pub fn submit_erase_realm(&self, realm: Realm, done: impl FnOnce(Result<bool, Fault>) + Send + 'static) {
+        let ring = self.ring.clone();
+        let done = move |outcome: Result<bool, Fault>| {
+            if let (Ok(_), Some(ring)) = (&outcome, ring.load_full()) {
+                ring.forget(realm);
+            }
+            done(outcome);
+        };
+        self.engine.submit(Box::new(EraseRealmJob { realm, left: Ok(true), done }));
     }
 
     /// Removes up to [`DECIDE_OPS_MAX`] rows of whatever is stored, for starting over; `done` hears whether any is left.
     pub fn submit_erase_some(&self, done: impl FnOnce(Result<bool, Fault>) + Send + 'static) {
+<<<<<<< HEAD
         self.engine.submit(Box::new(EraseJob { from: vec![BOOT], left: false, done }));
     }
 
@@ -171,6 +178,9 @@ impl Barrier {
     /// The engine failed.
     pub fn commit_head(&self) -> Result<Head, Fault> {
         head_at(&*self.engine.snapshot()?, &[COMMIT_HEAD])
+=======
+        self.engine.submit(Box::new(EraseJob { left: Ok(true), done }));
+>>>>>>> 38ade2646a7fa0512e9660349986c355723d57f7
     }
 
     /// The rows that make `ring`'s node realm, for the transaction that begins a store.
@@ -228,6 +238,26 @@ impl Snapshot {
     /// As [`Keyring::realm`].
     pub fn realm_keys(&self, realm: Realm) -> Result<Arc<RealmKeys>, Refusal> {
         self.ring.realm(realm, &*self.view)
+    }
+
+    /// Every realm with keys or rows, the node's own included. One that nothing refers to is to be erased: rows without
+    /// keys are what an erasing left that was cut short.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn realms(&self) -> Result<BTreeSet<Realm>, Fault> {
+        let mut found = BTreeSet::new();
+        for first in std::iter::once(REALM_KEYS).chain(Kind::ALL.map(|kind| kind as u8)) {
+            let (mut from, until) = (vec![first], [first + 1]);
+            while let Some((key, _)) = self.view.range(&from, &until, 1)?.pop() {
+                let Some(realm) = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes) else {
+                    break;
+                };
+                found.insert(Realm(realm));
+                from = after_prefix(&key[..5]);
+            }
+        }
+        Ok(found)
     }
 
     /// The head of a realm's chain of changes.
@@ -533,13 +563,16 @@ where
     }
 
     fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
-        let result = match (outcome, self.outcome) {
+        let Self { barrier, decide, done, outcome: decided } = *self;
+        // Whoever hears of the outcome may close the store next: nothing of it is held any more then.
+        drop((barrier, decide));
+        let result = match (outcome, decided) {
             (_, Some(Err(refusal))) => Err(refusal),
             (Ok(revision), Some(Ok(reply))) => Ok((reply, revision)),
             (Err(fault), _) => Err(fault.into()),
             (Ok(_), None) => Err(Fault::Stopped.into()),
         };
-        (self.done)(result);
+        done(result);
     }
 }
 
@@ -550,8 +583,14 @@ where
     fn run(&mut self, view: &dyn View) -> Result<(Vec<Op>, T), Refusal> {
         let ring = self.barrier.ring()?;
         let (batch, reply) = (self.decide)(&TransactionRows { view, ring: &ring })?;
-        let ops =
-            Encryption { view, ring: &ring, entropy: &*self.barrier.entropy, fresh: BTreeMap::new() }.ops(batch)?;
+        let ops = Encryption {
+            view,
+            ring: &ring,
+            entropy: &*self.barrier.entropy,
+            fresh: BTreeMap::new(),
+            versions: BTreeMap::new(),
+        }
+        .ops(batch)?;
         let mut touched = self.barrier.touched.lock().expect("no holder of this lock panics");
         touched.extend(ops.iter().filter_map(|op| match op {
             Op::Put { key, .. } if key[0] == CHANGE_HEADS => Some(realm_of_head(key)),
@@ -572,6 +611,8 @@ struct Encryption<'a> {
     entropy: &'a dyn Entropy,
     /// Realms that this very batch makes.
     fresh: BTreeMap<Realm, Arc<RealmKeys>>,
+    /// Versions of the rows that this very batch has written: it may write one twice.
+    versions: BTreeMap<Vec<u8>, u64>,
 }
 
 impl Encryption<'_> {
@@ -613,9 +654,15 @@ impl Encryption<'_> {
             Write::Put { key, body } => self.put(&key, Some(body.expose())),
             Write::Delete { key } => self.put(&key, None),
             Write::CreateRealm { realm, base, key } => {
+                // A number used again would open what a predecessor left, or lose what is there.
+                if realm <= highest_realm(self.view)? || self.view.get(&realm_store_key(realm))?.is_some() {
+                    return Err(Refusal::Exists("realm"));
+                }
                 let keys = RealmKeys::new(base, key);
                 let (key, value) = self.ring.wrap_realm(realm, &keys, draw(self.entropy));
-                self.fresh.insert(realm, Arc::new(keys));
+                if self.fresh.insert(realm, Arc::new(keys)).is_some() {
+                    return Err(Refusal::Exists("realm"));
+                }
                 Ok(Op::Put { key, value })
             }
             Write::Boot { name, value: Some(value) } => Ok(Op::Put { key: boot_key(name), value }),
@@ -623,14 +670,19 @@ impl Encryption<'_> {
         }
     }
 
-    fn put(&self, key: &RowKey, body: Option<&[u8]>) -> Result<Op, Refusal> {
+    fn put(&mut self, key: &RowKey, body: Option<&[u8]>) -> Result<Op, Refusal> {
         key.check()?;
         if body.is_some_and(|body| RECORD_BYTES_MAX < body.len()) {
             return Err(Refusal::Invalid(format!("a record has at most {RECORD_BYTES_MAX} bytes")));
         }
         let keys = self.realm(key.realm)?;
         let store_key = store_key(&keys, key.kind, key.realm, &key.path);
-        let version = self.view.get(&store_key)?.map_or(0, |entry| entry.version) + 1;
+        let before = match self.versions.get(&store_key) {
+            Some(version) => *version,
+            None => self.view.get(&store_key)?.map_or(0, |entry| entry.version),
+        };
+        let version = before + 1;
+        self.versions.insert(store_key.clone(), version);
         let aad = record_aad(self.ring.deployment(), key.kind, key.realm, &store_key, version);
         let (id, record_key) = keys.current();
         let value = envelope::seal(record_key, id, draw(self.entropy), &aad, &row_bytes(&key.path, body));
@@ -645,7 +697,7 @@ impl Encryption<'_> {
         let keys = self.realm(realm)?;
         let (id, key) = keys.current();
         let aad = line_aad(Chain::Changes, self.ring.deployment(), realm, head.seq + 1);
-        let body = envelope::seal(key, id, draw(self.entropy), &aad, &codec::encode(line));
+        let body = envelope::seal(key, id, draw(self.entropy), &aad, &line.encoded());
         let head = head.after(Chain::Changes, realm, &body);
         heads.insert(realm, head);
         let mut value = head.hash.to_vec();
@@ -685,12 +737,43 @@ fn head_at(view: &dyn View, key: &[u8]) -> Result<Head, Fault> {
 struct CommitAudit {
     touched: Arc<Mutex<BTreeSet<Realm>>>,
     reads: Arc<dyn DurableReads>,
+    unnamed: Mutex<Unnamed>,
+}
+
+/// Heads of read chains on their way into a commit.
+#[derive(Default)]
+struct Unnamed {
+    /// Waiting for one.
+    waiting: BTreeMap<Realm, Head>,
+    /// In the line of this number, which may not have been committed.
+    naming: (u64, Vec<(Realm, Head)>),
+}
+
+impl Unnamed {
+    /// What the line after `last` names.
+    fn take(&mut self, last: Head, durable: Vec<(Realm, Head)>) -> Vec<(Realm, Head)> {
+        let (seq, naming) = std::mem::take(&mut self.naming);
+        if last.seq < seq {
+            // That commit failed: nothing has named these yet.
+            self.waiting.extend(naming);
+        }
+        self.waiting.extend(durable);
+        let mut reads = Vec::new();
+        while reads.len() < READS_NAMED_MAX
+            && let Some(head) = self.waiting.pop_first()
+        {
+            reads.push(head);
+        }
+        self.naming = (last.seq + 1, reads.clone());
+        reads
+    }
 }
 
 impl CommitEnd for CommitAudit {
     fn ops(&self, view: &dyn View) -> Vec<Op> {
+        let Ok(last) = head_at(view, &[COMMIT_HEAD]) else { return Vec::new() };
         let touched = std::mem::take(&mut *self.touched.lock().expect("no holder of this lock panics"));
-        let reads = self.reads.drain_durable();
+        let reads = self.unnamed.lock().expect("no holder of this lock panics").take(last, self.reads.drain_durable());
         if touched.is_empty() && reads.is_empty() {
             return Vec::new();
         }
@@ -699,8 +782,7 @@ impl CommitEnd for CommitAudit {
             .filter_map(|realm| Some((realm, head_at(view, &change_head_key(realm)).ok()?)))
             .collect();
         let body = codec::encode(&CommitLine { revision: view.revision().0, changes, reads });
-        let Ok(head) = head_at(view, &[COMMIT_HEAD]) else { return Vec::new() };
-        let head = head.after(Chain::Commits, Realm::NODE, &body);
+        let head = last.after(Chain::Commits, Realm::NODE, &body);
         let mut key = vec![COMMIT_LINES];
         key.extend_from_slice(&head.seq.to_be_bytes());
         let mut value = head.hash.to_vec();
@@ -726,19 +808,60 @@ impl<F: FnOnce(Result<(), Fault>) + Send> Decide for RawJob<F> {
 
 /// Removes a page of rows.
 struct EraseJob<F> {
+<<<<<<< HEAD
     from: Vec<u8>,
     left: bool,
+=======
+    left: Result<bool, Fault>,
+>>>>>>> 38ade2646a7fa0512e9660349986c355723d57f7
     done: F,
 }
 
 impl<F: FnOnce(Result<bool, Fault>) + Send> Decide for EraseJob<F> {
     fn decide(&mut self, view: &dyn View) -> Option<Vec<Op>> {
+<<<<<<< HEAD
         let page = view.range(&self.from, &after_prefix(&[u8::MAX]), DECIDE_OPS_MAX).ok()?;
         self.left = page.len() == DECIDE_OPS_MAX;
         Some(page.into_iter().map(|(key, _)| Op::Delete { key }).collect())
+=======
+        let page = view.range(&[BOOT], &after_prefix(&[u8::MAX]), DECIDE_OPS_MAX);
+        self.left = page.as_ref().map(|page| page.len() == DECIDE_OPS_MAX).map_err(Clone::clone);
+        Some(page.ok()?.into_iter().map(|(key, _)| Op::Delete { key }).collect())
+>>>>>>> 38ade2646a7fa0512e9660349986c355723d57f7
     }
     fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
-        (self.done)(outcome.map(|_| self.left));
+        (self.done)(outcome.and(self.left));
+    }
+}
+
+/// Removes a realm's keys and a page of its rows.
+struct EraseRealmJob<F> {
+    realm: Realm,
+    left: Result<bool, Fault>,
+    done: F,
+}
+
+impl<F> EraseRealmJob<F> {
+    fn ops(&self, view: &dyn View) -> Result<Vec<Op>, Fault> {
+        let mut ops = vec![Op::Delete { key: realm_store_key(self.realm) }];
+        for kind in Kind::ALL {
+            let mut prefix = vec![kind as u8];
+            prefix.extend_from_slice(&self.realm.0.to_be_bytes());
+            let page = view.range(&prefix, &after_prefix(&prefix), DECIDE_OPS_MAX - ops.len())?;
+            ops.extend(page.into_iter().map(|(key, _)| Op::Delete { key }));
+        }
+        Ok(ops)
+    }
+}
+
+impl<F: FnOnce(Result<bool, Fault>) + Send> Decide for EraseRealmJob<F> {
+    fn decide(&mut self, view: &dyn View) -> Option<Vec<Op>> {
+        let ops = self.ops(view);
+        self.left = ops.as_ref().map(|ops| ops.len() == DECIDE_OPS_MAX).map_err(Clone::clone);
+        ops.ok()
+    }
+    fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
+        (self.done)(outcome.and(self.left));
     }
 }
 
@@ -803,6 +926,7 @@ mod asynchronous {
             }
         }
 
+<<<<<<< HEAD
         /// Removes every row behind the barrier; those outside stay.
         ///
         /// # Errors
@@ -818,13 +942,20 @@ mod asynchronous {
         }
 
         /// As [`Barrier::submit_erase_realm`].
+=======
+        /// As [`Barrier::submit_erase_realm`], until no row is left.
+>>>>>>> 38ade2646a7fa0512e9660349986c355723d57f7
         ///
         /// # Errors
         /// The store's fault.
         pub async fn erase_realm(&self, realm: Realm) -> Result<(), Fault> {
-            let (tell, told) = oneshot::channel();
-            self.submit_erase_realm(realm, |outcome| drop(tell.send(outcome)));
-            told.await.unwrap_or(Err(Fault::Stopped))
+            loop {
+                let (tell, told) = oneshot::channel();
+                self.submit_erase_realm(realm, |outcome| drop(tell.send(outcome)));
+                if !told.await.unwrap_or(Err(Fault::Stopped))? {
+                    return Ok(());
+                }
+            }
         }
 
         /// Seals and waits, at most 2 s, until no reader holds the keys.

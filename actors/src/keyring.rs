@@ -1,6 +1,8 @@
 //! The keys of an unsealed node: the root key, and the realms' keys opened when first needed.
 //!
 //! A keyring is immutable but for its cache. Sealing swaps it out; the last reader's drop erases every key.
+//! The cache serves only a view that holds the very row it was opened from: keys of a realm that was erased, or of one
+//! whose making was never committed, are not used.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -18,7 +20,7 @@ use crate::rows::Refusal;
 use crate::store::View;
 
 /// First byte of the store keys that hold realms' keys.
-const REALM_KEYS: u8 = 0x01;
+pub(crate) const REALM_KEYS: u8 = 0x01;
 /// Longest stored set of realm keys: far more versions than rotation will make in a lifetime.
 const REALM_KEYS_BYTES_MAX: usize = 64 << 10;
 
@@ -86,7 +88,13 @@ struct StoredRealmKeys {
 pub struct Keyring {
     deployment: DeploymentId,
     root: Secret<32>,
-    realms: RwLock<HashMap<Realm, Arc<RealmKeys>>>,
+    realms: RwLock<HashMap<Realm, Opened>>,
+}
+
+/// A realm's keys, and the stored row they came from.
+struct Opened {
+    wrapped: Vec<u8>,
+    keys: Arc<RealmKeys>,
 }
 
 impl Keyring {
@@ -110,10 +118,12 @@ impl Keyring {
     /// # Errors
     /// [`Refusal::NotFound`]: no such realm; [`Refusal::Corrupt`]: its keys do not open.
     pub fn realm(&self, realm: Realm, view: &dyn View) -> Result<Arc<RealmKeys>, Refusal> {
-        if let Some(keys) = self.realms.read().expect("no holder of this lock panics").get(&realm) {
-            return Ok(keys.clone());
-        }
         let entry = view.get(&realm_store_key(realm))?.ok_or(Refusal::NotFound("realm"))?;
+        if let Some(opened) = self.realms.read().expect("no holder of this lock panics").get(&realm)
+            && opened.wrapped == entry.value
+        {
+            return Ok(opened.keys.clone());
+        }
         let wrapping = self.wrapping_key();
         let plain =
             envelope::open(|_| Some(&wrapping), &self.realm_aad(realm), &entry.value).map_err(|_| Refusal::Corrupt)?;
@@ -123,7 +133,8 @@ impl Keyring {
             return Err(Refusal::Corrupt);
         }
         let keys = Arc::new(RealmKeys::assemble(stored.base, stored.current, versions));
-        self.realms.write().expect("no holder of this lock panics").insert(realm, keys.clone());
+        let opened = Opened { wrapped: entry.value, keys: keys.clone() };
+        self.realms.write().expect("no holder of this lock panics").insert(realm, opened);
         Ok(keys)
     }
 

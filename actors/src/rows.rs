@@ -61,7 +61,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Tenant,
         Self::Site,
         Self::Host,

@@ -143,7 +143,7 @@ pub async fn start(config: Config, make_fleet: MakeFleet) -> Result<Running, Sta
         MachineParts { performer: Arc::new(hands), mailbox, clock: node.clock.clone(), entropy: node.entropy.clone() };
     let tree = Tree::start(&node, keeper, key.clone(), shown.clone()).await;
     let tree = tree.map_err(|error| StartError::Actors(error.to_string()))?;
-    metrics::register(&node, seal.clone(), fleet.clone());
+    metrics::register(&node, &seal, &fleet);
 
     let secret = may_be_revealed(&node)?.then(|| Arc::new(BootstrapSecret::draw(&*node.entropy)));
     let first_start =

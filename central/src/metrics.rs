@@ -1,7 +1,7 @@
 //! Central's own gauges, read at each scrape.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use holdfast_rest::health::{NodeState, SealState};
 use prometheus_client::collector::Collector;
@@ -14,17 +14,18 @@ use crate::node::Node;
 use crate::seal::SealService;
 
 /// Adds the gauges to the node's registry.
-pub(crate) fn register(node: &Node, seal: Arc<SealService>, fleet: Arc<dyn Fleet>) {
-    // Only what is read from here: the registry is part of the node.
-    let gauges = Gauges { gate: node.gate.clone(), journal: node.journal.clone(), seal, fleet };
+pub(crate) fn register(node: &Node, seal: &Arc<SealService>, fleet: &Arc<dyn Fleet>) {
+    // The registry belongs to the node, which they hold: strong references would keep all of it, and the store, alive.
+    let (gate, journal) = (node.gate.clone(), node.journal.clone());
+    let gauges = Gauges { gate, journal, seal: Arc::downgrade(seal), fleet: Arc::downgrade(fleet) };
     node.metrics.register(|registry| registry.register_collector(Box::new(gauges)));
 }
 
 struct Gauges {
     gate: Arc<crate::node::Gate>,
     journal: Arc<holdfast_actors::audit_log::journal::Journal>,
-    seal: Arc<SealService>,
-    fleet: Arc<dyn Fleet>,
+    seal: Weak<SealService>,
+    fleet: Weak<dyn Fleet>,
 }
 
 impl fmt::Debug for Gauges {
@@ -43,12 +44,17 @@ impl Collector for Gauges {
             i64::from(state != SealState::Uninitialized),
         )?;
         gauge(&mut encoder, "sealed", "Whether the barrier is closed", i64::from(state != SealState::Unsealed))?;
-        let waiting = i64::try_from(self.seal.waiting()).unwrap_or(i64::MAX);
-        gauge(&mut encoder, "seal_calls", "Calls to the seal keeper that wait or are in work", waiting)?;
+        let waiting = self.seal.upgrade().map_or(0, |seal| seal.waiting());
+        gauge(
+            &mut encoder,
+            "seal_calls",
+            "Calls to the seal keeper that wait or are in work",
+            i64::try_from(waiting).unwrap_or(i64::MAX),
+        )?;
         let full = i64::from(self.journal.is_full());
         gauge(&mut encoder, "reads_journal_full", "Whether reads are refused for want of room for their lines", full)?;
         let mut hosts = encoder.encode_descriptor("hosts", "Hosts by state", None, MetricType::Gauge)?;
-        for (state, count) in self.fleet.hosts() {
+        for (state, count) in self.fleet.upgrade().map(|fleet| fleet.hosts()).unwrap_or_default() {
             ConstGauge::new(count).encode(hosts.encode_family(&[("state", state)])?)?;
         }
         Ok(())

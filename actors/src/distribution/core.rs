@@ -17,6 +17,8 @@ use crate::ports::Now;
 
 /// Hosts that are being sent bundles at the same time. More do not arrive sooner: they fill buffers.
 pub const PUSHES_MAX: usize = 64;
+/// How long a push that is not acknowledged counts against [`PUSHES_MAX`]: a slow host delays no other.
+const PUSH_COUNTS_FOR: Duration = Duration::from_secs(10);
 /// A build that failed is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -155,7 +157,8 @@ pub enum Effect {
 #[derive(Debug)]
 struct HostLink {
     conn: ConnId,
-    until: Duration,
+    /// When its verdict ends. `None`: it has ended; the connection may live on, and its next verdict renews the link.
+    until: Option<Duration>,
     tenants: BTreeMap<TenantName, Link>,
     lag: Option<u64>,
 }
@@ -172,16 +175,27 @@ enum LinkState {
     Unknown,
     /// Waits for a place among the pushes.
     Queued,
-    /// Bundles to this target are on their way.
-    Sent(Position),
+    /// Bundles to this target are on their way; until then they count as in flight.
+    Sent { target: Position, counts_until: Duration },
     /// In step with the newest cut.
     InStep,
 }
 
 #[derive(Debug, Default)]
 struct Stream {
-    building: Option<Option<Position>>,
+    building: bool,
+    /// Whether the content may have changed since the build read it.
+    moved: bool,
     retry_at: Option<Duration>,
+}
+
+/// A push that waits for a place. It is void once the host stands elsewhere than its base.
+#[derive(Debug)]
+struct Queued {
+    host: HostId,
+    conn: ConnId,
+    base: Option<Position>,
+    push: Arc<Push>,
 }
 
 /// The machine.
@@ -189,7 +203,7 @@ struct Stream {
 pub struct Distribution {
     hosts: BTreeMap<HostId, HostLink>,
     streams: BTreeMap<StreamId, Stream>,
-    queue: VecDeque<(HostId, Arc<Push>)>,
+    queue: VecDeque<Queued>,
 }
 
 impl Distribution {
@@ -198,14 +212,16 @@ impl Distribution {
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::ContentChanged { tenants } => self.suspect(|_, tenant| tenants.contains(tenant), &tenants),
-            Event::EpochAdvanced { site } => self.suspect(|host, _| host.site == site, &BTreeSet::new()),
-            Event::HostTrusted { host, conn, until, first } => self.trusted(host, conn, until, first),
-            Event::HostLost { host, conn } => {
-                if self.hosts.get(&host).is_some_and(|link| link.conn == conn) {
-                    self.hosts.remove(&host);
+            Event::ContentChanged { tenants } => self.suspect(|(tenant, _)| tenants.contains(tenant), &tenants),
+            Event::EpochAdvanced { site } => self.suspect(|(_, at)| *at == site, &BTreeSet::new()),
+            Event::HostTrusted { host, conn, until, first } => {
+                if self.is_renewal(&host, conn, first.as_ref(), now) {
+                    self.trusted(host, conn, until, None);
+                    return effects;
                 }
+                self.trusted(host, conn, until, first);
             }
+            Event::HostLost { host, conn } => self.lost(&host, conn),
             Event::Applied { host, conn, tenant, position } => self.stands(&host, conn, &tenant, position, true),
             Event::OutOfStep { host, conn, tenant, position } => self.stands(&host, conn, &tenant, position, false),
             Event::BuildEnded { stream, base, outcome } => self.built(&stream, base, &outcome, now),
@@ -223,36 +239,57 @@ impl Distribution {
 
     /// When [`Event::TimePassed`] is due.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.streams.values().filter_map(|stream| stream.retry_at).min()
+        let retries = self.streams.values().filter_map(|stream| stream.retry_at);
+        let places = self.in_flight().filter(|_| !self.queue.is_empty());
+        retries.chain(places).min()
     }
 
     /// Tenants whose newest content a host has not confirmed; `None` while it is not trusted.
     pub fn lag(&self, host: &HostId) -> Option<u64> {
-        self.hosts.get(host).map(HostLink::behind)
+        self.hosts.get(host).filter(|link| link.until.is_some()).map(HostLink::behind)
+    }
+
+    /// Whether a verdict only follows another on the same connection: most do, and nothing else follows from it.
+    fn is_renewal(&self, host: &HostId, conn: ConnId, first: Option<&FirstContact>, now: Now) -> bool {
+        first.is_none() && self.hosts.get(host).is_some_and(|link| link.conn == conn && link.is_trusted(now))
     }
 
     fn trusted(&mut self, host: HostId, conn: ConnId, until: Duration, first: Option<FirstContact>) {
         if let Some(first) = first {
             let tenants = first.tenants.iter().chain(first.positions.keys());
             let links = tenants.map(|tenant| {
-                let position = first.positions.get(tenant).copied();
+                let position = first.positions.get(tenant).copied().filter(|position| *position != Position::default());
                 (tenant.clone(), Link { position, state: LinkState::Unknown })
             });
-            let link = HostLink { conn, until, tenants: links.collect(), lag: None };
+            let link = HostLink { conn, until: Some(until), tenants: links.collect(), lag: None };
+            self.queue.retain(|queued| queued.host != host);
             self.hosts.insert(host, link);
         } else if let Some(link) = self.hosts.get_mut(&host).filter(|link| link.conn == conn) {
-            link.until = until;
+            link.until = Some(until);
         }
     }
 
-    fn suspect(&mut self, concerns: impl Fn(&HostId, &TenantName) -> bool, new: &BTreeSet<TenantName>) {
+    /// What was on its way may or may not arrive: should the host be trusted again, it is looked at anew.
+    fn lost(&mut self, host: &HostId, conn: ConnId) {
+        let Some(link) = self.hosts.get_mut(host).filter(|link| link.conn == conn) else { return };
+        (link.until, link.lag) = (None, None);
+        for link in link.tenants.values_mut() {
+            link.state = LinkState::Unknown;
+        }
+        self.queue.retain(|queued| queued.host != *host);
+    }
+
+    fn suspect(&mut self, concerns: impl Fn((&TenantName, &SiteName)) -> bool, new: &BTreeSet<TenantName>) {
+        for (_, stream) in self.streams.iter_mut().filter(|((tenant, site), _)| concerns((tenant, site))) {
+            stream.moved = stream.building;
+        }
         for (host, link) in &mut self.hosts {
             for tenant in new {
                 link.tenants.entry(tenant.clone()).or_insert(Link { position: None, state: LinkState::Unknown });
             }
             for (tenant, link) in &mut link.tenants {
                 // What is on its way is finished first; the host's acknowledgement shows that there is more.
-                if concerns(host, tenant) && link.state == LinkState::InStep {
+                if concerns((tenant, &host.site)) && link.state == LinkState::InStep {
                     link.state = LinkState::Unknown;
                 }
             }
@@ -262,64 +299,88 @@ impl Distribution {
     fn stands(&mut self, host: &HostId, conn: ConnId, tenant: &TenantName, position: Position, applied: bool) {
         let Some(link) = self.hosts.get_mut(host).filter(|link| link.conn == conn) else { return };
         let Some(link) = link.tenants.get_mut(tenant) else { return };
-        let expected = matches!(&link.state, LinkState::Sent(target) if !applied || *target == position);
-        link.position = Some(position).filter(|position| *position != Position::default());
-        if expected {
+        let position = Some(position).filter(|position| *position != Position::default());
+        let moved = std::mem::replace(&mut link.position, position) != position;
+        let look_again = match &link.state {
             // Whether the cut it now stands at is still the newest, the next build tells.
+            LinkState::Sent { target, .. } => !applied || position.as_ref() == Some(target),
+            LinkState::Queued | LinkState::InStep => moved,
+            LinkState::Unknown => false,
+        };
+        if look_again {
             link.state = LinkState::Unknown;
         }
     }
 
     fn built(&mut self, id: &StreamId, base: Option<Position>, outcome: &BuildOutcome, now: Now) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        stream.building = None;
+        stream.building = false;
+        let moved = std::mem::take(&mut stream.moved);
         if matches!(outcome, BuildOutcome::Failed) {
             stream.retry_at = Some(now.mono + RETRY_AFTER);
             return;
         }
         let (tenant, site) = id;
         for (host, link) in self.hosts.iter_mut().filter(|(host, _)| host.site == *site) {
+            let conn = link.conn;
             let Some(link) = link.tenants.get_mut(tenant) else { continue };
             if link.position != base || link.state != LinkState::Unknown {
                 continue;
             }
-            link.state = match outcome {
-                BuildOutcome::Nothing | BuildOutcome::UpToDate | BuildOutcome::Failed => LinkState::InStep,
+            match outcome {
+                // It was the newest when the build read it; since then the content has changed.
+                BuildOutcome::Nothing | BuildOutcome::UpToDate if moved => {}
+                BuildOutcome::Nothing | BuildOutcome::UpToDate => link.state = LinkState::InStep,
                 BuildOutcome::Bundles(push) => {
-                    self.queue.push_back((host.clone(), push.clone()));
-                    LinkState::Queued
+                    link.state = LinkState::Queued;
+                    self.queue.push_back(Queued { host: host.clone(), conn, base, push: push.clone() });
                 }
-            };
-        }
-    }
-
-    fn push(&mut self, effects: &mut Vec<Effect>, now: Now) {
-        let sent = |link: &HostLink| link.tenants.values().any(|link| matches!(link.state, LinkState::Sent(_)));
-        let mut in_flight = self.hosts.values().filter(|link| sent(link)).count();
-        while in_flight < PUSHES_MAX {
-            let Some((host, push)) = self.queue.pop_front() else { return };
-            let Some(link) = self.hosts.get_mut(&host).filter(|link| now.mono < link.until) else { continue };
-            let conn = link.conn;
-            let Some(link) = link.tenants.get_mut(&push.tenant) else { continue };
-            if link.state == LinkState::Queued {
-                link.state = LinkState::Sent(push.target);
-                effects.push(Effect::Push { host, conn, push });
-                in_flight += 1;
+                BuildOutcome::Failed => {}
             }
         }
     }
 
+    /// Until when each push in flight counts as one.
+    fn in_flight(&self) -> impl Iterator<Item = Duration> {
+        self.hosts.values().flat_map(|link| link.tenants.values()).filter_map(|link| match link.state {
+            LinkState::Sent { counts_until, .. } => Some(counts_until),
+            LinkState::Unknown | LinkState::Queued | LinkState::InStep => None,
+        })
+    }
+
+    fn push(&mut self, effects: &mut Vec<Effect>, now: Now) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let mut in_flight = self.in_flight().filter(|until| now.mono < *until).count();
+        while in_flight < PUSHES_MAX {
+            let Some(Queued { host, conn, base, push }) = self.queue.pop_front() else { return };
+            let Some(link) = self.hosts.get_mut(&host).filter(|link| link.conn == conn) else { continue };
+            let trusted = link.is_trusted(now);
+            let Some(link) = link.tenants.get_mut(&push.tenant) else { continue };
+            if link.state != LinkState::Queued || link.position != base {
+                continue;
+            }
+            if !trusted {
+                link.state = LinkState::Unknown;
+                continue;
+            }
+            link.state = LinkState::Sent { target: push.target, counts_until: now.mono + PUSH_COUNTS_FOR };
+            effects.push(Effect::Push { host, conn, push });
+            in_flight += 1;
+        }
+    }
+
     fn begin_builds(&mut self, effects: &mut Vec<Effect>, now: Now) {
-        for (host, link) in self.hosts.iter().filter(|(_, link)| now.mono < link.until) {
+        for (host, link) in self.hosts.iter().filter(|(_, link)| link.is_trusted(now)) {
             for (tenant, link) in &link.tenants {
                 if link.state != LinkState::Unknown {
                     continue;
                 }
                 let id = (tenant.clone(), host.site.clone());
                 let stream = self.streams.entry(id.clone()).or_default();
-                if stream.building.is_none() && stream.retry_at.is_none_or(|at| at <= now.mono) {
-                    stream.building = Some(link.position);
-                    stream.retry_at = None;
+                if !stream.building && stream.retry_at.is_none_or(|at| at <= now.mono) {
+                    (stream.building, stream.moved, stream.retry_at) = (true, false, None);
                     effects.push(Effect::Build { stream: id, base: link.position });
                 }
             }
@@ -327,7 +388,7 @@ impl Distribution {
     }
 
     fn tell_lag(&mut self, effects: &mut Vec<Effect>) {
-        for (host, link) in &mut self.hosts {
+        for (host, link) in self.hosts.iter_mut().filter(|(_, link)| link.until.is_some()) {
             let behind = link.behind();
             if link.lag.replace(behind) != Some(behind) {
                 effects.push(Effect::Lag { host: host.clone(), behind });
@@ -337,7 +398,14 @@ impl Distribution {
 }
 
 impl HostLink {
+    fn is_trusted(&self, now: Now) -> bool {
+        self.until.is_some_and(|until| now.mono < until)
+    }
+
     fn behind(&self) -> u64 {
         self.tenants.values().filter(|link| link.state != LinkState::InStep).count() as u64
     }
 }
+
+#[cfg(test)]
+mod tests;

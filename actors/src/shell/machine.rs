@@ -92,7 +92,10 @@ impl<M: Machine + Sync, P: Perform<M>> MachineParts<M, P> {
 
 struct Shell<M, P>(PhantomData<fn() -> (M, P)>);
 
-struct State<M: Machine, P: Perform<M>> {
+/// Emptied when the actor stops, so that whoever waits for its end finds nothing held any more.
+type State<M, P> = Option<Driven<M, P>>;
+
+struct Driven<M: Machine, P: Perform<M>> {
     machine: M,
     parts: MachineParts<M, P>,
     timer: Option<Timer>,
@@ -111,7 +114,7 @@ impl Drop for Timer {
 }
 
 /// However the actor ended (ractor calls nobody after a failure or a kill), whoever waits is told.
-impl<M: Machine, P: Perform<M>> Drop for State<M, P> {
+impl<M: Machine, P: Perform<M>> Drop for Driven<M, P> {
     fn drop(&mut self) {
         self.parts.performer.ended();
     }
@@ -128,9 +131,9 @@ impl<M: Machine + Sync, P: Perform<M>> Actor for Shell<M, P> {
         (parts, machine): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         parts.performer.stepped(&machine);
-        let mut state = State { machine, parts, timer: None };
-        state.arm(&me);
-        Ok(state)
+        let mut driven = Driven { machine, parts, timer: None };
+        driven.arm(&me);
+        Ok(Some(driven))
     }
 
     async fn handle(
@@ -139,17 +142,24 @@ impl<M: Machine + Sync, P: Perform<M>> Actor for Shell<M, P> {
         admitted: Self::Msg,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        let effects = state.machine.step(admitted.msg, state.parts.clock.now());
-        state.parts.performer.stepped(&state.machine);
+        let Some(driven) = state else { return Ok(()) };
+        let Admitted { msg, _place } = admitted;
+        let effects = driven.machine.step(msg, driven.parts.clock.now());
+        driven.parts.performer.stepped(&driven.machine);
         for effect in effects {
-            state.parts.performer.perform(effect).await?;
+            driven.parts.performer.perform(effect).await?;
         }
-        state.arm(&me);
+        driven.arm(&me);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        *state = None;
         Ok(())
     }
 }
 
-impl<M: Machine, P: Perform<M>> State<M, P> {
+impl<M: Machine, P: Perform<M>> Driven<M, P> {
     fn arm(&mut self, me: &ActorRef<Admitted<M::Event>>) {
         let Some(deadline) = self.machine.next_deadline() else {
             self.timer = None;

@@ -17,7 +17,7 @@ use crate::rows::Refusal;
 pub struct Admitted<M> {
     /// What was sent.
     pub msg: M,
-    _place: Option<OwnedSemaphorePermit>,
+    pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<M> Admitted<M> {
@@ -50,6 +50,9 @@ impl From<CallError> for Refusal {
         })
     }
 }
+
+/// Where the way in leads now.
+type Way<M> = Arc<ActorRef<Admitted<M>>>;
 
 /// The way in.
 pub struct Mailbox<M: Send + 'static> {
@@ -109,7 +112,7 @@ where
         }
     }
 
-    fn admit(&self) -> Result<(Arc<ActorRef<Admitted<M>>>, OwnedSemaphorePermit), CallError> {
+    fn admit(&self) -> Result<(Way<M>, OwnedSemaphorePermit), CallError> {
         let actor = self.actor.load_full().ok_or(CallError::Gone)?;
         let place = self.places.clone().try_acquire_owned().map_err(|_| CallError::Overloaded)?;
         Ok((actor, place))
