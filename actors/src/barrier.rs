@@ -163,13 +163,12 @@ impl Barrier {
 
     /// Removes up to [`DECIDE_OPS_MAX`] rows of whatever is stored, for starting over; `done` hears whether any is left.
     pub fn submit_erase_some(&self, done: impl FnOnce(Result<bool, Fault>) + Send + 'static) {
-<<<<<<< HEAD
-        self.engine.submit(Box::new(EraseJob { from: vec![BOOT], left: false, done }));
+        self.engine.submit(Box::new(EraseJob { from: vec![BOOT], left: Ok(true), done }));
     }
 
     /// The same, but rows outside the barrier stay.
     pub fn submit_erase_some_content(&self, done: impl FnOnce(Result<bool, Fault>) + Send + 'static) {
-        self.engine.submit(Box::new(EraseJob { from: vec![BOOT + 1], left: false, done }));
+        self.engine.submit(Box::new(EraseJob { from: vec![BOOT + 1], left: Ok(true), done }));
     }
 
     /// The head of the node's own chain, which needs no key.
@@ -178,9 +177,6 @@ impl Barrier {
     /// The engine failed.
     pub fn commit_head(&self) -> Result<Head, Fault> {
         head_at(&*self.engine.snapshot()?, &[COMMIT_HEAD])
-=======
-        self.engine.submit(Box::new(EraseJob { left: Ok(true), done }));
->>>>>>> 38ade2646a7fa0512e9660349986c355723d57f7
     }
 
     /// The rows that make `ring`'s node realm, for the transaction that begins a store.
@@ -808,26 +804,16 @@ impl<F: FnOnce(Result<(), Fault>) + Send> Decide for RawJob<F> {
 
 /// Removes a page of rows.
 struct EraseJob<F> {
-<<<<<<< HEAD
     from: Vec<u8>,
-    left: bool,
-=======
     left: Result<bool, Fault>,
->>>>>>> 38ade2646a7fa0512e9660349986c355723d57f7
     done: F,
 }
 
 impl<F: FnOnce(Result<bool, Fault>) + Send> Decide for EraseJob<F> {
     fn decide(&mut self, view: &dyn View) -> Option<Vec<Op>> {
-<<<<<<< HEAD
-        let page = view.range(&self.from, &after_prefix(&[u8::MAX]), DECIDE_OPS_MAX).ok()?;
-        self.left = page.len() == DECIDE_OPS_MAX;
-        Some(page.into_iter().map(|(key, _)| Op::Delete { key }).collect())
-=======
-        let page = view.range(&[BOOT], &after_prefix(&[u8::MAX]), DECIDE_OPS_MAX);
+        let page = view.range(&self.from, &after_prefix(&[u8::MAX]), DECIDE_OPS_MAX);
         self.left = page.as_ref().map(|page| page.len() == DECIDE_OPS_MAX).map_err(Clone::clone);
         Some(page.ok()?.into_iter().map(|(key, _)| Op::Delete { key }).collect())
->>>>>>> 38ade2646a7fa0512e9660349986c355723d57f7
     }
     fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
         (self.done)(outcome.and(self.left));
@@ -926,7 +912,6 @@ mod asynchronous {
             }
         }
 
-<<<<<<< HEAD
         /// Removes every row behind the barrier; those outside stay.
         ///
         /// # Errors
@@ -942,9 +927,6 @@ mod asynchronous {
         }
 
         /// As [`Barrier::submit_erase_realm`].
-=======
-        /// As [`Barrier::submit_erase_realm`], until no row is left.
->>>>>>> 38ade2646a7fa0512e9660349986c355723d57f7
         ///
         /// # Errors
         /// The store's fault.
