@@ -206,11 +206,12 @@ impl Enrolment<'_> {
             dist_request: request(&keys.quic),
             api_request: request(&keys.rest),
         };
+        let request = sha256(&[&Zeroizing::new(codec::encode(&enrol))]);
         let bytes = Zeroizing::new(codec::encode(&EnrolRequest::Enrol(enrol.clone())));
         enrol.token.zeroize();
 
         let mut link = self.central.dial_enrol(self.clock).await?;
-        let enrolled = self.exchange(&mut link, &ak, &bytes).await;
+        let enrolled = self.exchange(&mut link, &ak, &bytes, request).await;
         link.close(CloseCode::Done).await;
         let enrolled = enrolled?;
         self.clock.set(enrolled.time_us);
@@ -234,9 +235,14 @@ impl Enrolment<'_> {
         Ok(ak)
     }
 
-    async fn exchange(&self, link: &mut Link, ak: &AkBlob, bytes: &[u8]) -> Result<Enrolled, JoinError> {
+    async fn exchange(
+        &self,
+        link: &mut Link,
+        ak: &AkBlob,
+        bytes: &[u8],
+        request: [u8; 32],
+    ) -> Result<Enrolled, JoinError> {
         let exporter = link.exporter(EXPORTER_ENROL)?;
-        let request = sha256(&[bytes]);
         link.send_bytes(bytes).await?;
         let credential = match link.receive(ENROL_FRAME_BYTES_MAX).await? {
             EnrolAnswer::Challenge { credential, secret } => Credential { blob: credential, encrypted_secret: secret },
