@@ -926,7 +926,7 @@ mod asynchronous {
             }
         }
 
-        /// As [`Barrier::submit_erase_realm`].
+        /// As [`Barrier::submit_erase_realm`], until no row is left.
         ///
         /// # Errors
         /// The store's fault.

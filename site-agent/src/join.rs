@@ -206,13 +206,12 @@ impl Enrolment<'_> {
             dist_request: request(&keys.quic),
             api_request: request(&keys.rest),
         };
-        // R of the transcript is the encoding of the request itself, without the message around it.
-        let transcript = sha256(&[&Zeroizing::new(codec::encode(&enrol))]);
+        let request = sha256(&[&Zeroizing::new(codec::encode(&enrol))]);
         let bytes = Zeroizing::new(codec::encode(&EnrolRequest::Enrol(enrol.clone())));
         enrol.token.zeroize();
 
         let mut link = self.central.dial_enrol(self.clock).await?;
-        let enrolled = self.exchange(&mut link, &ak, &bytes, transcript).await;
+        let enrolled = self.exchange(&mut link, &ak, &bytes, request).await;
         link.close(CloseCode::Done).await;
         let enrolled = enrolled?;
         self.clock.set(enrolled.time_us);
