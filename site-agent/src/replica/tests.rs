@@ -1,1 +1,1 @@
-
+//! Bundles applied on the memory engine.

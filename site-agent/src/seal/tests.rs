@@ -1,1 +1,1 @@
-
+//! The host's seal on the memory engine.
