@@ -358,7 +358,7 @@ impl Session {
         match opened {
             Opened::Already => return Ok(()),
             Opened::Unsealed => tracing::info!("unsealed"),
-            Opened::Begun => tracing::warn!("a new store begins: there was none that the released keys open"),
+            Opened::Begun => tracing::info!("unsealed with a new store: all content comes anew from central"),
         }
         self.host.replica.sweep().await?;
         // Hello could not say what a sealed store holds.
