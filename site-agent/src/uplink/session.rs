@@ -196,13 +196,15 @@ impl Session {
         observer.welcomed();
         loop {
             tokio::select! {
-                message = self.inbox.recv() => self.handle(received(message)?, observer).await?,
+                biased;
+                // What a notice made of the seal is told before the connection ends for the same notice.
                 Ok(()) = sealed.changed() => {
                     // Unsealing is told by confirming the seal key.
                     if *sealed.borrow_and_update() {
                         self.send(&FromHost::Sealed(true)).await?;
                     }
                 }
+                message = self.inbox.recv() => self.handle(received(message)?, observer).await?,
                 _ = stopping.changed() => return Ok(()),
             }
         }
