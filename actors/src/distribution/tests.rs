@@ -59,6 +59,9 @@ fn stamp() -> Stamp {
     Stamp { by: "alice".to_owned(), at_us: 1 }
 }
 
+/// Rows by kind, names and body.
+type Contents = BTreeSet<(Kind, Vec<String>, Vec<u8>)>;
+
 /// A store with its barrier, at central or at a host.
 struct Node {
     engine: Arc<MemoryEngine>,
@@ -102,7 +105,7 @@ impl Node {
     }
 
     /// All rows of these kinds that exist, by kind, names and body.
-    fn rows(&self, kinds: &[Kind], realm: Realm) -> BTreeSet<(Kind, Vec<String>, Vec<u8>)> {
+    fn rows(&self, kinds: &[Kind], realm: Realm) -> Contents {
         let snapshot = self.barrier.snapshot().unwrap();
         let mut found = BTreeSet::new();
         for kind in kinds {
@@ -273,7 +276,7 @@ impl Host {
 }
 
 /// What central would have at this site.
-fn placed(central: &Node, tenant: usize, site: usize) -> BTreeSet<(Kind, Vec<String>, Vec<u8>)> {
+fn placed(central: &Node, tenant: usize, site: usize) -> Contents {
     let realm = TENANTS[tenant].1;
     let boxes = central.barrier.snapshot().unwrap().list::<DepositBox>(realm, &[]).unwrap();
     let here: BTreeSet<String> = boxes
@@ -296,7 +299,7 @@ fn placed(central: &Node, tenant: usize, site: usize) -> BTreeSet<(Kind, Vec<Str
 
 /// Everything that ever was placed at a site: what a host there may know.
 #[derive(Default)]
-struct EverPlaced(BTreeMap<(usize, usize), BTreeSet<(Kind, Vec<String>, Vec<u8>)>>);
+struct EverPlaced(BTreeMap<(usize, usize), Contents>);
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -498,7 +501,7 @@ impl World {
             let before = host.position(tenant);
             let Some((target, sent)) = self.central.build(tenant, host.site, before.as_ref()).unwrap() else { break };
             self.sent.push(sent.clone());
-            let rows = if self.writes % 2 == 0 { 2 } else { CHUNK_ROWS_MAX };
+            let rows = if self.writes.is_multiple_of(2) { 2 } else { CHUNK_ROWS_MAX };
             let superseded = host.copy(tenant).and_then(|copy| copy.realm);
             let outcomes = host.take_all(&sent, rows, &mut chunks_left);
             if chunks_left == 0 {
