@@ -29,6 +29,8 @@ use crate::store::Fault;
 const MAGIC: &[u8; 8] = b"HFREADS1";
 /// A line is on disk at most this long after its reply.
 pub const SYNC_EVERY: Duration = Duration::from_millis(50);
+/// A full journal looks so often whether space has returned: segments may be moved away while the node runs.
+const FULL_EVERY: Duration = Duration::from_millis(500);
 /// Length, realm, seq, position.
 const LINE_HEADER: usize = 4 + 4 + 8 + 8;
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -88,8 +90,9 @@ impl Journal {
     /// The folder can't be used, or a segment does not begin as one should.
     pub fn open(folder: &Path, limits: Limits, entropy: Arc<dyn Entropy>) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
+        let unfinished = remove_unfinished(folder)?;
         let segments = segments(folder)?;
-        let total_bytes = segments.iter().map(|(_, path)| fs::metadata(path).map_or(0, |m| m.len())).sum();
+        let total_bytes = bytes_of(&segments);
         let (number, heads, torn) = match segments.last() {
             Some((number, path)) => {
                 let (heads, torn) = recover(path)?;
@@ -97,6 +100,7 @@ impl Journal {
             }
             None => (0, BTreeMap::new(), false),
         };
+        let number = number.max(unfinished.unwrap_or_default());
         let state = State {
             file: unopened(folder)?,
             number,
@@ -149,6 +153,9 @@ impl Journal {
         let mut state = self.shared.lock();
         if state.failed {
             return Err(Fault::Stopped.into());
+        }
+        if realm == Realm::NODE && self.shared.is_spent_on_strangers(&state) {
+            return Err(Fault::Full.into());
         }
         let head = state.heads.get(&realm).copied().unwrap_or_default();
         let aad = line_aad(Chain::Reads, snapshot.ring().deployment(), realm, head.seq + 1);
@@ -212,25 +219,46 @@ impl Shared {
     fn begin_segment(&self, state: &mut State) -> io::Result<()> {
         let number = state.number + 1;
         let path = self.folder.join(format!("reads-{number:010}.log"));
-        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
         let heads: Vec<(Realm, Head)> = state.heads.iter().map(|(realm, head)| (*realm, *head)).collect();
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&length_prefixed(&[&codec::encode(&heads)]));
-        file.write_all(&header)?;
-        file.sync_data()?;
-        File::open(&self.folder)?.sync_all()?;
+        let written = file.write_all(&header).and_then(|()| file.sync_data());
+        if let Err(error) = written.and_then(|()| File::open(&self.folder)?.sync_all()) {
+            // In the way of the next attempt, and nothing is in it.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
         (state.file, state.number, state.segment_bytes) = (file, number, header.len() as u64);
         state.total_bytes += header.len() as u64;
         Ok(())
     }
 
+    /// Strangers can have lines written to the node's chain, so those get no more than three quarters of the room:
+    /// what they can't fill keeps the tenants' reads going.
+    fn is_spent_on_strangers(&self, state: &State) -> bool {
+        self.limits.total_bytes / 4 * 3 <= state.total_bytes
+    }
+
+    /// Waits for lines to sync. A full journal gets none, so it looks from time to time whether space has returned.
+    fn wait_for_work<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while state.dirty.is_empty() && !state.closing {
+            if self.full.load(Ordering::Relaxed) {
+                state = self.changed.wait_timeout(state, FULL_EVERY).expect("no holder of this lock panics").0;
+                if let Ok(segments) = segments(&self.folder) {
+                    state.total_bytes = bytes_of(&segments);
+                }
+                return state;
+            }
+            state = self.changed.wait(state).expect("no holder of this lock panics");
+        }
+        state
+    }
+
     /// The syncing thread: whatever was appended is on disk within [`SYNC_EVERY`].
     fn keep_synced(&self) {
         loop {
-            let mut state = self.lock();
-            while state.dirty.is_empty() && !state.closing {
-                state = self.changed.wait(state).expect("no holder of this lock panics");
-            }
+            let mut state = self.wait_for_work(self.lock());
             let closing = state.closing;
             if !closing {
                 state = self.changed.wait_timeout(state, SYNC_EVERY / 2).expect("no holder of this lock panics").0;
@@ -275,6 +303,34 @@ fn segments(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     }
     found.sort();
     Ok(found)
+}
+
+fn bytes_of(segments: &[(u64, PathBuf)]) -> u64 {
+    segments.iter().map(|(_, path)| fs::metadata(path).map_or(0, |found| found.len())).sum()
+}
+
+/// Removes the newest segment if a crash came before its beginning was whole: it never held a line. Says its number,
+/// which is not used again.
+fn remove_unfinished(folder: &Path) -> io::Result<Option<u64>> {
+    let Some((number, path)) = segments(folder)?.pop() else { return Ok(None) };
+    let bytes = read_all(&path)?;
+    if !is_unfinished(&bytes) {
+        return Ok(None);
+    }
+    fs::remove_file(path)?;
+    File::open(folder)?.sync_all()?;
+    Ok(Some(number))
+}
+
+/// Whether these bytes are a beginning that was not written to its end. A file system may have kept the length and not
+/// the bytes.
+fn is_unfinished(bytes: &[u8]) -> bool {
+    let magic = &bytes[..bytes.len().min(MAGIC.len())];
+    let is_short = match bytes.get(MAGIC.len()..).and_then(<[u8]>::split_first_chunk::<4>) {
+        Some((length, rest)) => rest.len() < u32::from_be_bytes(*length) as usize,
+        None => true,
+    };
+    (is_short && MAGIC.starts_with(magic)) || bytes.iter().all(|byte| *byte == 0)
 }
 
 /// One parsed line.
@@ -352,8 +408,14 @@ pub fn verify_journal(folder: &Path, report: &mut Report) -> io::Result<()> {
     }
     let mut heads: BTreeMap<Realm, Head> = BTreeMap::new();
     let mut named = std::mem::take(&mut report.named_reads);
-    for (index, (_, path)) in segments(folder)?.into_iter().enumerate() {
+    let segments = segments(folder)?;
+    let count = segments.len();
+    for (index, (_, path)) in segments.into_iter().enumerate() {
         let bytes = read_all(&path)?;
+        if index + 1 == count && is_unfinished(&bytes) {
+            // A crash came before its beginning was whole; the next start removes it.
+            break;
+        }
         let mut rest = bytes.as_slice();
         let broken = |realm, seq, what| Some(Break { chain: Chain::Reads, realm, seq, what });
         let Some(checkpoint) = parse_header(&mut rest) else {
@@ -389,3 +451,6 @@ pub fn verify_journal(folder: &Path, report: &mut Report) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
