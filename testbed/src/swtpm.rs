@@ -200,7 +200,7 @@ impl Swtpm {
                 self.child = child;
                 return Ok(());
             }
-            sleep(POLL);
+            pause();
         }
         Err(Error::other("the ports of this swtpm were taken"))
     }
@@ -241,11 +241,16 @@ fn spawn(dir: &Path, port: u16) -> io::Result<Option<Child>> {
         if pid_file.exists() && TcpStream::connect(("127.0.0.1", port + 1)).is_ok() {
             return Ok(Some(child));
         }
-        sleep(POLL);
+        pause();
     }
     child.kill()?;
     child.wait()?;
     Ok(None)
+}
+
+#[expect(clippy::disallowed_methods, reason = "there is no runtime here, and nothing to wait for but a file")]
+fn pause() {
+    sleep(POLL);
 }
 
 fn command(program: &str) -> Command {
