@@ -163,7 +163,20 @@ impl Barrier {
 
     /// Removes up to [`DECIDE_OPS_MAX`] rows of whatever is stored, for starting over; `done` hears whether any is left.
     pub fn submit_erase_some(&self, done: impl FnOnce(Result<bool, Fault>) + Send + 'static) {
-        self.engine.submit(Box::new(EraseJob { left: Ok(true), done }));
+        self.engine.submit(Box::new(EraseJob { from: vec![BOOT], left: Ok(true), done }));
+    }
+
+    /// The same, but rows outside the barrier stay.
+    pub fn submit_erase_some_content(&self, done: impl FnOnce(Result<bool, Fault>) + Send + 'static) {
+        self.engine.submit(Box::new(EraseJob { from: vec![BOOT + 1], left: Ok(true), done }));
+    }
+
+    /// The head of the node's own chain, which needs no key.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn commit_head(&self) -> Result<Head, Fault> {
+        head_at(&*self.engine.snapshot()?, &[COMMIT_HEAD])
     }
 
     /// The rows that make `ring`'s node realm, for the transaction that begins a store.
@@ -791,13 +804,14 @@ impl<F: FnOnce(Result<(), Fault>) + Send> Decide for RawJob<F> {
 
 /// Removes a page of rows.
 struct EraseJob<F> {
+    from: Vec<u8>,
     left: Result<bool, Fault>,
     done: F,
 }
 
 impl<F: FnOnce(Result<bool, Fault>) + Send> Decide for EraseJob<F> {
     fn decide(&mut self, view: &dyn View) -> Option<Vec<Op>> {
-        let page = view.range(&[BOOT], &after_prefix(&[u8::MAX]), DECIDE_OPS_MAX);
+        let page = view.range(&self.from, &after_prefix(&[u8::MAX]), DECIDE_OPS_MAX);
         self.left = page.as_ref().map(|page| page.len() == DECIDE_OPS_MAX).map_err(Clone::clone);
         Some(page.ok()?.into_iter().map(|(key, _)| Op::Delete { key }).collect())
     }
@@ -892,6 +906,20 @@ mod asynchronous {
             loop {
                 let (tell, told) = oneshot::channel();
                 self.submit_erase_some(|outcome| drop(tell.send(outcome)));
+                if !told.await.unwrap_or(Err(Fault::Stopped))? {
+                    return Ok(());
+                }
+            }
+        }
+
+        /// Removes every row behind the barrier; those outside stay.
+        ///
+        /// # Errors
+        /// The store's fault.
+        pub async fn erase_content(&self) -> Result<(), Fault> {
+            loop {
+                let (tell, told) = oneshot::channel();
+                self.submit_erase_some_content(|outcome| drop(tell.send(outcome)));
                 if !told.await.unwrap_or(Err(Fault::Stopped))? {
                     return Ok(());
                 }

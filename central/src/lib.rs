@@ -138,13 +138,6 @@ pub async fn start(config: Config, make_fleet: MakeFleet) -> Result<Running, Sta
     let mailbox = lines.mailbox.clone();
     let hands = Hands::new(node.clone(), fleet.clone(), Opening::new(node.clone(), key.clone(), shown.clone()), lines)?;
     hands.load()?;
-    hands.note_start(node.journal.was_torn()).await.map_err(|error| StartError::Actors(error.to_string()))?;
-    let keeper =
-        MachineParts { performer: Arc::new(hands), mailbox, clock: node.clock.clone(), entropy: node.entropy.clone() };
-    let tree = Tree::start(&node, keeper, key.clone(), shown.clone()).await;
-    let tree = tree.map_err(|error| StartError::Actors(error.to_string()))?;
-    metrics::register(&node, &seal, &fleet);
-
     let secret = may_be_revealed(&node)?.then(|| Arc::new(BootstrapSecret::draw(&*node.entropy)));
     let first_start =
         secret.as_ref().map(|secret| FirstStart { fingerprint: key.fingerprint(), secret: secret.reveal() });
@@ -155,7 +148,16 @@ pub async fn start(config: Config, make_fleet: MakeFleet) -> Result<Running, Sta
         bootstrap_secret: Arc::new(move || secret.as_ref().map(|secret| secret.to_bytes())),
         quic: node.config.quic,
     };
-    let rest = listen(&node, fronts::front(behind), shown).await?;
+    // Bound before anything runs that would have to be stopped again.
+    let server = bind(&node, fronts::front(behind), shown.clone()).await?;
+    hands.note_start(node.journal.was_torn()).await.map_err(|error| StartError::Actors(error.to_string()))?;
+    let keeper =
+        MachineParts { performer: Arc::new(hands), mailbox, clock: node.clock.clone(), entropy: node.entropy.clone() };
+    let tree = Tree::start(&node, keeper, key, shown).await;
+    let tree = tree.map_err(|error| StartError::Actors(error.to_string()))?;
+    metrics::register(&node, &seal, &fleet);
+
+    let rest = server.start();
     Ok(Running { node, seal, fleet, rest, tree, store_failed, first_start })
 }
 
@@ -191,10 +193,10 @@ fn may_be_revealed(node: &Node) -> Result<bool, StartError> {
     Ok(seal::read_boot(&node.barrier)?.is_none_or(|boot| !boot.used))
 }
 
-async fn listen(node: &Node, front: Arc<Front>, shown: Arc<ServerIdentity>) -> Result<server::Running, StartError> {
+async fn bind(node: &Node, front: Arc<Front>, shown: Arc<ServerIdentity>) -> Result<Server, StartError> {
     let (addr, options) = (node.config.rest, fronts::server_options(&node.config));
     let server = Server::bind(addr, Some(server_config(shown)), front, options).await;
-    Ok(server.map_err(|error| StartError::Listen(addr, error))?.start())
+    server.map_err(|error| StartError::Listen(addr, error))
 }
 
 impl Running {

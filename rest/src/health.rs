@@ -38,15 +38,21 @@ impl SealState {
 pub trait NodeState: Send + Sync {
     /// Now.
     fn seal_state(&self) -> SealState;
+
+    /// Why it does not serve, in plain words, if there is more to say than the state.
+    fn reason(&self) -> Option<String> {
+        None
+    }
 }
 
 /// `GET /v1/health`, `GET /version`, `GET /v1/metrics`; they answer while sealed too.
 ///
 /// Health is 200 `{"status": "ok", "version": ..}` on an unsealed node, and 503 with status `sealed` or
-/// `uninitialized` on others, so that a load balancer needs to look at the status code only.
+/// `uninitialized` on others, so that a load balancer needs to look at the status code only. A node that knows more
+/// says so as `reason`.
 pub fn routes(state: Arc<dyn NodeState>, metrics: Arc<Metrics>, version: &'static str) -> Router {
     Router::new()
-        .route("/v1/health", get(move || async move { health(state.seal_state(), version) }))
+        .route("/v1/health", get(move || async move { health(&*state, version) }))
         .route(
             "/version",
             get(move || async move { Format::Json.reply(StatusCode::OK, &json!({ "version": version })) }),
@@ -54,12 +60,17 @@ pub fn routes(state: Arc<dyn NodeState>, metrics: Arc<Metrics>, version: &'stati
         .route("/v1/metrics", get(move || async move { exposition(&metrics) }))
 }
 
-fn health(state: SealState, version: &str) -> Response {
+fn health(node: &dyn NodeState, version: &str) -> Response {
+    let state = node.seal_state();
     let status = match state {
         SealState::Unsealed => StatusCode::OK,
         SealState::Sealed | SealState::Uninitialized => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Format::Json.reply(status, &json!({ "status": state.name(), "version": version }))
+    let mut body = json!({ "status": state.name(), "version": version });
+    if let Some(reason) = node.reason().filter(|_| state != SealState::Unsealed) {
+        body["reason"] = reason.into();
+    }
+    Format::Json.reply(status, &body)
 }
 
 fn exposition(metrics: &Metrics) -> Response {

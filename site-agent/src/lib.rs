@@ -1,3 +1,282 @@
-//! The agent of one host: its TPM, its store, its fronts and its connection to central.
+//! The agent of one host: its TPM, its store, its fronts and its connection to central. It composes; what may be done
+//! is decided in the actors' cores, and here by [`trust`], [`lease`] and [`uplink::core`].
+//!
+//! [`start`] is all of it; the program around it reads the configuration and waits for signals, and tests start it
+//! in-process on free ports.
+//!
+//! | in the data folder | what |
+//! |---|---|
+//! | `tpm/state` | the state of the join: keys that only this TPM opens, certificates |
+//! | `api-ca.crt` | what clients of the REST API know this host by |
+//! | `store/` | the store; encrypted but for its `boot/` rows |
+//! | `audit/` | the journal of reads and refusals, encrypted |
 
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use holdfast_actors::audit_log::journal::{Journal, Limits};
+use holdfast_actors::barrier::Barrier;
+use holdfast_actors::ports::Entropy;
+use holdfast_actors::shell::{OsClock, OsEntropy, Supervision};
+use holdfast_actors::store::Fault;
+use holdfast_actors::store::lmdb::{LmdbEngine, OpenError, Settings};
+use holdfast_rest::metrics::Metrics;
+use holdfast_rest::node::Node;
+use holdfast_rest::server::{self, Server};
+use holdfast_rest::tls::{IdentityError, ServerIdentity, server_config};
+use tokio::sync::watch;
+
+pub mod boot;
+pub mod chip;
+pub mod config;
+pub mod files;
+mod fronts;
+pub mod host;
+pub mod join;
+pub mod lease;
+mod metrics;
+pub mod node;
+pub mod quic;
+pub mod replica;
+pub mod seal;
+pub mod state;
+pub mod status;
+pub mod time;
 pub mod tpm;
+mod tree;
+pub mod trust;
+pub mod uplink;
+
+pub use config::Config;
+pub use fronts::VERSION;
+
+use boot::Boot;
+use files::private_folder;
+use host::Host;
+use join::HostKeys;
+use lease::Leases;
+use node::{AtSite, Fronted};
+use replica::Replica;
+use seal::{HostSeal, SealParts};
+use state::{Membership, StateError, StateFile};
+use status::Status;
+use time::AgentClock;
+use tpm::{TpmError, TpmHandle};
+use trust::Trust;
+
+/// The store's folder in a data folder.
+pub const STORE: &str = "store";
+/// The journal's.
+pub const JOURNAL: &str = "audit";
+/// How long requests may take to finish when the agent stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long central may take to hear that this host goes.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Why the agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// This host is no host yet.
+    #[error("this host has not joined: run `holdfast-site-agent join` with its site bundle")]
+    NotJoined,
+    /// A file or folder can't be used.
+    #[error("{}: {}", .0.display(), .1)]
+    Io(PathBuf, io::Error),
+    /// The state of the join can't be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The TPM can't be used.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The store can't be opened.
+    #[error("{0}{cause}", cause = cause_of(.0))]
+    Store(#[from] OpenError),
+    /// The store can't be read.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The REST certificate can't be shown.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The actors did not start.
+    #[error("{0}")]
+    Actors(String),
+    /// The REST address can't be listened at.
+    #[error("can't listen at {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+}
+
+fn cause_of(error: &OpenError) -> String {
+    std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
+}
+
+/// An agent at work. Dropping it leaves nothing half done on disk, but closes connections at once.
+pub struct Running {
+    host: Arc<Host>,
+    rest: server::Running,
+    supervision: Supervision,
+    store_failed: watch::Receiver<Option<String>>,
+}
+
+/// Starts the agent of a host that has joined.
+///
+/// # Errors
+/// It can't; nothing is left running.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let file = StateFile::open(&config.data_dir)?.ok_or(StartError::NotJoined)?;
+    let member = file.get().membership.clone().ok_or(StartError::NotJoined)?;
+    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    let failed = Arc::new(AtomicBool::new(false));
+    private_folder(&config.data_dir).map_err(io_at(&config.data_dir))?;
+    let (engine, store_failed) = open_store(&config, failed.clone())?;
+    let journal = Arc::new(open_journal(&config, entropy.clone())?);
+    let barrier = Barrier::new(Arc::new(engine), entropy.clone(), journal.clone());
+    let tpm = TpmHandle::start(config.tpm.clone())?;
+    let identity = rest_identity(&tpm, &file, &member).await?;
+
+    let host = Arc::new(assemble(config, file, tpm, barrier, entropy, identity.clone())?);
+    let metrics = Arc::new(Metrics::new());
+    metrics::register(&metrics, host.clone(), journal.clone());
+    let place = AtSite { site: host.id().site, leases: host.leases.clone(), clock: host.clock.clone() };
+    let node = Arc::new(Node::new(host.barrier.clone(), journal, host.clock.clone(), Arc::new(place)));
+    let fronted = Arc::new(Fronted { host: host.clone(), failed });
+    let front = fronts::front(node, fronted, metrics, &host.config);
+    let (addr, options) = (host.config.rest, fronts::server_options(&host.config));
+    let server = Server::bind(addr, Some(server_config(identity)), front, options).await;
+    let server = server.map_err(|error| StartError::Listen(addr, error))?;
+    let supervision = tree::start(&host).await.map_err(|error| StartError::Actors(error.to_string()))?;
+    Ok(Running { host, rest: server.start(), supervision, store_failed })
+}
+
+async fn rest_identity(
+    tpm: &TpmHandle,
+    file: &StateFile,
+    member: &Membership,
+) -> Result<Arc<ServerIdentity>, StartError> {
+    let keys = HostKeys::open(tpm, &file.get()).await?;
+    Ok(Arc::new(ServerIdentity::new(member.api_chain.clone(), &keys.rest.to_pkcs8_der())?))
+}
+
+fn assemble(
+    config: Config,
+    file: StateFile,
+    tpm: TpmHandle,
+    barrier: Barrier,
+    entropy: Arc<dyn Entropy>,
+    identity: Arc<ServerIdentity>,
+) -> Result<Host, StartError> {
+    let state = file.get();
+    let boot = Boot::new(barrier.clone());
+    let contact = boot.contact()?;
+    let last_us = Some(contact.time_us).filter(|time_us| *time_us != 0);
+    let clock = Arc::new(AgentClock::new(Box::new(OsClock::start()), last_us));
+    let trust = Arc::new(Trust::new(state.deployment, state.host.clone(), state.root.clone()));
+    let leases = Arc::new(Leases::default());
+    if let Some(lease) = contact.lease.as_ref().and_then(trust::remembered) {
+        leases.renew(lease);
+    }
+    let status = Arc::new(Status::new(join::central(&config, &state).addresses.join(", ")));
+    let seal = HostSeal::new(SealParts {
+        barrier: barrier.clone(),
+        file: file.clone(),
+        chip: Arc::new(tpm.clone()),
+        clock: clock.clone(),
+        leases: leases.clone(),
+    });
+    let replica = Replica::new(barrier.clone(), clock.clone(), trust.clone());
+    let stopping = watch::Sender::new(false);
+    let contact = Mutex::new(contact);
+    let host = Host {
+        config,
+        file,
+        tpm,
+        barrier,
+        boot,
+        seal,
+        trust,
+        replica,
+        leases,
+        clock,
+        entropy,
+        status,
+        contact,
+        identity,
+        stopping,
+    };
+    host.status.noticed(host.notice()?.as_ref());
+    Ok(host)
+}
+
+fn open_store(
+    config: &Config,
+    failed: Arc<AtomicBool>,
+) -> Result<(LmdbEngine, watch::Receiver<Option<String>>), StartError> {
+    let settings = Settings {
+        reserve_bytes: config.store.reserve_bytes,
+        map_bytes: config.store.map_bytes,
+        ..Settings::default()
+    };
+    let (tell, told) = watch::channel(None);
+    let fatal = Box::new(move |reason: &str| {
+        failed.store(true, Ordering::SeqCst);
+        tell.send_replace(Some(reason.to_owned()));
+    });
+    Ok((LmdbEngine::open(&config.data_dir.join(STORE), settings, fatal)?, told))
+}
+
+fn open_journal(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Journal, StartError> {
+    let folder = config.data_dir.join(JOURNAL);
+    private_folder(&folder).map_err(io_at(&folder))?;
+    let config::Audit { segment_bytes, total_bytes, reserve_bytes } = config.audit;
+    Journal::open(&folder, Limits { segment_bytes, total_bytes, reserve_bytes }, entropy).map_err(io_at(&folder))
+}
+
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StartError {
+    let path = path.to_owned();
+    move |error| StartError::Io(path, error)
+}
+
+impl Running {
+    /// Where REST listens.
+    pub fn rest_addr(&self) -> SocketAddr {
+        self.rest.local_addr()
+    }
+
+    /// What the parts of the agent share.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// Waits until the agent can't go on; says why. The process must end then, and not try to write.
+    pub async fn failed(&self) -> String {
+        let mut store = self.store_failed.clone();
+        tokio::select! {
+            reason = store.wait_for(Option::is_some) => match reason {
+                Ok(reason) => format!("the store failed: {}", reason.clone().unwrap_or_default()),
+                Err(_) => "the store has stopped".to_owned(),
+            },
+            reason = self.supervision.ended() => reason,
+        }
+    }
+
+    /// Stops in order: the session with central, REST once its requests are answered, actors; then the keys are erased
+    /// and the store is closed.
+    pub async fn stop(self) {
+        let Self { host, rest, supervision, .. } = self;
+        host.stopping.send_replace(true);
+        let gone = async {
+            while host.status.get().connected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL, gone).await.is_err() {
+            tracing::warn!("the session was not closed in time");
+        }
+        rest.stop(DRAIN).await;
+        supervision.stop().await;
+        host.barrier.seal_and_erase().await;
+    }
+}

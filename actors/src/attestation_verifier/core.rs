@@ -15,7 +15,7 @@ use holdfast_protocol::tpm::binding::QuoteBinding;
 use holdfast_protocol::tpm::{Counters, Evidence, Public};
 use holdfast_protocol::wire::{Challenge, CloseCode, Hello, QuoteAnswer, VERSION_MAX, VERSION_MIN};
 
-use crate::attestation_verifier::appraisal::{Expected, Policy, ReferenceValues, appraise};
+use crate::attestation_verifier::appraisal::{Expected, Policy, Reason, ReferenceValues, Verdict, appraise};
 use crate::ports::Now;
 
 /// A challenge that is not answered by then is void.
@@ -218,7 +218,8 @@ pub struct Failure {
     pub reasons: Vec<String>,
     /// `resetCount` of the quote, or the last known one where the quote was not believed.
     pub reset_count: u32,
-    /// The policy says to quarantine at once.
+    /// To be quarantined at once: the policy says so, or the TPM's counters went back, which two machines do that share
+    /// what is in one TPM.
     pub quarantine: bool,
 }
 
@@ -233,6 +234,8 @@ struct Connection {
     policy: Policy,
     /// When the next challenge goes out.
     poll_at: Duration,
+    /// The nonce before the current one, if it was never answered: a late answer to it is no failure.
+    unanswered: Option<[u8; 32]>,
 }
 
 #[derive(Debug)]
@@ -306,14 +309,14 @@ impl Verifier {
         seed: &Secret<32>,
         now: Now,
     ) -> Vec<Effect> {
+        if self.connections.contains_key(&conn) {
+            return self.close(conn, CloseCode::Protocol);
+        }
         let version = VERSION_MAX.min(hello.version_max);
         let of_host = self.connections.values().filter(|connection| connection.host == host).count();
         let spoken = VERSION_MIN.max(hello.version_min) <= version;
         if !spoken || hello.generation != facts.generation || CONNECTIONS_PER_HOST_MAX <= of_host {
             return vec![Effect::Close { conn, code: CloseCode::Protocol }];
-        }
-        if self.connections.contains_key(&conn) {
-            return self.close(conn, CloseCode::Protocol);
         }
         let connection = Connection {
             host,
@@ -324,6 +327,7 @@ impl Verifier {
             needs_seal_key: hello.needs_seal_key,
             policy: facts.policy.clone(),
             poll_at: now.mono,
+            unanswered: None,
         };
         self.connections.insert(conn, connection);
         let mut effects = vec![Effect::Welcome { conn, version }];
@@ -334,7 +338,12 @@ impl Verifier {
     fn challenge(&mut self, conn: ConnId, seed: &Secret<32>, now: Now) -> Option<Effect> {
         let connection = self.connections.get_mut(&conn)?;
         let nonce = hmac(seed.expose(), &[b"holdfast/nonce/v1", &conn.to_be_bytes()]);
-        connection.phase = Phase::Challenged { nonce, until: now.mono + CHALLENGE_TTL };
+        let before =
+            std::mem::replace(&mut connection.phase, Phase::Challenged { nonce, until: now.mono + CHALLENGE_TTL });
+        connection.unanswered = match before {
+            Phase::Challenged { nonce, .. } => Some(nonce),
+            Phase::Recording | Phase::Resting => None,
+        };
         let challenge = Challenge {
             nonce,
             policy: connection.policy.version,
@@ -347,31 +356,25 @@ impl Verifier {
 
     fn quote(&mut self, conn: ConnId, answer: &QuoteAnswer, facts: &Facts, seed: &Secret<32>, now: Now) -> Vec<Effect> {
         let Some(connection) = self.connections.get_mut(&conn) else { return Vec::new() };
-        let nonce = match std::mem::replace(&mut connection.phase, Phase::Recording) {
-            // The nonce is spent, whatever comes of it.
+        let nonce = match connection.phase {
             Phase::Challenged { nonce, until } if now.mono < until => nonce,
-            Phase::Challenged { .. } | Phase::Recording | Phase::Resting => {
-                return self.close(conn, CloseCode::Protocol);
-            }
+            // Too late; what follows from that, the deadline tells.
+            Phase::Challenged { .. } => return Vec::new(),
+            Phase::Recording | Phase::Resting => return self.close(conn, CloseCode::Protocol),
         };
-        let binding = QuoteBinding {
-            deployment: facts.deployment,
-            site: &connection.host.site,
-            host: &connection.host.host,
-            host_generation: facts.generation,
-            nonce: &nonce,
-            exporter: &connection.exporter,
-            hpke_suite: kem::SUITE,
-            hpke_public: &answer.hpke_public,
-            policy_version: connection.policy.version,
-            ima_offset: 0,
-            ima_count: 0,
-        };
-        let (transcript, qualifying_data) = binding.qualifying_data();
-        let evidence =
-            Evidence { attest: answer.attest.clone(), signature: answer.signature.clone(), pcrs: answer.pcrs.clone() };
-        let expected = Expected { ak: &facts.ak, qualifying_data };
-        let verdict = appraise(&evidence, &connection.policy, &facts.reference, facts.counters.as_ref(), &expected);
+        let (transcript, verdict) = connection.appraise(&nonce, answer, facts);
+        if let Some(unanswered) = connection.unanswered.filter(|_| !verdict.bound())
+            && connection.appraise(&unanswered, answer, facts).1.bound()
+        {
+            return Vec::new();
+        }
+        // From here on the nonce is spent, whatever comes of it.
+        connection.phase = Phase::Recording;
+        if facts.policy.version != connection.policy.version {
+            // The policy has changed since the question, and the reference values with it.
+            connection.policy = facts.policy.clone();
+            return self.challenge(conn, seed, now).into_iter().collect();
+        }
         let mut reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
         if let Some(reset_count) = facts.untrusted_at_reset
             && verdict.passed
@@ -379,15 +382,10 @@ impl Verifier {
         {
             reasons.push("failed before, and has not been rebooted since".to_owned());
         }
-        let host = connection.host.clone();
         let (true, [], Some(counters)) = (verdict.passed, reasons.as_slice(), verdict.counters) else {
-            let reset_count = verdict.counters.or(facts.counters).map_or(0, |counters| counters.reset_count);
-            let quarantine = connection.policy.quarantine_on_failure;
-            let mut effects =
-                vec![Effect::RecordFailure(Box::new(Failure { conn, host, reasons, reset_count, quarantine }))];
-            effects.extend(self.close(conn, CloseCode::Untrusted));
-            return effects;
+            return self.failed(conn, &verdict, reasons, facts);
         };
+        let host = connection.host.clone();
         let first = if connection.released {
             None
         } else {
@@ -409,8 +407,30 @@ impl Verifier {
         }))]
     }
 
+    fn failed(&mut self, conn: ConnId, verdict: &Verdict, reasons: Vec<String>, facts: &Facts) -> Vec<Effect> {
+        let Some(connection) = self.connections.get(&conn) else { return Vec::new() };
+        let host = connection.host.clone();
+        let went_back = verdict.reasons.iter().any(|reason| {
+            matches!(reason, Reason::ResetCount { .. } | Reason::RestartCount { .. } | Reason::Clock { .. })
+        });
+        let recording = |other: &Connection| other.host == host && matches!(other.phase, Phase::Recording);
+        if went_back && self.connections.iter().any(|(id, other)| *id != conn && recording(other)) {
+            // A quote made before the one that is being recorded on another connection, and overtaken by it.
+            return self.close(conn, CloseCode::Replaced);
+        }
+        let reset_count = verdict.counters.or(facts.counters).map_or(0, |counters| counters.reset_count);
+        let quarantine = connection.policy.quarantine_on_failure || went_back;
+        let code = if went_back { CloseCode::Clone } else { CloseCode::Untrusted };
+        let failure = Failure { conn, host: host.clone(), reasons, reset_count, quarantine };
+        let mut effects = vec![Effect::RecordFailure(Box::new(failure))];
+        // The host has failed, not the connection: what an earlier one was granted ends with it.
+        effects.extend(self.close_where(|connection| connection.host == host, code));
+        effects
+    }
+
     fn recorded(&mut self, conn: ConnId, ttl: Duration, now: Now) -> Vec<Effect> {
-        let Some(connection) = self.connections.get_mut(&conn) else { return Vec::new() };
+        let recording = |connection: &&mut Connection| matches!(connection.phase, Phase::Recording);
+        let Some(connection) = self.connections.get_mut(&conn).filter(recording) else { return Vec::new() };
         let first = !connection.released;
         connection.released = true;
         connection.phase = Phase::Resting;
@@ -482,6 +502,30 @@ impl Verifier {
         let matching: Vec<ConnId> =
             self.connections.iter().filter(|(_, c)| matches(c)).map(|(conn, _)| *conn).collect();
         matching.into_iter().flat_map(|conn| self.close(conn, code)).collect()
+    }
+}
+
+impl Connection {
+    /// The transcript with this nonce, and how the answer is judged against it.
+    fn appraise(&self, nonce: &[u8; 32], answer: &QuoteAnswer, facts: &Facts) -> (Vec<u8>, Verdict) {
+        let binding = QuoteBinding {
+            deployment: facts.deployment,
+            site: &self.host.site,
+            host: &self.host.host,
+            host_generation: facts.generation,
+            nonce,
+            exporter: &self.exporter,
+            hpke_suite: kem::SUITE,
+            hpke_public: &answer.hpke_public,
+            policy_version: self.policy.version,
+            ima_offset: 0,
+            ima_count: 0,
+        };
+        let (transcript, qualifying_data) = binding.qualifying_data();
+        let evidence =
+            Evidence { attest: answer.attest.clone(), signature: answer.signature.clone(), pcrs: answer.pcrs.clone() };
+        let expected = Expected { ak: &facts.ak, qualifying_data };
+        (transcript, appraise(&evidence, &self.policy, &facts.reference, facts.counters.as_ref(), &expected))
     }
 }
 

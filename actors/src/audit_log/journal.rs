@@ -1,9 +1,9 @@
 //! The file that reads and refusals are written to before they are answered.
 //!
-//! Segments `reads-NNNNNNNNNN.log` in one folder. A segment begins with [`MAGIC`] and a checkpoint (the head of every
-//! chain, length-prefixed); then lines: `length u32 BE | realm u32 BE | seq u64 BE | position u64 BE | envelope |
-//! hash 32`, where position is the realm's chain of changes at the time. A line is handed to the kernel before
-//! [`Journal::append`] returns and is on disk within [`SYNC_EVERY`].
+//! Segments `reads-NNNNNNNNNN.log` in one folder. A segment begins with [`MAGIC`] and a length-prefixed [`Checkpoint`];
+//! then lines: `length u32 BE | realm u32 BE | seq u64 BE | position u64 BE | envelope | hash 32`, where position is the
+//! realm's chain of changes at the time. A line is handed to the kernel before [`Journal::append`] returns and is on
+//! disk within [`SYNC_EVERY`]. What a start cuts off a segment's end it keeps in a file `.cut` beside it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,6 +18,7 @@ use std::time::Duration;
 use holdfast_protocol::codec::{self, length_prefixed};
 use holdfast_protocol::envelope;
 use holdfast_protocol::ids::Realm;
+use serde::{Deserialize, Serialize};
 
 use crate::audit_log::verify::{Break, Report};
 use crate::audit_log::{Chain, Head, Line, line_aad};
@@ -32,6 +33,17 @@ pub const SYNC_EVERY: Duration = Duration::from_millis(50);
 /// Length, realm, seq, position.
 const LINE_HEADER: usize = 4 + 4 + 8 + 8;
 const LINE_BYTES_MAX: usize = 64 << 10;
+/// How often a full journal looks whether there is room again.
+const ROOM_LOOKED_FOR_EVERY: Duration = Duration::from_millis(500);
+
+/// What a segment starts from.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Checkpoint {
+    /// The head of every chain.
+    heads: Vec<(Realm, Head)>,
+    /// Whether the segment before ended in the middle of a line.
+    after_gap: bool,
+}
 
 /// How much the journal may hold.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +85,8 @@ struct State {
     segment_bytes: u64,
     total_bytes: u64,
     heads: BTreeMap<Realm, Head>,
+    /// Whether the next segment follows a torn one.
+    after_gap: bool,
     /// Heads on disk that no commit has named yet.
     durable: BTreeMap<Realm, Head>,
     dirty: BTreeMap<Realm, Head>,
@@ -89,7 +103,6 @@ impl Journal {
     pub fn open(folder: &Path, limits: Limits, entropy: Arc<dyn Entropy>) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let segments = segments(folder)?;
-        let total_bytes = segments.iter().map(|(_, path)| fs::metadata(path).map_or(0, |m| m.len())).sum();
         let (number, heads, torn) = match segments.last() {
             Some((number, path)) => {
                 let (heads, torn) = recover(path)?;
@@ -101,8 +114,9 @@ impl Journal {
             file: unopened(folder)?,
             number,
             segment_bytes: 0,
-            total_bytes,
+            total_bytes: total_bytes(folder)?,
             heads,
+            after_gap: torn,
             durable: BTreeMap::new(),
             dirty: BTreeMap::new(),
             failed: false,
@@ -143,12 +157,17 @@ impl Journal {
         let keys = snapshot.realm_keys(realm)?;
         let (id, key) = keys.current();
         let position = snapshot.change_head(realm)?.seq;
-        let plain = codec::encode(line);
+        let plain = line.encoded();
         let nonce = draw(&*self.entropy);
 
         let mut state = self.shared.lock();
         if state.failed {
             return Err(Fault::Stopped.into());
+        }
+        if self.shared.limits.total_bytes <= state.total_bytes {
+            self.shared.full.store(true, Ordering::Relaxed);
+            self.shared.changed.notify_all();
+            return Err(Fault::Full.into());
         }
         let head = state.heads.get(&realm).copied().unwrap_or_default();
         let aad = line_aad(Chain::Reads, snapshot.ring().deployment(), realm, head.seq + 1);
@@ -209,17 +228,22 @@ impl Shared {
         Ok(())
     }
 
+    /// The segment gets its name when its beginning is on disk: none ever begins with half a checkpoint.
     fn begin_segment(&self, state: &mut State) -> io::Result<()> {
         let number = state.number + 1;
-        let path = self.folder.join(format!("reads-{number:010}.log"));
-        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-        let heads: Vec<(Realm, Head)> = state.heads.iter().map(|(realm, head)| (*realm, *head)).collect();
+        let (path, draft) = (segment_path(&self.folder, number), self.folder.join("next-segment"));
+        let _ = fs::remove_file(&draft);
+        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&draft)?;
+        let heads = state.heads.iter().map(|(realm, head)| (*realm, *head)).collect();
+        let checkpoint = Checkpoint { heads, after_gap: state.after_gap };
         let mut header = MAGIC.to_vec();
-        header.extend_from_slice(&length_prefixed(&[&codec::encode(&heads)]));
+        header.extend_from_slice(&length_prefixed(&[&codec::encode(&checkpoint)]));
         file.write_all(&header)?;
         file.sync_data()?;
+        fs::rename(draft, path)?;
         File::open(&self.folder)?.sync_all()?;
         (state.file, state.number, state.segment_bytes) = (file, number, header.len() as u64);
+        state.after_gap = false;
         state.total_bytes += header.len() as u64;
         Ok(())
     }
@@ -228,23 +252,23 @@ impl Shared {
     fn keep_synced(&self) {
         loop {
             let mut state = self.lock();
-            while state.dirty.is_empty() && !state.closing {
+            while state.dirty.is_empty() && !state.closing && !self.full.load(Ordering::Relaxed) {
                 state = self.changed.wait(state).expect("no holder of this lock panics");
             }
             let closing = state.closing;
             if !closing {
-                state = self.changed.wait_timeout(state, SYNC_EVERY / 2).expect("no holder of this lock panics").0;
+                let wait = if state.dirty.is_empty() { ROOM_LOOKED_FOR_EVERY } else { SYNC_EVERY / 2 };
+                state = self.changed.wait_timeout(state, wait).expect("no holder of this lock panics").0;
+            }
+            if self.full.load(Ordering::Relaxed) {
+                // Somebody may have moved old segments away.
+                state.total_bytes = total_bytes(&self.folder).unwrap_or(state.total_bytes);
             }
             let dirty = std::mem::take(&mut state.dirty);
             let (file, total) = (state.file.try_clone(), state.total_bytes);
             drop(state);
-            let synced = file.and_then(|file| file.sync_data());
-            let space = rustix::fs::statvfs(&self.folder).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize));
-            let full = self.limits.total_bytes <= total || space < self.limits.reserve_bytes;
-            if full && !self.full.swap(full, Ordering::Relaxed) {
-                tracing::error!("read journal is full: reads are refused until space returns");
-            }
-            self.full.store(full, Ordering::Relaxed);
+            let synced = if dirty.is_empty() { Ok(()) } else { file.and_then(|file| file.sync_data()) };
+            self.look_for_room(total);
             let mut state = self.lock();
             match synced {
                 Ok(()) => state.durable.extend(dirty),
@@ -258,11 +282,32 @@ impl Shared {
             }
         }
     }
+
+    fn look_for_room(&self, total: u64) {
+        let space = rustix::fs::statvfs(&self.folder).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize));
+        let full = self.limits.total_bytes <= total || space < self.limits.reserve_bytes;
+        if full != self.full.swap(full, Ordering::Relaxed) {
+            if full {
+                tracing::error!("read journal is full: reads are refused until space returns");
+            } else {
+                tracing::info!("read journal has room again");
+            }
+        }
+    }
 }
 
 /// A handle to fill the place of the segment that is opened next.
 fn unopened(folder: &Path) -> io::Result<File> {
     File::open(folder)
+}
+
+fn segment_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("reads-{number:010}.log"))
+}
+
+/// Bytes of all segments.
+fn total_bytes(folder: &Path) -> io::Result<u64> {
+    Ok(segments(folder)?.iter().map(|(_, path)| fs::metadata(path).map_or(0, |m| m.len())).sum())
 }
 
 fn segments(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
@@ -300,19 +345,27 @@ fn parse_line<'a>(bytes: &mut &'a [u8]) -> Option<Parsed<'a>> {
     Some(Parsed { realm: Realm(u32::from_be_bytes(*realm)), seq: u64::from_be_bytes(*seq), body, hash: *hash })
 }
 
-fn parse_header(bytes: &mut &[u8]) -> Option<BTreeMap<Realm, Head>> {
+/// Whether what a segment ends with may be the beginning of a line that a crash cut short.
+fn is_torn(rest: &[u8]) -> bool {
+    let Some((length, line)) = rest.split_first_chunk::<4>() else { return !rest.is_empty() };
+    let length = u32::from_be_bytes(*length) as usize;
+    (LINE_HEADER + 32 - 4..=LINE_BYTES_MAX).contains(&length) && line.len() < length
+}
+
+fn parse_header(bytes: &mut &[u8]) -> Option<(BTreeMap<Realm, Head>, bool)> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (heads, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    let (checkpoint, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
     *bytes = rest;
-    Some(codec::decode::<Vec<(Realm, Head)>>(heads, usize::MAX).ok()?.into_iter().collect())
+    let Checkpoint { heads, after_gap } = codec::decode(checkpoint, usize::MAX).ok()?;
+    Some((heads.into_iter().collect(), after_gap))
 }
 
 /// Reads a segment to the last line that holds, cuts off what follows, and gives the heads there.
 fn recover(path: &Path) -> io::Result<(BTreeMap<Realm, Head>, bool)> {
     let bytes = read_all(path)?;
     let mut rest = bytes.as_slice();
-    let Some(mut heads) = parse_header(&mut rest) else {
+    let Some((mut heads, _)) = parse_header(&mut rest) else {
         return Err(io::Error::other(format!("{} does not begin as a segment of the read journal", path.display())));
     };
     loop {
@@ -324,16 +377,23 @@ fn recover(path: &Path) -> io::Result<(BTreeMap<Realm, Head>, bool)> {
         match holds {
             Some((realm, head)) => heads.insert(realm, head),
             None => {
-                let torn = !before.is_empty();
-                if torn {
-                    let file = OpenOptions::new().write(true).open(path)?;
-                    file.set_len((bytes.len() - before.len()) as u64)?;
-                    file.sync_all()?;
+                if !before.is_empty() {
+                    cut(path, bytes.len() - before.len(), before)?;
                 }
-                return Ok((heads, torn));
+                return Ok((heads, !before.is_empty()));
             }
         };
     }
+}
+
+/// Shortens a segment. What goes is kept aside: it may be more than a crash's half line, and then somebody will ask.
+fn cut(path: &Path, len: usize, end: &[u8]) -> io::Result<()> {
+    let mut aside = OpenOptions::new().append(true).create(true).mode(0o600).open(path.with_extension("cut"))?;
+    aside.write_all(end)?;
+    aside.sync_data()?;
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(len as u64)?;
+    file.sync_all()
 }
 
 fn read_all(path: &Path) -> io::Result<Vec<u8>> {
@@ -347,45 +407,61 @@ fn read_all(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// A segment can't be read.
 pub fn verify_journal(folder: &Path, report: &mut Report) -> io::Result<()> {
-    if report.first_break.is_some() {
-        return Ok(());
+    if report.first_break.is_none() {
+        report.first_break = follow(folder, report)?.err();
     }
-    let mut heads: BTreeMap<Realm, Head> = BTreeMap::new();
+    Ok(())
+}
+
+fn follow(folder: &Path, report: &mut Report) -> io::Result<Result<(), Break>> {
+    let broken = |realm, seq, what| Ok(Err(Break { chain: Chain::Reads, realm, seq, what }));
+    let (mut heads, mut started_from) = (BTreeMap::new(), BTreeMap::new());
     let mut named = std::mem::take(&mut report.named_reads);
     for (index, (_, path)) in segments(folder)?.into_iter().enumerate() {
         let bytes = read_all(&path)?;
         let mut rest = bytes.as_slice();
-        let broken = |realm, seq, what| Some(Break { chain: Chain::Reads, realm, seq, what });
-        let Some(checkpoint) = parse_header(&mut rest) else {
-            report.first_break = broken(Realm::NODE, 0, "segment damaged");
-            return Ok(());
+        let Some((checkpoint, after_gap)) = parse_header(&mut rest) else {
+            return broken(Realm::NODE, 0, "segment damaged");
         };
+        report.gaps += u64::from(after_gap);
         if index == 0 {
             // Older segments may have been moved away; the checkpoint vouches for them.
+            started_from.clone_from(&checkpoint);
             heads = checkpoint;
         } else if heads != checkpoint {
-            report.first_break = broken(Realm::NODE, 0, "segment does not follow from the one before");
-            return Ok(());
+            return broken(Realm::NODE, 0, "segment does not follow from the one before");
         }
         while let Some(line) = parse_line(&mut rest) {
             let head = heads.get(&line.realm).copied().unwrap_or_default().after(Chain::Reads, line.realm, line.body);
             if head.seq != line.seq || head.hash != line.hash {
-                report.first_break = broken(line.realm, head.seq, "line does not follow from the one before");
-                return Ok(());
+                return broken(line.realm, head.seq, "line does not follow from the one before");
             }
-            if named.get(&line.realm).is_some_and(|named| named.seq == head.seq && named.hash == head.hash) {
+            if named.get(&line.realm) == Some(&head) {
                 named.remove(&line.realm);
             }
             heads.insert(line.realm, head);
             report.reads += 1;
         }
-        report.gaps += u64::from(!rest.is_empty());
+        if is_torn(rest) {
+            report.gaps += 1;
+        } else if !rest.is_empty() {
+            return broken(Realm::NODE, 0, "line damaged");
+        }
     }
-    named.retain(|realm, named| heads.get(realm).is_none_or(|head| head.seq <= named.seq && head != named));
-    if let Some((realm, head)) = named.first_key_value() {
-        let seq = heads.get(realm).map_or(1, |held| held.seq + 1).min(head.seq);
-        let what = "lines that a commit names are missing";
-        report.first_break = Some(Break { chain: Chain::Reads, realm: *realm, seq, what });
+    // What was moved away can't be compared, save for its very end.
+    named.retain(|realm, named| {
+        started_from.get(realm).is_none_or(|start: &Head| start.seq <= named.seq && start != named)
+    });
+    match named.first_key_value() {
+        None => Ok(Ok(())),
+        Some((realm, named)) => {
+            let held = heads.get(realm).map_or(0, |head: &Head| head.seq);
+            let what =
+                if held < named.seq { "lines that a commit names are missing" } else { "not what a commit names" };
+            broken(*realm, named.seq.min(held + 1), what)
+        }
     }
-    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,10 +54,22 @@ pub fn verify_store(view: &dyn View) -> Result<Report, Fault> {
 
 fn follow_all(view: &dyn View, report: &mut Report) -> Result<Result<(), Break>, Fault> {
     let damaged = |chain| Ok(Err(Break { chain, realm: Realm::NODE, seq: 0, what: "head damaged" }));
+    let mut heads = BTreeMap::new();
     for (key, entry) in view.range(&[CHANGE_HEADS], &[CHANGE_HEADS + 1], usize::MAX)? {
         let (Some(realm), Some(head)) = (realm_of(&key), Head::from_bytes(&entry.value)) else {
             return damaged(Chain::Changes);
         };
+        heads.insert(realm, head);
+    }
+    // Lines whose head is gone are a chain too.
+    let mut from = vec![CHANGE_LINES];
+    while let Some((key, _)) = view.range(&from, &[CHANGE_LINES + 1], 1)?.pop() {
+        let Some(realm) = key.get(..5).and_then(realm_of) else { return damaged(Chain::Changes) };
+        heads.entry(realm).or_default();
+        from = after_prefix(&key[..5]);
+    }
+    for (realm, head) in &heads {
+        let (realm, head) = (*realm, *head);
         let mut prefix = vec![CHANGE_LINES];
         prefix.extend_from_slice(&realm.0.to_be_bytes());
         match follow(view, Chain::Changes, realm, &prefix, head, |_| ())? {
@@ -69,13 +81,35 @@ fn follow_all(view: &dyn View, report: &mut Report) -> Result<Result<(), Break>,
     let Some(head) = stored.map_or(Some(Head::default()), |entry| Head::from_bytes(&entry.value)) else {
         return damaged(Chain::Commits);
     };
-    let named = &mut report.named_reads;
+    let (named, mut named_changes) = (&mut report.named_reads, BTreeMap::new());
     let followed = follow(view, Chain::Commits, Realm::NODE, &[COMMIT_LINES], head, |body| {
         if let Ok(line) = codec::decode::<CommitLine>(body, VALUE_BYTES_MAX) {
             named.extend(line.reads);
+            named_changes.extend(line.changes);
         }
     })?;
-    Ok(followed.map(|lines| report.commits = lines))
+    match followed {
+        Ok(lines) => report.commits = lines,
+        Err(found) => return Ok(Err(found)),
+    }
+    Ok(compare(&heads, &named_changes))
+}
+
+/// Every chain of changes ends where the last commit that moved it says.
+fn compare(heads: &BTreeMap<Realm, Head>, named: &BTreeMap<Realm, Head>) -> Result<(), Break> {
+    for realm in heads.keys().chain(named.keys()) {
+        let [held, named] = [heads, named].map(|of| of.get(realm).copied().unwrap_or_default());
+        if held != named {
+            let what = if held.seq < named.seq {
+                "lines that a commit names are missing"
+            } else {
+                "not what the last commit names"
+            };
+            let seq = if held.seq == named.seq { held.seq } else { held.seq.min(named.seq) + 1 };
+            return Err(Break { chain: Chain::Changes, realm: *realm, seq, what });
+        }
+    }
+    Ok(())
 }
 
 /// Walks one chain from its first line to `head`; the number of lines, or the first break.
@@ -117,3 +151,6 @@ fn follow(
 fn realm_of(key: &[u8]) -> Option<Realm> {
     Some(Realm(u32::from_be_bytes(key.get(1..)?.try_into().ok()?)))
 }
+
+#[cfg(test)]
+mod tests;

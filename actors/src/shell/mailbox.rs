@@ -51,9 +51,6 @@ impl From<CallError> for Refusal {
     }
 }
 
-/// Where the way in leads now.
-type Way<M> = Arc<ActorRef<Admitted<M>>>;
-
 /// The way in.
 pub struct Mailbox<M: Send + 'static> {
     actor: Arc<ArcSwapOption<ActorRef<Admitted<M>>>>,
@@ -91,8 +88,8 @@ where
     /// # Errors
     /// [`CallError::Overloaded`] or [`CallError::Gone`].
     pub fn cast(&self, msg: M) -> Result<(), CallError> {
-        let (actor, place) = self.admit()?;
-        actor.cast(Admitted { msg, _place: Some(place) }).map_err(|_| CallError::Gone)
+        let (actor, _place) = (self.actor()?, self.place()?);
+        actor.cast(Admitted { msg, _place }).map_err(|_| CallError::Gone)
     }
 
     /// Sends a message and waits for its answer.
@@ -104,17 +101,19 @@ where
         deadline: Duration,
         msg: impl FnOnce(RpcReplyPort<R>) -> M,
     ) -> Result<R, CallError> {
-        let (actor, place) = self.admit()?;
-        match actor.call(|reply| Admitted { msg: msg(reply), _place: Some(place) }, Some(deadline)).await {
+        let (actor, _place) = (self.actor()?, self.place()?);
+        match actor.call(|reply| Admitted { msg: msg(reply), _place }, Some(deadline)).await {
             Ok(CallResult::Success(reply)) => Ok(reply),
             Ok(CallResult::Timeout) => Err(CallError::Timeout),
             Ok(CallResult::SenderError) | Err(_) => Err(CallError::Gone),
         }
     }
 
-    fn admit(&self) -> Result<(Way<M>, OwnedSemaphorePermit), CallError> {
-        let actor = self.actor.load_full().ok_or(CallError::Gone)?;
-        let place = self.places.clone().try_acquire_owned().map_err(|_| CallError::Overloaded)?;
-        Ok((actor, place))
+    fn actor(&self) -> Result<Arc<ActorRef<Admitted<M>>>, CallError> {
+        self.actor.load_full().ok_or(CallError::Gone)
+    }
+
+    fn place(&self) -> Result<Option<OwnedSemaphorePermit>, CallError> {
+        self.places.clone().try_acquire_owned().map(Some).map_err(|_| CallError::Overloaded)
     }
 }

@@ -84,18 +84,18 @@ pub fn record_pass(cmd: &RecordPass, rows: &dyn Rows, now: Now) -> Result<(Batch
     if entry.generation != cmd.generation {
         return Err(Refusal::Conflict("the host has enrolled again meanwhile".to_owned()));
     }
-    if entry.is_cut_off(&place) {
+    // A pass that a failure overtook was judged before it: only a reboot since then leads back.
+    let failed_since = |reset_count| cmd.counters.reset_count <= reset_count;
+    if entry.is_cut_off(&place)
+        || matches!(entry.standing.held, Held::Untrusted { reset_count } if failed_since(reset_count))
+    {
         return Ok((Batch::default(), Passed::CutOff));
     }
     let before = entry.clone();
     let mut batch = Batch::housekeeping();
     if let Some(first) = &cmd.first {
         if !continues(&mut entry, first) {
-            let mut batch = Batch::new(Realm::NODE, line(now, &cmd.host, "host.clone-detected"));
-            let mut deployment = deployment(rows)?;
-            entry.standing = next_standing(&mut deployment, Held::Quarantined, false, &cmd.host.to_string(), now);
-            put(&mut batch, &cmd.host, &entry);
-            batch.put(Realm::NODE, &["deployment"], &deployment);
+            let batch = cut_off_clone(&cmd.host, entry, place, first, rows, now)?;
             return Ok((batch, Passed::Clone));
         }
         batch.audit(Realm::NODE, line(now, &cmd.host, "host.released"));
@@ -112,13 +112,33 @@ pub fn record_pass(cmd: &RecordPass, rows: &dyn Rows, now: Now) -> Result<(Batch
         entry.reference = learned.clone();
         batch.audit(Realm::NODE, line(now, &cmd.host, "host.reference-learned"));
     }
-    entry.counters = Some(cmd.counters);
+    entry.counters = entry.counters.max(Some(cmd.counters));
     entry.last_seen_us = now.wall_us;
     if worth_writing(&before, &entry) {
         put(&mut batch, &cmd.host, &entry);
     }
     let grant = cmd.first.as_ref().map(|first| grant(&place, first)).transpose()?;
     Ok((batch, Passed::Granted(grant)))
+}
+
+fn cut_off_clone(
+    id: &HostId,
+    mut entry: Host,
+    mut place: Site,
+    first: &FirstOfConnection,
+    rows: &dyn Rows,
+    now: Now,
+) -> Result<Batch, Refusal> {
+    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.clone-detected"));
+    let mut deployment = deployment(rows)?;
+    entry.standing = next_standing(&mut deployment, Held::Quarantined, false, &id.to_string(), now);
+    // Drawn as the next token, which nobody will be given now.
+    advance_epochs(&mut place, &Secret::fill_with(|into| *into = first.continuity_next));
+    put(&mut batch, id, &entry);
+    erase_confirmed_epochs(&mut place, &id.site, Some((id.clone(), entry)), rows)?;
+    batch.put(Realm::NODE, &[id.site.as_str()], &place);
+    batch.put(Realm::NODE, &["deployment"], &deployment);
+    Ok(batch)
 }
 
 /// Checks the token presented and moves on to the next.
@@ -198,6 +218,7 @@ pub fn record_failure(cmd: &RecordFailure, rows: &dyn Rows, now: Now) -> Result<
         entry.standing = next_standing(&mut deployment, held, false, &name, now);
         advance_epochs(&mut place, &cmd.seed);
         put(&mut batch, &cmd.host, &entry);
+        erase_confirmed_epochs(&mut place, &cmd.host.site, Some((cmd.host.clone(), entry)), rows)?;
         batch.put(Realm::NODE, &[cmd.host.site.as_str()], &place);
         batch.put(Realm::NODE, &["deployment"], &deployment);
         let action = if cmd.quarantine { "host.quarantined" } else { "host.untrusted" };
@@ -271,6 +292,10 @@ pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standin
     match &mut target {
         Some((id, entry)) => {
             entry.standing = after;
+            if held == Held::Nothing {
+                // Whichever machine comes next is the host: that is what the operator has decided.
+                (entry.continuity, entry.counters) = (None, None);
+            }
             put(&mut batch, id, entry);
         }
         None => place.standing = after,
@@ -284,9 +309,13 @@ pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standin
 /// A host says that its root key is wrapped with the key of `epoch` and no other.
 ///
 /// # Errors
-/// No such site or host, or the store's fault.
+/// No such site, host or epoch, or the store's fault.
 pub fn confirm_seal(id: &HostId, epoch: SealEpoch, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let mut entry = host(rows, id)?.value;
+    let mut place = site(rows, &id.site)?.value;
+    if place.seal_epoch < epoch {
+        return Err(Refusal::Invalid("there is no such seal epoch yet".to_owned()));
+    }
     if entry.seal_epoch == Some(epoch) && entry.state == HostState::Unsealed {
         return Ok((Batch::default(), ()));
     }
@@ -294,7 +323,6 @@ pub fn confirm_seal(id: &HostId, epoch: SealEpoch, rows: &dyn Rows, now: Now) ->
     entry.state = HostState::Unsealed;
     let mut batch = Batch::new(Realm::NODE, line(now, id, "host.unsealed"));
     put(&mut batch, id, &entry);
-    let mut place = site(rows, &id.site)?.value;
     let keys = place.seal_keys.len();
     erase_confirmed_epochs(&mut place, &id.site, Some((id.clone(), entry)), rows)?;
     if place.seal_keys.len() != keys {
@@ -336,15 +364,19 @@ pub fn continuity_stored(id: &HostId, rows: &dyn Rows) -> Result<(Batch, ()), Re
     Ok((batch, ()))
 }
 
-/// A host has carried out the wipe ordered in `generation`.
+/// A host has carried out the wipe ordered in `generation`. Its word counts only for an order that was given.
 ///
 /// # Errors
-/// No such host, or the store's fault.
+/// No such site or host, or the store's fault.
 pub fn wiped(id: &HostId, generation: StandingGeneration, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let mut entry = host(rows, id)?.value;
-    entry.wiped = entry.wiped.max(generation);
+    let place = site(rows, &id.site)?.value;
+    let Some(order) = entry.wipe_pending(&place).filter(|order| *order <= generation) else {
+        return Ok((Batch::default(), ()));
+    };
+    entry.wiped = order;
     entry.state = HostState::Sealed;
-    entry.seal_epoch = None;
+    (entry.seal_epoch, entry.continuity) = (None, None);
     let mut batch = Batch::new(Realm::NODE, line(now, id, "host.wiped"));
     put(&mut batch, id, &entry);
     Ok((batch, ()))
@@ -413,3 +445,6 @@ fn line(now: Now, id: &HostId, action: &str) -> Line {
 fn put(batch: &mut Batch, id: &HostId, entry: &Host) {
     batch.put(Realm::NODE, &[id.site.as_str(), id.host.as_str()], entry);
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,8 @@ impl Session {
                 let (host, now) = (self.host.clone(), self.hub.node.clock.now());
                 self.record(move |rows| standing::wiped(&host, generation, rows, now)).await
             }
+            // That it has sealed is believed of anybody: it is what a host that failed was told to do.
+            FromHost::Sealed(true) => self.note_sealed(true).await,
             // Who is not trusted may quote, and nothing else counts.
             _ if !self.hub.is_trusted(&self.host) => Ok(()),
             FromHost::ContinuityStored => {
@@ -121,10 +123,7 @@ impl Session {
                 let (host, now) = (self.host.clone(), self.hub.node.clock.now());
                 self.record(move |rows| standing::confirm_seal(&host, epoch, rows, now)).await
             }
-            FromHost::Sealed(sealed) => {
-                let (host, now) = (self.host.clone(), self.hub.node.clock.now());
-                self.record(move |rows| standing::note_sealed(&host, sealed, rows, now)).await
-            }
+            FromHost::Sealed(false) => self.note_sealed(false).await,
             FromHost::Applied(held) => self.tell_distribution(distribution::Event::Applied {
                 host: self.host.clone(),
                 conn: self.conn,
@@ -145,6 +144,11 @@ impl Session {
                 self.record(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await
             }
         }
+    }
+
+    async fn note_sealed(&self, sealed: bool) -> Result<(), CloseCode> {
+        let (host, now) = (self.host.clone(), self.hub.node.clock.now());
+        self.record(move |rows| standing::note_sealed(&host, sealed, rows, now)).await
     }
 
     fn quote(&self, answer: Box<QuoteAnswer>) -> Result<(), CloseCode> {

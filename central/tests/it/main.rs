@@ -1,5 +1,7 @@
 //! Central in-process and as a program: real store, real TLS, loopback sockets on free ports.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod audit;
 mod client;
 mod process;

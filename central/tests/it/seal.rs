@@ -1,11 +1,13 @@
 //! The life of the seal.
 
+use holdfast_actors::rows::{Batch, Refusal};
+use holdfast_central::{Config, no_fleet, start};
 use holdfast_protocol::pki::{pem, read};
 use holdfast_rest::health::SealState;
 use serde_json::json;
 
-use crate::client::is_trusted;
-use crate::world::{First, SEAL, World};
+use crate::client::{As, Operator, is_trusted, try_call};
+use crate::world::{First, SEAL, World, config_text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revealing_over_loopback_initialises_and_unseals() {
@@ -149,4 +151,31 @@ async fn using_the_seal_key_ends_revealing() {
     world.start_again().await;
     assert_eq!(world.unseal(json!({ "sealkey": first.sealkey })).await.status, 204);
     assert_eq!(world.reveal().await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_closes_central() {
+    let world = World::start().await;
+    let first = world.initialise().await;
+    let barrier = &world.running().node().barrier;
+    barrier.submit(|_| -> Result<(Batch, ()), Refusal> { panic!("a decision panics") }, |_| ());
+    let reason = world.running().failed().await;
+    assert!(reason.starts_with("the store failed: "), "{reason}");
+    assert_eq!(world.create_tenant(&first.token, "acme").await.status, 503);
+    assert_eq!(world.get("/v1/health").await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configured_tenants_are_there_once_central_is_unsealed() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let text = format!("tenants = [\"acme\"]\n{}", config_text(folder.path(), &Operator::new()));
+    let running = start(Config::parse(&text).unwrap(), no_fleet()).await.unwrap();
+    let call = async |token: Option<&str>, path: &str, body| {
+        let who = As { token, operator: None };
+        try_call(running.rest_addr(), who, ("POST", path), body).await.unwrap()
+    };
+    let first = First::of(&call(None, &format!("{SEAL}/reveal-sealkey"), None).await);
+    let again = call(Some(&first.token), "/v1/config/tenants", Some(json!({ "name": "acme" }))).await;
+    assert_eq!(again.status, 409);
+    running.stop().await;
 }

@@ -117,8 +117,11 @@ fn is_authority(certificate: &X509Certificate) -> bool {
 fn signed(certificate: &X509Certificate, authority: &X509Certificate) -> bool {
     let same_algorithm = certificate.signature_algorithm == certificate.tbs_certificate.signature;
     let key = authority.public_key();
+    // A signature is whole bytes; a bit string that says otherwise is another spelling of the same certificate.
+    let whole = certificate.signature_value.unused_bits == 0;
     certificate.issuer().as_raw() == authority.subject().as_raw()
         && same_algorithm
+        && whole
         && algorithm(&certificate.signature_algorithm.algorithm, key).is_some_and(|algorithm| {
             let message = certificate.tbs_certificate.as_ref();
             algorithm.verify(&key.subject_public_key.data, message, &certificate.signature_value.data)

@@ -45,12 +45,14 @@ pub trait SiteSealControl: Send + Sync {
 }
 
 /// What anybody may know of a host's seal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteSealStatus {
     /// It has joined and been given its first seal key.
     pub initialised: bool,
     /// Its barrier is closed.
     pub sealed: bool,
+    /// While sealed: what it waits for, in plain words.
+    pub reason: Option<String>,
 }
 
 /// Who wants the node sealed, or its seal key replaced.

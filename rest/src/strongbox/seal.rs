@@ -219,11 +219,13 @@ fn share_texts(shares: &[Share]) -> Vec<Reveal> {
 struct SiteStatus {
     initialized: bool,
     sealed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 pub(super) async fn site_status(State(node): State<Arc<StrongboxSite>>, format: Format) -> Response {
-    let SiteSealStatus { initialised, sealed } = node.seal.status();
-    format.reply(StatusCode::OK, &SiteStatus { initialized: initialised, sealed })
+    let SiteSealStatus { initialised, sealed, reason } = node.seal.status();
+    format.reply(StatusCode::OK, &SiteStatus { initialized: initialised, sealed, reason })
 }
 
 /// No key that a person holds opens a host. The body is not even read.

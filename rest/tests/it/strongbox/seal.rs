@@ -251,7 +251,7 @@ struct HostSeal {
 
 impl SiteSealControl for HostSeal {
     fn status(&self) -> SiteSealStatus {
-        SiteSealStatus { initialised: true, sealed: self.sealed.load(Ordering::SeqCst) }
+        SiteSealStatus { initialised: true, sealed: self.sealed.load(Ordering::SeqCst), reason: None }
     }
     fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), Refusal>> {
         self.by.lock().unwrap().push(by);

@@ -1,0 +1,44 @@
+//! Which dialects a host serves, and with what.
+
+use std::sync::Arc;
+
+use holdfast_rest::access::Access;
+use holdfast_rest::cerberus;
+use holdfast_rest::front::{Front, FrontOptions};
+use holdfast_rest::health;
+use holdfast_rest::metrics::Metrics;
+use holdfast_rest::node::Node;
+use holdfast_rest::server::ServerOptions;
+use holdfast_rest::strongbox::{self, StrongboxSite};
+
+use crate::config::Config;
+use crate::node::Fronted;
+
+/// This program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// All of a host's routes behind one front.
+pub(crate) fn front(node: Arc<Node>, fronted: Arc<Fronted>, metrics: Arc<Metrics>, config: &Config) -> Arc<Front> {
+    let strongbox = StrongboxSite {
+        access: Arc::new(Access::at_site(node.clone())),
+        seal: fronted.clone(),
+        admin_identities: config.admin_identities.iter().cloned().collect(),
+    };
+    let router = cerberus::site_routes(node).merge(strongbox::routes_site(Arc::new(strongbox))).merge(health::routes(
+        fronted.clone(),
+        metrics.clone(),
+        VERSION,
+    ));
+    let options = FrontOptions { requests_max: config.tls.requests_max, ..FrontOptions::default() };
+    Front::new(router, fronted, metrics, options)
+}
+
+/// The listener's bounds.
+pub(crate) fn server_options(config: &Config) -> ServerOptions {
+    ServerOptions {
+        connections_max: config.tls.connections_max,
+        handshake_timeout: config.tls.handshake_timeout,
+        connection_age_max: Some(config.tls.connection_age_max),
+        ..ServerOptions::default()
+    }
+}

@@ -1,0 +1,77 @@
+//! The host as its fronts see it: whether it serves, what of its content, and who may seal it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use holdfast_actors::distribution::replica::locate;
+use holdfast_actors::ports::Clock;
+use holdfast_actors::rows::{Refusal, Rows};
+use holdfast_protocol::ids::{Realm, SiteName};
+use holdfast_rest::access::BoxFuture;
+use holdfast_rest::health::{NodeState, SealState};
+use holdfast_rest::node::Place;
+use holdfast_rest::strongbox::{Operator, SiteSealControl, SiteSealStatus};
+
+use crate::host::Host;
+use crate::lease::Leases;
+
+/// A host's place: what is served there, and for how long.
+pub struct AtSite {
+    /// The site.
+    pub site: SiteName,
+    /// The leases.
+    pub leases: Arc<Leases>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Place for AtSite {
+    fn site(&self) -> Option<&SiteName> {
+        Some(&self.site)
+    }
+
+    fn locate(&self, rows: &dyn Rows, tenant: u32) -> Option<Realm> {
+        // A fault shows at the next read of the same snapshot; an unknown tenant is an unknown token.
+        locate(rows, tenant).ok().flatten()
+    }
+
+    fn lease_ok(&self, _: Realm, offline_s: Option<u64>) -> bool {
+        self.leases.holds(offline_s, self.clock.now().mono)
+    }
+}
+
+/// A host behind its fronts.
+pub struct Fronted {
+    /// The host.
+    pub host: Arc<Host>,
+    /// Set when the store has failed: nothing may be served from memory that is not on disk.
+    pub failed: Arc<AtomicBool>,
+}
+
+impl NodeState for Fronted {
+    fn seal_state(&self) -> SealState {
+        let closed = self.host.seal.is_sealed() || self.failed.load(Ordering::SeqCst);
+        if closed { SealState::Sealed } else { SealState::Unsealed }
+    }
+
+    fn reason(&self) -> Option<String> {
+        Some(self.host.status.why_sealed())
+    }
+}
+
+impl SiteSealControl for Fronted {
+    fn status(&self) -> SiteSealStatus {
+        let sealed = self.host.seal.is_sealed();
+        let initialised = !sealed || self.host.seal.epoch().is_ok_and(|epoch| epoch.is_some());
+        SiteSealStatus { initialised, sealed, reason: sealed.then(|| self.host.status.why_sealed()) }
+    }
+
+    fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            self.host.status.change(|standing| standing.sealed_by_operator = true);
+            self.host.shut(&by.name).await;
+            tracing::info!("sealed by an operator");
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,247 @@
+//! The seal of a host: two halves open its store, the site's seal key, which central releases after a passed appraisal,
+//! and the host secret, which only this TPM gives out and a wipe destroys.
+//!
+//! Nothing here decides whether a key may be had; it says what becomes of the store with one, and without.
+
+use std::sync::Arc;
+
+use holdfast_actors::audit_log::Line;
+use holdfast_actors::barrier::Barrier;
+use holdfast_actors::keyring::{Keyring, RealmKeys};
+use holdfast_actors::ports::{Clock, draw, draw_secret};
+use holdfast_actors::rows::{Batch, Refusal};
+use holdfast_actors::seal_keeper::wrap::{HostBoot, HostKeys};
+use holdfast_actors::store::Fault;
+use holdfast_protocol::ids::{DeploymentId, HostId, Realm, SealEpoch, StandingGeneration};
+use holdfast_protocol::secret::Secret;
+use holdfast_protocol::wire::SealKey;
+use tokio::sync::{Mutex, watch};
+
+use crate::boot::Boot;
+use crate::chip::SecretChip;
+use crate::lease::{Leases, Reading};
+use crate::state::{StateError, StateFile};
+use crate::tpm::TpmError;
+
+/// Why the seal was not moved. The store is as it was, or begins anew at the next release.
+#[derive(Debug, thiserror::Error)]
+pub enum SealFault {
+    /// The TPM can't be asked now.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Fault),
+    /// The state file failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The store refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// What a release made of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It was open already.
+    Already,
+    /// It was opened as it is.
+    Unsealed,
+    /// There was none, or none that could be opened: it begins empty.
+    Begun,
+}
+
+/// What the seal is made of.
+pub struct SealParts {
+    /// The store.
+    pub barrier: Barrier,
+    /// Where the host secret's blob is kept.
+    pub file: StateFile,
+    /// The TPM.
+    pub chip: Arc<dyn SecretChip>,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Leases, which count from the moment of unsealing.
+    pub leases: Arc<Leases>,
+}
+
+/// The seal.
+pub struct HostSeal {
+    parts: SealParts,
+    boot: Boot,
+    deployment: DeploymentId,
+    host: HostId,
+    /// Whoever moves the seal holds this.
+    turn: Mutex<()>,
+    sealed: watch::Sender<bool>,
+}
+
+impl HostSeal {
+    /// The seal of a store that is closed.
+    pub fn new(parts: SealParts) -> Self {
+        let state = parts.file.get();
+        let boot = Boot::new(parts.barrier.clone());
+        let (deployment, host) = (state.deployment, state.host.clone());
+        Self { parts, boot, deployment, host, turn: Mutex::new(()), sealed: watch::Sender::new(true) }
+    }
+
+    /// Tells of every change: `true` is sealed.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.sealed.subscribe()
+    }
+
+    /// Whether it is sealed now.
+    pub fn is_sealed(&self) -> bool {
+        self.parts.barrier.is_sealed()
+    }
+
+    /// The epoch that the store is wrapped with; `None` without a store.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn epoch(&self) -> Result<Option<SealEpoch>, Fault> {
+        Ok(self.boot.root()?.map(|boot| boot.seal_epoch))
+    }
+
+    /// Takes released keys: opens the store with whichever fits and wraps it with the current one from then on. A store
+    /// that none of them opens is lost; a new one begins, to be filled by full copies.
+    ///
+    /// # Errors
+    /// To be tried again with the next release.
+    pub async fn open(&self, held: Option<&SealKey>, current: &SealKey) -> Result<Opened, SealFault> {
+        let _turn = self.turn.lock().await;
+        if !self.is_sealed() {
+            self.wrap_with(current).await?;
+            return Ok(Opened::Already);
+        }
+        let opened = match self.unwrap(held, current).await? {
+            Some(root) => {
+                let ring = Keyring::new(self.deployment, root);
+                self.parts.barrier.unseal(ring);
+                Opened::Unsealed
+            }
+            None => {
+                self.begin(current).await?;
+                Opened::Begun
+            }
+        };
+        if let Err(fault) = self.opened(current).await {
+            self.parts.barrier.seal_and_erase().await;
+            return Err(fault);
+        }
+        self.sealed.send_replace(false);
+        Ok(opened)
+    }
+
+    async fn opened(&self, current: &SealKey) -> Result<(), SealFault> {
+        self.wrap_with(current).await?;
+        let counters = self.parts.chip.counters().await?;
+        self.parts.leases.read(Reading { counters, mono: self.parts.clock.now().mono });
+        self.note("host.unsealed", "central").await
+    }
+
+    /// Wraps with a newer key; does nothing if it is wrapped with that one already.
+    ///
+    /// # Errors
+    /// To be tried again; the old wrapping holds.
+    pub async fn rewrap(&self, current: &SealKey) -> Result<(), SealFault> {
+        let _turn = self.turn.lock().await;
+        self.wrap_with(current).await
+    }
+
+    /// Closes the store; returns when the keys are erased. `by` is for the audit log.
+    pub async fn seal(&self, by: &str) {
+        let _turn = self.turn.lock().await;
+        self.close(by).await;
+    }
+
+    async fn close(&self, by: &str) {
+        if self.is_sealed() {
+            return;
+        }
+        if let Err(error) = self.note("host.sealed", by).await {
+            tracing::warn!(%error, "sealing goes on without its audit line");
+        }
+        self.parts.barrier.seal_and_erase().await;
+        self.sealed.send_replace(true);
+    }
+
+    /// Destroys what opens the store, and the store, so that no copy of either opens again. May be repeated.
+    ///
+    /// # Errors
+    /// To be tried again.
+    pub async fn wipe(&self, order: StandingGeneration) -> Result<(), SealFault> {
+        let _turn = self.turn.lock().await;
+        self.close("central").await;
+        self.parts.chip.destroy().await?;
+        self.boot.put_root(None).await?;
+        self.parts.file.update(|state| state.host_secret = None)?;
+        self.parts.barrier.erase_content().await?;
+        self.boot.put_wiped(order).await?;
+        Ok(())
+    }
+
+    /// The root key; `None` if nothing that is here opens it.
+    async fn unwrap(&self, held: Option<&SealKey>, current: &SealKey) -> Result<Option<Secret<32>>, SealFault> {
+        let Some(boot) = self.boot.root()? else { return Ok(None) };
+        let Some(key) = held.into_iter().chain([current]).find(|key| key.epoch == boot.seal_epoch) else {
+            return Ok(None);
+        };
+        let Some(host_secret) = self.host_secret().await? else { return Ok(None) };
+        Ok(boot.unwrap(HostKeys { host_secret: &host_secret, site_seal_key: &key.key }).ok())
+    }
+
+    /// The host secret; `None` if it is gone for good.
+    async fn host_secret(&self) -> Result<Option<Secret<32>>, TpmError> {
+        let Some(blob) = self.parts.file.get().host_secret.clone() else { return Ok(None) };
+        match self.parts.chip.open(&blob).await {
+            Ok(secret) => Ok(Some(secret)),
+            Err(TpmError::Destroyed | TpmError::NotOurs | TpmError::Malformed(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn begin(&self, current: &SealKey) -> Result<(), SealFault> {
+        let entropy = &**self.parts.barrier.entropy();
+        // What was there opens no more. It goes before anything new is written, so that a crash in between leaves
+        // nothing that looks like a store.
+        self.boot.put_root(None).await?;
+        self.parts.barrier.erase_content().await?;
+        let (host_secret, root) = (draw_secret(entropy), draw_secret(entropy));
+        let blob = self.parts.chip.create(&host_secret).await?;
+        self.parts.file.update(|state| state.host_secret = Some(blob))?;
+        let boot = self.wrapped(&root, &host_secret, current);
+        let ring = Keyring::new(self.deployment, root);
+        let keys = self.parts.barrier.first_realm(&ring, RealmKeys::new(draw_secret(entropy), draw_secret(entropy)));
+        self.parts.barrier.begin(keys, vec![Boot::root_row(&boot)]).await?;
+        self.parts.barrier.unseal(ring);
+        Ok(())
+    }
+
+    /// For an open store: its root key is at hand, so no older seal key is needed.
+    async fn wrap_with(&self, current: &SealKey) -> Result<(), SealFault> {
+        let wrapped_with = self.epoch()?;
+        if wrapped_with.is_some_and(|epoch| current.epoch <= epoch) {
+            return Ok(());
+        }
+        let root = self.parts.barrier.ring()?.root();
+        let host_secret = self.host_secret().await?.ok_or(TpmError::Destroyed)?;
+        self.boot.put_root(Some(&self.wrapped(&root, &host_secret, current))).await?;
+        Ok(())
+    }
+
+    fn wrapped(&self, root: &Secret<32>, host_secret: &Secret<32>, current: &SealKey) -> HostBoot {
+        let keys = HostKeys { host_secret, site_seal_key: &current.key };
+        let nonce = draw(&**self.parts.barrier.entropy());
+        HostBoot::wrap(root, keys, self.deployment, self.host.clone(), current.epoch, nonce)
+    }
+
+    async fn note(&self, action: &'static str, by: &str) -> Result<(), SealFault> {
+        let line = Line::done(self.parts.clock.now().wall_us, by, action, self.host.to_string());
+        self.parts.barrier.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! The seal over the memory engine, with a chip that keeps its one secret in memory.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex as StdMutex, MutexGuard};
+use std::time::Duration;
+
+use holdfast_actors::barrier::NoReads;
+use holdfast_actors::distribution::Copy;
+use holdfast_actors::ports::{Entropy, Now};
+use holdfast_actors::rows::{ReadRows, Rows};
+use holdfast_actors::shell::OsEntropy;
+use holdfast_actors::store::memory::MemoryEngine;
+use holdfast_protocol::ids::HostName;
+use holdfast_protocol::tpm::Counters;
+use holdfast_protocol::wire::Position;
+use tempfile::TempDir;
+
+use super::*;
+use crate::chip::BoxFuture;
+use crate::state::tests::state;
+use crate::tpm::SealedBlob;
+
+/// Seals by number: the blob names the secret, and only the last one opens.
+#[derive(Default)]
+struct Chip {
+    secrets: StdMutex<(u8, Option<Secret<32>>)>,
+    is_down: AtomicBool,
+}
+
+impl Chip {
+    fn ask(&self) -> Result<MutexGuard<'_, (u8, Option<Secret<32>>)>, TpmError> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(TpmError::Unavailable("it is down".to_owned()));
+        }
+        Ok(self.secrets.lock().unwrap())
+    }
+}
+
+impl SecretChip for Chip {
+    fn create<'a>(&'a self, secret: &'a Secret<32>) -> BoxFuture<'a, Result<SealedBlob, TpmError>> {
+        Box::pin(async {
+            let mut secrets = self.ask()?;
+            *secrets = (secrets.0 + 1, Some(secret.duplicate()));
+            Ok(SealedBlob { public: vec![secrets.0], private: vec![] })
+        })
+    }
+    fn open<'a>(&'a self, blob: &'a SealedBlob) -> BoxFuture<'a, Result<Secret<32>, TpmError>> {
+        Box::pin(async {
+            match &*self.ask()? {
+                (number, Some(secret)) if blob.public == [*number] => Ok(secret.duplicate()),
+                _ => Err(TpmError::Destroyed),
+            }
+        })
+    }
+    fn destroy(&self) -> BoxFuture<'_, Result<(), TpmError>> {
+        Box::pin(async {
+            self.ask()?.1 = None;
+            Ok(())
+        })
+    }
+    fn counters(&self) -> BoxFuture<'_, Result<Counters, TpmError>> {
+        Box::pin(async { self.ask().map(|_| Counters { reset_count: 1, restart_count: 0, clock: 5000 }) })
+    }
+}
+
+struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> Now {
+        Now { mono: Duration::from_secs(60), wall_us: 0 }
+    }
+}
+
+struct Bench {
+    engine: Arc<MemoryEngine>,
+    chip: Arc<Chip>,
+    folder: TempDir,
+    seal: HostSeal,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        StateFile::begin(folder.path(), state()).unwrap();
+        Self::over(Arc::new(MemoryEngine::new()), Arc::default(), folder)
+    }
+
+    fn over(engine: Arc<MemoryEngine>, chip: Arc<Chip>, folder: TempDir) -> Self {
+        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+        let seal = HostSeal::new(SealParts {
+            barrier: Barrier::new(engine.clone(), entropy, Arc::new(NoReads)),
+            file: StateFile::open(folder.path()).unwrap().unwrap(),
+            chip: chip.clone(),
+            clock: Arc::new(Noon),
+            leases: Arc::default(),
+        });
+        Self { engine, chip, folder, seal }
+    }
+
+    /// The process ends and another one begins.
+    fn restarted(self) -> Self {
+        Self::over(Arc::new(self.engine.restarted()), self.chip, self.folder)
+    }
+
+    async fn put(&self) {
+        let copy = Copy { tenant_number: 2, realm: None, position: Position::default(), shadow: None };
+        let decide = move |_: &dyn Rows| {
+            let mut batch = Batch::housekeeping();
+            batch.put(Realm::NODE, &["acme"], &copy);
+            Ok((batch, ()))
+        };
+        self.seal.parts.barrier.run(decide).await.unwrap();
+    }
+
+    fn has_content(&self) -> bool {
+        let rows = self.seal.parts.barrier.snapshot().unwrap();
+        rows.read::<Copy>(Realm::NODE, &["acme"]).unwrap().is_some()
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.seal.epoch().unwrap().map(|epoch| epoch.0)
+    }
+}
+
+fn key(epoch: u64) -> SealKey {
+    let byte = u8::try_from(epoch).unwrap();
+    SealKey { epoch: SealEpoch(epoch), key: Secret::fill_with(|into| into.fill(byte)) }
+}
+
+#[tokio::test]
+async fn the_first_release_begins_a_store_and_later_ones_open_it() {
+    let bench = Bench::new();
+    assert_eq!(bench.seal.open(None, &key(1)).await.unwrap(), Opened::Begun);
+    bench.put().await;
+    let bench = bench.restarted();
+    assert!(bench.seal.is_sealed());
+    assert_eq!(bench.seal.open(Some(&key(1)), &key(1)).await.unwrap(), Opened::Unsealed);
+    assert!(bench.has_content());
+    let bench = bench.restarted();
+    assert_eq!(bench.seal.open(None, &key(1)).await.unwrap(), Opened::Unsealed, "the current key is the held one");
+    assert!(bench.has_content());
+    assert_eq!(bench.seal.open(None, &key(1)).await.unwrap(), Opened::Already);
+}
+
+#[tokio::test]
+async fn a_newer_seal_key_takes_the_place_of_the_held_one() {
+    let bench = Bench::new();
+    bench.seal.open(None, &key(1)).await.unwrap();
+    bench.put().await;
+    let bench = bench.restarted();
+    assert_eq!(bench.seal.open(Some(&key(1)), &key(3)).await.unwrap(), Opened::Unsealed);
+    assert_eq!((bench.epoch(), bench.has_content()), (Some(3), true));
+    bench.seal.rewrap(&key(4)).await.unwrap();
+    bench.seal.rewrap(&key(2)).await.unwrap();
+    assert_eq!(bench.epoch(), Some(4), "never back");
+    let bench = bench.restarted();
+    assert_eq!(bench.seal.open(None, &key(4)).await.unwrap(), Opened::Unsealed);
+    assert!(bench.has_content());
+}
+
+#[tokio::test]
+async fn without_the_held_key_or_the_host_secret_the_store_begins_anew() {
+    for lost in ["the held key", "a wrong key", "the host secret", "the blob"] {
+        let bench = Bench::new();
+        bench.seal.open(None, &key(1)).await.unwrap();
+        bench.put().await;
+        bench.seal.boot.put_continuity([7; 32]).await.unwrap();
+        let bench = bench.restarted();
+        let held = match lost {
+            "the held key" => None,
+            "a wrong key" => Some(SealKey { key: key(9).key, ..key(1) }),
+            _ => Some(key(1)),
+        };
+        match lost {
+            "the host secret" => bench.chip.destroy().await.unwrap(),
+            "the blob" => bench.seal.parts.file.update(|state| state.host_secret = None).unwrap(),
+            _ => {}
+        }
+        assert_eq!(bench.seal.open(held.as_ref(), &key(2)).await.unwrap(), Opened::Begun, "{lost}");
+        assert!(!bench.has_content(), "{lost}");
+        assert_eq!(bench.epoch(), Some(2), "{lost}");
+        assert_eq!(bench.seal.boot.continuity().unwrap(), Some([7; 32]), "{lost}: rows outside the barrier stay");
+    }
+}
+
+#[tokio::test]
+async fn a_tpm_that_can_not_be_asked_loses_nothing() {
+    let bench = Bench::new();
+    bench.seal.open(None, &key(1)).await.unwrap();
+    bench.put().await;
+    let bench = bench.restarted();
+    bench.chip.is_down.store(true, Ordering::SeqCst);
+    assert!(matches!(bench.seal.open(Some(&key(1)), &key(2)).await, Err(SealFault::Tpm(TpmError::Unavailable(_)))));
+    assert!(bench.seal.is_sealed());
+    bench.chip.is_down.store(false, Ordering::SeqCst);
+    assert_eq!(bench.seal.open(Some(&key(1)), &key(2)).await.unwrap(), Opened::Unsealed);
+    assert!(bench.has_content());
+}
+
+#[tokio::test]
+async fn sealing_closes_the_store_and_is_told() {
+    let bench = Bench::new();
+    let mut told = bench.seal.watch();
+    bench.seal.open(None, &key(1)).await.unwrap();
+    assert!(!*told.borrow_and_update());
+    bench.seal.seal("operator").await;
+    assert!(*told.borrow_and_update());
+    assert!(bench.seal.is_sealed());
+    assert!(matches!(bench.seal.rewrap(&key(2)).await, Err(SealFault::Refused(Refusal::Sealed))));
+    assert_eq!(bench.seal.open(None, &key(1)).await.unwrap(), Opened::Unsealed);
+}
+
+#[tokio::test]
+async fn a_wipe_leaves_nothing_that_any_key_opens_and_remembers_that_it_was_done() {
+    let bench = Bench::new();
+    bench.seal.open(None, &key(1)).await.unwrap();
+    bench.put().await;
+    let blob = bench.seal.parts.file.get().host_secret.clone().unwrap();
+    bench.seal.wipe(StandingGeneration(5)).await.unwrap();
+    assert!(bench.seal.is_sealed());
+    assert!(matches!(bench.chip.open(&blob).await, Err(TpmError::Destroyed)), "a copy of the blob");
+    assert_eq!((bench.epoch(), bench.seal.parts.file.get().host_secret.clone()), (None, None));
+    assert_eq!(bench.seal.boot.wiped().unwrap(), StandingGeneration(5));
+    bench.seal.wipe(StandingGeneration(5)).await.unwrap();
+
+    let bench = bench.restarted();
+    assert_eq!(bench.seal.open(Some(&key(1)), &key(1)).await.unwrap(), Opened::Begun, "after a readmission");
+    assert!(!bench.has_content());
+    assert_eq!(bench.seal.boot.wiped().unwrap(), StandingGeneration(5));
+}
+
+#[tokio::test]
+async fn a_begin_that_a_crash_cut_short_begins_again() {
+    let bench = Bench::new();
+    bench.seal.open(None, &key(1)).await.unwrap();
+    bench.put().await;
+    bench.seal.boot.put_root(None).await.unwrap();
+    let bench = bench.restarted();
+    assert_eq!(bench.epoch(), None);
+    assert_eq!(bench.seal.open(Some(&key(1)), &key(1)).await.unwrap(), Opened::Begun);
+    assert!(!bench.has_content());
+    assert_eq!(bench.seal.host.host, "udc1-001".parse::<HostName>().unwrap());
+}

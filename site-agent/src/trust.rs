@@ -1,0 +1,253 @@
+//! Whom this host believes: signing keys that the deployment's root has certified, and through them heads, notices and
+//! leases. The rules that order those are here too.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use holdfast_protocol::bundle::{self, BundleError, Verified};
+use holdfast_protocol::crypto::sign::PublicKey;
+use holdfast_protocol::ids::{DeploymentId, HostId};
+use holdfast_protocol::pki::{PkiError, read};
+use holdfast_protocol::signed::{self, SignedError};
+use holdfast_protocol::wire::{Head, Lease, Notice, NoticedStanding, Signable, Signed};
+
+/// Signing keys overlap when they are rotated; nobody has more than a few.
+const SIGNERS_MAX: usize = 8;
+
+/// Why something signed is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// The signer is nobody that the root has certified.
+    #[error("the signer is not certified")]
+    Signer(#[source] PkiError),
+    /// The signature or what it covers is bad.
+    #[error(transparent)]
+    Signed(#[from] SignedError),
+    /// The bundle is bad.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// It is about somebody else.
+    #[error("it is about another deployment, site or host")]
+    NotOurs,
+    /// No signer has been met yet.
+    #[error("no signer is known yet")]
+    NoSigner,
+}
+
+/// The signers known, and how to learn of others.
+pub struct Trust {
+    deployment: DeploymentId,
+    host: HostId,
+    root: Vec<u8>,
+    signers: Mutex<BTreeMap<u32, PublicKey>>,
+}
+
+impl Trust {
+    /// Nobody but the root is known yet.
+    pub fn new(deployment: DeploymentId, host: HostId, root: Vec<u8>) -> Self {
+        Self { deployment, host, root, signers: Mutex::default() }
+    }
+
+    /// Opens a head.
+    ///
+    /// # Errors
+    /// It is not to be believed.
+    pub fn head(&self, signed: &Signed, now_s: i64) -> Result<Head, TrustError> {
+        let head: Head = self.open(signed, now_s)?;
+        if head.deployment == self.deployment { Ok(head) } else { Err(TrustError::NotOurs) }
+    }
+
+    /// Opens a notice about this host or its site.
+    ///
+    /// # Errors
+    /// It is not to be believed, or about others.
+    pub fn notice(&self, signed: &Signed, now_s: i64) -> Result<Notice, TrustError> {
+        let notice = self.open(signed, now_s)?;
+        if self.concerns_us(&notice) { Ok(notice) } else { Err(TrustError::NotOurs) }
+    }
+
+    /// Opens this host's lease.
+    ///
+    /// # Errors
+    /// It is not to be believed, or another's.
+    pub fn lease(&self, signed: &Signed, now_s: i64) -> Result<Lease, TrustError> {
+        let lease: Lease = self.open(signed, now_s)?;
+        if lease.host == self.host { Ok(lease) } else { Err(TrustError::NotOurs) }
+    }
+
+    /// Checks a bundle for this host's site by the signers met so far.
+    ///
+    /// # Errors
+    /// No such signer's, or for another site.
+    pub fn bundle<'b>(&self, bytes: &'b [u8]) -> Result<Verified<'b>, TrustError> {
+        let signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut failed = TrustError::NoSigner;
+        for (id, key) in &signers {
+            match bundle::verify(bytes, key) {
+                Ok(verified) if verified.header.signer != *id => failed = BundleError::Signature.into(),
+                Ok(verified) => {
+                    let header = &verified.header;
+                    let ours = header.deployment == self.deployment && header.site == self.host.site;
+                    return if ours { Ok(verified) } else { Err(TrustError::NotOurs) };
+                }
+                Err(error) => failed = error.into(),
+            }
+        }
+        Err(failed)
+    }
+
+    /// Reads a notice that was believed when it was stored.
+    pub fn remembered_notice(&self, stored: &Signed) -> Option<Notice> {
+        remembered(stored).filter(|notice| self.concerns_us(notice))
+    }
+
+    fn concerns_us(&self, notice: &Notice) -> bool {
+        let of_host = notice.host.as_ref().is_none_or(|host| *host == self.host.host);
+        notice.deployment == self.deployment && notice.site == self.host.site && of_host
+    }
+
+    fn open<T: Signable>(&self, signed: &Signed, now_s: i64) -> Result<T, TrustError> {
+        let key = read::bundle_signer_of(&signed.signer, &self.root, now_s).map_err(TrustError::Signer)?;
+        let value = signed::open(signed, &key)?;
+        let mut signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner);
+        if signers.len() < SIGNERS_MAX || signers.contains_key(&key.key_id()) {
+            signers.insert(key.key_id(), key);
+        }
+        Ok(value)
+    }
+}
+
+/// Reads a value that was believed when it was stored; its signer's certificate may have ended since.
+pub fn remembered<T: Signable>(stored: &Signed) -> Option<T> {
+    signed::open(stored, &read::public_key_of(&stored.signer).ok()?).ok()
+}
+
+/// How a head compares with the newest one known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadOrder {
+    /// To be stored.
+    Newer,
+    /// Known.
+    Same,
+    /// Central went back: it was restored from an older copy, or this is not central.
+    Lower,
+}
+
+/// Compares heads: by term, then by revision. The same term with another incarnation counts as newer.
+pub fn order_heads(held: Option<&Head>, offered: &Head) -> HeadOrder {
+    let Some(held) = held else { return HeadOrder::Newer };
+    if offered.term != held.term {
+        return if offered.term < held.term { HeadOrder::Lower } else { HeadOrder::Newer };
+    }
+    if offered.incarnation != held.incarnation {
+        return HeadOrder::Newer;
+    }
+    match offered.revision.cmp(&held.revision) {
+        std::cmp::Ordering::Less => HeadOrder::Lower,
+        std::cmp::Ordering::Equal => HeadOrder::Same,
+        std::cmp::Ordering::Greater => HeadOrder::Newer,
+    }
+}
+
+/// What a notice asks of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Course {
+    /// Remember it.
+    pub store: bool,
+    /// Seal.
+    pub seal: bool,
+    /// Destroy what opens the store.
+    pub wipe: bool,
+    /// A block is lifted: enrol again.
+    pub readmitted: bool,
+}
+
+/// Weighs a notice against the newest known. One of a lower generation asks for nothing; the newest one again asks for
+/// what it asked before, for its acknowledgement may have been lost.
+pub fn weigh(held: Option<&Notice>, offered: &Notice) -> Course {
+    const NOTHING: Course = Course { store: false, seal: false, wipe: false, readmitted: false };
+    let store = match held {
+        Some(held) if offered.generation < held.generation => return NOTHING,
+        // An order to wipe is no longer open once it was carried out, under the same generation.
+        Some(held) => held.generation < offered.generation || held.standing != offered.standing,
+        None => true,
+    };
+    let (seal, wipe) = match offered.standing {
+        NoticedStanding::Clear => (false, false),
+        NoticedStanding::Untrusted => (true, false),
+        NoticedStanding::Quarantined { wipe } => (true, wipe),
+    };
+    let readmitted = offered.standing == NoticedStanding::Clear && held.is_some_and(is_quarantine);
+    Course { store, seal, wipe, readmitted }
+}
+
+/// Whether a notice lets nothing but a higher one unseal its host.
+pub fn is_quarantine(notice: &Notice) -> bool {
+    matches!(notice.standing, NoticedStanding::Quarantined { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_protocol::ids::{Revision, StandingGeneration, Term};
+
+    use super::*;
+
+    fn head(term: u64, incarnation: u8, revision: u64) -> Head {
+        Head {
+            deployment: DeploymentId([1; 16]),
+            term: Term(term),
+            incarnation: [incarnation; 16],
+            revision: Revision(revision),
+            standing_digest: [0; 32],
+            audit_head: (0, [0; 32]),
+        }
+    }
+
+    #[test]
+    fn heads_never_go_back() {
+        use HeadOrder::{Lower, Newer, Same};
+        for (held, offered, order) in [
+            (None, head(1, 1, 1), Newer),
+            (Some(head(1, 1, 5)), head(1, 1, 6), Newer),
+            (Some(head(1, 1, 5)), head(1, 1, 5), Same),
+            (Some(head(1, 1, 5)), head(1, 1, 4), Lower),
+            (Some(head(1, 1, 5)), head(1, 2, 1), Newer),
+            (Some(head(1, 1, 5)), head(2, 2, 1), Newer),
+            (Some(head(2, 2, 1)), head(1, 1, 9), Lower),
+        ] {
+            assert_eq!(order_heads(held.as_ref(), &offered), order, "{held:?} {offered:?}");
+        }
+    }
+
+    fn notice(generation: u64, standing: NoticedStanding) -> Notice {
+        Notice {
+            deployment: DeploymentId([1; 16]),
+            site: "udc1".parse().unwrap(),
+            host: None,
+            generation: StandingGeneration(generation),
+            standing,
+            at_us: 0,
+        }
+    }
+
+    #[test]
+    fn notices_are_followed_in_the_order_of_their_generations() {
+        use NoticedStanding::{Clear, Quarantined, Untrusted};
+        let course = |store, seal, wipe, readmitted| Course { store, seal, wipe, readmitted };
+        for (held, offered, expected) in [
+            (None, (1, Clear), course(true, false, false, false)),
+            (None, (1, Untrusted), course(true, true, false, false)),
+            (None, (1, Quarantined { wipe: true }), course(true, true, true, false)),
+            (Some((2, Quarantined { wipe: false })), (1, Clear), course(false, false, false, false)),
+            (Some((2, Quarantined { wipe: false })), (3, Clear), course(true, false, false, true)),
+            (Some((2, Untrusted)), (3, Clear), course(true, false, false, false)),
+            (Some((2, Clear)), (1, Quarantined { wipe: true }), course(false, false, false, false)),
+            (Some((2, Quarantined { wipe: true })), (2, Quarantined { wipe: true }), course(false, true, true, false)),
+            (Some((2, Quarantined { wipe: true })), (2, Quarantined { wipe: false }), course(true, true, false, false)),
+        ] {
+            let held = held.map(|(generation, standing)| notice(generation, standing));
+            let offered = notice(offered.0, offered.1);
+            assert_eq!(weigh(held.as_ref(), &offered), expected, "{held:?} {offered:?}");
+        }
+    }
+}
