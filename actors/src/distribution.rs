@@ -104,3 +104,6 @@ pub struct Shadow {
     /// Parts applied so far.
     pub parts: u32,
 }
+
+#[cfg(test)]
+mod tests;

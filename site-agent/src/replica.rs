@@ -1,16 +1,14 @@
 //! The hands of the replica: bundles as they come in are verified, decrypted and applied, and central hears how that
 //! ended. What a bundle may do is decided by [`holdfast_actors::distribution::replica`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::distribution::Copy;
-use holdfast_actors::distribution::replica::{
-    Apply, CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, Outcome, apply, judge, referenced_realms,
-};
+use holdfast_actors::distribution::replica::{Apply, CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, Outcome, apply, judge, orphans};
 use holdfast_actors::ports::{Clock, draw_secret};
-use holdfast_actors::rows::{ReadRows, Refusal, Rows};
+use holdfast_actors::rows::{ReadRows, Refusal};
 use holdfast_protocol::bundle::{BundleKind, Header, Item};
 use holdfast_protocol::ids::{DistEpoch, Realm, TenantName};
 use holdfast_protocol::secret::Secret;
@@ -110,11 +108,8 @@ impl Replica {
         Ok(())
     }
 
-    fn orphans(&self) -> Result<Vec<Realm>, Refusal> {
-        let rows = self.barrier.snapshot()?;
-        let referenced = referenced_realms(&rows)?;
-        let all = (1..=rows.highest_realm()?.0).map(Realm);
-        Ok(all.filter(|realm| !referenced.contains(realm) && rows.realm_keys(*realm).is_ok()).collect())
+    fn orphans(&self) -> Result<BTreeSet<Realm>, Refusal> {
+        orphans(&self.barrier.snapshot()?)
     }
 
     fn key(&self, header: &Header) -> Option<Secret<32>> {

@@ -12,7 +12,6 @@ use std::io::{self, Error, ErrorKind};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
 use std::time::Duration;
 
 use holdfast_protocol::crypto::hash::sha256;
@@ -200,7 +199,7 @@ impl Swtpm {
                 self.child = child;
                 return Ok(());
             }
-            pause();
+            poll_again();
         }
         Err(Error::other("the ports of this swtpm were taken"))
     }
@@ -241,16 +240,11 @@ fn spawn(dir: &Path, port: u16) -> io::Result<Option<Child>> {
         if pid_file.exists() && TcpStream::connect(("127.0.0.1", port + 1)).is_ok() {
             return Ok(Some(child));
         }
-        pause();
+        poll_again();
     }
     child.kill()?;
     child.wait()?;
     Ok(None)
-}
-
-#[expect(clippy::disallowed_methods, reason = "there is no runtime here, and nothing to wait for but a file")]
-fn pause() {
-    sleep(POLL);
 }
 
 fn command(program: &str) -> Command {
@@ -298,6 +292,12 @@ fn succeeded(program: &str, output: &Output) -> io::Result<()> {
     }
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Err(Error::other(format!("{program} failed: {out}{err}")))
+}
+
+/// swtpm tells of its readiness by a file; between two looks at it there is nothing to wait for.
+#[expect(clippy::disallowed_methods, reason = "a bounded poll of another program's file")]
+fn poll_again() {
+    std::thread::sleep(POLL);
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! Tenants, logins and tokens as ledgers.
+
 use std::collections::BTreeSet;
 
 use holdfast_protocol::crypto::sign::SigningKey;

@@ -12,6 +12,7 @@ use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::wire::Position;
 
 use crate::audit_log::Line;
+use crate::barrier::Snapshot;
 use crate::distribution::{Copy, DELTA_ROWS_MAX, Shadow};
 use crate::ports::Now;
 use crate::rows::{Batch, Kind, ReadRows, Refusal, RowKey, Rows};
@@ -142,7 +143,17 @@ fn full(cmd: &Apply, part: u32, of: u32, rows: &dyn Rows, now: Now) -> Result<(B
     Ok((batch, outcome))
 }
 
-/// Local realms that no copy refers to: what an interrupted full copy left behind.
+/// Realms of this store that no copy refers to, to be erased: former contents, full copies that were interrupted, and
+/// what an erasing left that was interrupted itself.
+///
+/// # Errors
+/// The store's fault.
+pub fn orphans(snapshot: &Snapshot) -> Result<BTreeSet<Realm>, Refusal> {
+    let referenced = referenced_realms(snapshot)?;
+    Ok(snapshot.realms()?.difference(&referenced).copied().collect())
+}
+
+/// Local realms that are in use: the node's own, each copy's, and that of each full copy on its way.
 ///
 /// # Errors
 /// The store's fault.

@@ -1,3 +1,5 @@
+//! Boxes and secrets as ledgers: tables, and a model checked by random operations.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_protocol::ids::{Realm, SiteName};

@@ -1,3 +1,5 @@
+//! The generic shell in paused time: mailboxes, restarts, timers.
+
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Bodies in both formats, and what is refused of them.
+
 use axum::http::HeaderValue;
 use serde::Deserialize;
 

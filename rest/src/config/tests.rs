@@ -1,3 +1,5 @@
+//! Configuration files: every mistake is told at once.
+
 use super::*;
 
 #[derive(Debug, PartialEq)]

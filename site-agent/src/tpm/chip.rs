@@ -1,6 +1,5 @@
 //! The connection of one job, and what the TPM's answers mean.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use tss_esapi::attributes::SessionAttributesBuilder;
@@ -62,7 +61,7 @@ fn patiently<T>(open: impl Fn() -> Result<T, TpmError>) -> Result<T, TpmError> {
         if let Ok(opened) = open() {
             return Ok(opened);
         }
-        sleep(Duration::from_millis(pause));
+        pause_for(Duration::from_millis(pause));
     }
     open()
 }
@@ -137,4 +136,12 @@ fn session(context: &mut Context, salt: Option<KeyHandle>, session_type: Session
         .start_auth_session(salt, None, None, session_type, cipher, hash)
         .map_err(failed("start a session"))?
         .ok_or(TpmError::Malformed("session handle"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this thread is the TPM's own, and nothing tells when a busy chip is free"
+)]
+fn pause_for(pause: Duration) {
+    std::thread::sleep(pause);
 }

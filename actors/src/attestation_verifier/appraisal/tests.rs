@@ -1,3 +1,5 @@
+//! Tables of what appraisal takes and refuses.
+
 use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostName, SiteName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::binding::QuoteBinding;
