@@ -145,9 +145,9 @@ impl Session {
             FromHost::Sealed(true) => self.note_sealed(true).await,
             // What has not passed on this very connection may quote, and nothing else counts.
             _ if !self.hub.connections.is_trusted(self.conn, now) => Ok(()),
-            FromHost::ContinuityStored => {
+            FromHost::ContinuityStored(hash) => {
                 let host = self.host.clone();
-                self.record(move |rows| standing::continuity_stored(&host, rows)).await
+                self.record(move |rows| standing::continuity_stored(&host, &hash, rows)).await
             }
             FromHost::SealConfirmed(epoch) => {
                 let (host, now) = (self.host.clone(), self.hub.node.clock.now());

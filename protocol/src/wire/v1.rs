@@ -208,8 +208,8 @@ pub enum FromHost {
     Hello(Box<Hello>),
     /// The answer to a challenge.
     Quote(Box<QuoteAnswer>),
-    /// The next continuity token is stored.
-    ContinuityStored,
+    /// The next continuity token is stored; its SHA-256 says which.
+    ContinuityStored([u8; 32]),
     /// The root key is wrapped with the key of this epoch now, and with no other.
     SealConfirmed(SealEpoch),
     /// Content is applied up to here.
