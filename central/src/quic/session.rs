@@ -125,7 +125,7 @@ impl Session {
         let is_written = matches!(
             message,
             FromHost::Wiped(_)
-                | FromHost::ContinuityStored
+                | FromHost::ContinuityStored(_)
                 | FromHost::SealConfirmed(_)
                 | FromHost::Sealed(_)
                 | FromHost::Alarm { .. }
