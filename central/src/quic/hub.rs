@@ -86,7 +86,10 @@ impl Hub {
     ///
     /// # Errors
     /// Sealed, a damaged store, or an address that can't be bound.
-    pub(crate) async fn start(node: Node) -> Result<Arc<Self>, Refusal> {
+    pub(crate) async fn start(
+        node: Node,
+        failure: tokio::sync::watch::Sender<Option<String>>,
+    ) -> Result<Arc<Self>, Refusal> {
         let ((signer, signer_certificate), endpoint) = {
             let snapshot = node.barrier.snapshot()?;
             let endpoint = listener::endpoint(&node, &snapshot)?;
@@ -111,14 +114,14 @@ impl Hub {
             tasks: Mutex::default(),
             node,
         });
-        hub.clone().supervise().await?;
+        hub.clone().supervise(failure).await?;
         let accepting = tokio::spawn(listener::accept(hub.clone(), hub.endpoint.clone()));
         let watching = tokio::spawn(watch_changes(hub.clone()));
         hub.tasks.lock().expect("no holder of this lock panics").extend([accepting, watching]);
         Ok(hub)
     }
 
-    async fn supervise(self: Arc<Self>) -> Result<(), Refusal> {
+    async fn supervise(self: Arc<Self>, failure: tokio::sync::watch::Sender<Option<String>>) -> Result<(), Refusal> {
         let verifier = MachineParts {
             performer: Arc::new(VerifierHands::new(&self)),
             mailbox: self.verifier.clone(),
@@ -145,6 +148,12 @@ impl Hub {
         let supervision = Supervision::start(children, self.node.clock.clone())
             .await
             .map_err(|_| Refusal::Unavailable("a supervised actor"))?;
+        let mut ended = supervision.failure();
+        tokio::spawn(async move {
+            if let Ok(reason) = ended.wait_for(Option::is_some).await {
+                failure.send_replace(reason.clone());
+            }
+        });
         *self.supervision.lock().await = Some(supervision);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use holdfast_central::{Config, Running, quic_fleet, start};
+use holdfast_central::{Config, Running, start};
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::kem::{KemSecret, SUITE};
@@ -45,7 +45,7 @@ impl Central {
         let quic = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let text = config_text(&folder.path().join("data"), &Operator::new());
         let text = text.replace("quic = \"127.0.0.1:0\"", &format!("quic = \"{quic}\""));
-        let running = start(Config::parse(&text).unwrap(), quic_fleet()).await.unwrap();
+        let running = start(Config::parse(&text).unwrap()).await.unwrap();
         let path = format!("{SEAL}/reveal-sealkey");
         let first = First::of(&try_call(running.rest_addr(), As::default(), ("POST", &path), None).await.unwrap());
         Self { running, quic, root: first.token, _folder: folder }
