@@ -8,7 +8,7 @@ use holdfast_actors::barrier::Barrier;
 use holdfast_actors::distribution::Copy;
 use holdfast_actors::distribution::replica::{Apply, CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, Outcome, apply, judge, orphans};
 use holdfast_actors::ports::{Clock, draw_secret};
-use holdfast_actors::rows::{ReadRows, Refusal, Rows};
+use holdfast_actors::rows::{ReadRows, Refusal};
 use holdfast_protocol::bundle::{BundleKind, Header, Item};
 use holdfast_protocol::ids::{DistEpoch, Realm, TenantName};
 use holdfast_protocol::secret::Secret;
