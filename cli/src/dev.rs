@@ -13,6 +13,9 @@
 //! The processes die with this one however it dies: software TPMs by a parent death signal set before they start, the
 //! node programs by `--die-with-parent`. Both look at the thread that started them, which is why everything here runs
 //! on the main thread.
+//!
+//! Killing one of them is how to see a fault: a program is started again, and with a software TPM its whole host, as
+//! after a power cut. A program that gives up by itself ends everything.
 
 mod admin;
 mod bring_up;
@@ -88,8 +91,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Failure> {
         let bringing = Bringing::new(&dir, &args, &plan, &file, &nodes, &tpms)?;
         tokio::select! {
             failure = bringing.up_and_watch() => Ending::Failed(failure),
-            exit = node_exits.next() => Ending::Failed(unexpected(exit)),
-            exit = tpm_exits.next() => Ending::Failed(unexpected(exit)),
+            failure = bringing.revive(&mut node_exits, &mut tpm_exits) => Ending::Failed(failure),
             name = signals.next() => Ending::Signal(name),
         }
     };

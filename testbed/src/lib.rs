@@ -1,3 +1,4 @@
 //! Everything that tests of whole systems share.
 
+pub mod procs;
 pub mod swtpm;

@@ -2,10 +2,12 @@
 //! run on the same folder.
 
 mod nodes;
+mod revive;
 mod seal;
 mod sites;
 mod tenants;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +44,10 @@ pub(super) struct Bringing<'a> {
     nodes: &'a Group,
     tpms: &'a Group,
     tenants: BTreeSet<String>,
+    /// Where agents dial.
+    dial: String,
+    /// Whether something was started again since all was ready.
+    disturbed: Cell<bool>,
     central: PathBuf,
     agent: PathBuf,
 }
@@ -57,9 +63,11 @@ impl<'a> Bringing<'a> {
         tpms: &'a Group,
     ) -> Result<Self, Failure> {
         let identity = admin::identity(dir)?;
-        let tenants = settings::write_central(dir, plan, &identity, args.config.as_deref())?;
+        let added = settings::write_central(dir, plan, &identity, args.config.as_deref())?;
+        let dial = added.advertise.unwrap_or_else(|| format!("127.0.0.1:{}", plan.quic));
         let (central, agent) = (beside(CENTRAL)?, beside(SITE_AGENT)?);
-        Ok(Self { dir, unseal: args.unseal, plan, file, nodes, tpms, tenants, central, agent })
+        let (unseal, tenants, disturbed) = (args.unseal, added.tenants, Cell::new(false));
+        Ok(Self { dir, unseal, plan, file, nodes, tpms, tenants, dial, disturbed, central, agent })
     }
 
     /// Brings everything up, then follows central's seal state. Ends only by a failure.
@@ -122,9 +130,12 @@ impl<'a> Bringing<'a> {
     async fn watch(&self) -> Failure {
         loop {
             tokio::time::sleep(WATCH).await;
-            if self.sealed().await == Some(true)
-                && let Err(failure) = self.unsealed_again().await
-            {
+            let again = match self.sealed().await {
+                Some(true) => self.unsealed_again().await,
+                _ if self.disturbed.get() => self.ready_again().await,
+                _ => Ok(()),
+            };
+            if let Err(failure) = again {
                 return failure;
             }
         }
@@ -132,7 +143,17 @@ impl<'a> Bringing<'a> {
 
     async fn unsealed_again(&self) -> Result<(), Failure> {
         self.wait_for_unseal().await?;
-        self.until_ready().await?;
+        self.ready_again().await
+    }
+
+    async fn ready_again(&self) -> Result<(), Failure> {
+        loop {
+            self.disturbed.set(false);
+            self.until_ready().await?;
+            if !self.disturbed.get() {
+                break;
+            }
+        }
         step("ready", "all hosts are attested and in sync");
         set_state(self.file, State::Ready)
     }

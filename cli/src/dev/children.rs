@@ -1,13 +1,16 @@
 //! Child processes: started from the main thread, watched, stopped together.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::failure::Failure;
 
@@ -31,12 +34,16 @@ pub(crate) struct Exit {
     pub(crate) log: PathBuf,
     /// How it ended.
     pub(crate) status: String,
+    /// Whether it gave up by itself. Otherwise it was killed, or asked to end.
+    pub(crate) failed: bool,
 }
 
 /// Processes that are stopped together.
 pub(crate) struct Group {
     orders: watch::Sender<Order>,
     exits: mpsc::Sender<Exit>,
+    /// By name: what kills the newest process of this name.
+    kills: RefCell<BTreeMap<String, Arc<Notify>>>,
 }
 
 /// The ends of a group's processes.
@@ -57,7 +64,7 @@ impl Group {
     /// An empty group.
     pub(crate) fn new() -> (Self, Exits) {
         let (exits, receiver) = mpsc::channel(16);
-        (Self { orders: watch::Sender::new(Order::Run), exits }, Exits(receiver))
+        (Self { orders: watch::Sender::new(Order::Run), exits, kills: RefCell::default() }, Exits(receiver))
     }
 
     /// Starts a program that belongs to the group; gives its process id.
@@ -70,13 +77,22 @@ impl Group {
 
     /// Takes over a process that [`spawn`] started.
     pub(crate) fn adopt(&self, name: &str, child: Child, log: &Path) {
-        let attendant = Attendant { name: name.to_owned(), log: log.to_owned(), exits: self.exits.clone() };
+        let kill = Arc::<Notify>::default();
+        self.kills.borrow_mut().insert(name.to_owned(), kill.clone());
+        let attendant = Attendant { name: name.to_owned(), log: log.to_owned(), exits: self.exits.clone(), kill };
         tokio::spawn(attendant.attend(child, self.orders.subscribe()));
+    }
+
+    /// Kills the process of this name, if there is one; its end is told like any other.
+    pub(crate) fn kill(&self, name: &str) {
+        if let Some(kill) = self.kills.borrow().get(name) {
+            kill.notify_one();
+        }
     }
 
     /// Ends all of them: SIGTERM, and SIGKILL after [`GRACE`] or when `impatient` is done. Returns when none is left.
     pub(crate) async fn stop(self, exits: &mut Exits, impatient: impl Future<Output = ()>) {
-        let Self { orders, exits: own } = self;
+        let Self { orders, exits: own, .. } = self;
         drop(own);
         orders.send_replace(Order::Terminate);
         tokio::select! {
@@ -129,6 +145,7 @@ struct Attendant {
     name: String,
     log: PathBuf,
     exits: mpsc::Sender<Exit>,
+    kill: Arc<Notify>,
 }
 
 impl Attendant {
@@ -136,6 +153,7 @@ impl Attendant {
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status,
+                () = self.kill.notified() => obey(Order::Kill, &mut child),
                 changed = orders.changed() => {
                     let order = if changed.is_ok() { *orders.borrow_and_update() } else { Order::Kill };
                     obey(order, &mut child);
@@ -145,9 +163,10 @@ impl Attendant {
                 }
             }
         };
+        let failed = status.as_ref().map_or(true, |status| status.code().is_some_and(|code| code != 0));
         let status = status.map_or_else(|error| error.to_string(), describe);
         // Nobody listens any more when the program itself is about to end.
-        let _ = self.exits.send(Exit { name: self.name, log: self.log, status }).await;
+        let _ = self.exits.send(Exit { name: self.name, log: self.log, status, failed }).await;
     }
 }
 
@@ -180,8 +199,23 @@ mod tests {
         let (group, mut exits) = Group::new();
         group.spawn("shell", shell("echo last words; exit 3"), &log).unwrap();
         let exit = exits.next().await;
-        assert_eq!((exit.name.as_str(), exit.status.as_str()), ("shell", "exit status: 3"));
+        assert_eq!((exit.name.as_str(), exit.status.as_str(), exit.failed), ("shell", "exit status: 3", true));
         assert_eq!(crate::files::tail(&exit.log, 1), "last words");
+    }
+
+    #[tokio::test]
+    async fn who_is_killed_alone_did_not_fail() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let (group, mut exits) = Group::new();
+        let other = group.spawn("other", shell("exec sleep 1000"), &log).unwrap();
+        group.spawn("victim", shell("exec sleep 1000"), &log).unwrap();
+        group.kill("victim");
+        group.kill("nobody");
+        let exit = exits.next().await;
+        assert_eq!((exit.name.as_str(), exit.failed), ("victim", false));
+        assert!(Path::new(&format!("/proc/{other}")).exists());
+        group.stop(&mut exits, std::future::pending()).await;
     }
 
     #[tokio::test]

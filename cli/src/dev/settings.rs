@@ -13,36 +13,41 @@ use crate::files::{private_folder, replace};
 /// Central's settings that dev itself decides: a file that is added may not.
 const OWN: [&[&str]; 3] = [&["data_dir"], &["listen", "rest"], &["listen", "quic"]];
 
-/// Writes `DIR/central/central.toml`; gives the tenants that the added file names.
-pub(super) fn write_central(
-    dir: &Path,
-    plan: &Plan,
-    admin: &str,
-    added: Option<&Path>,
-) -> Result<BTreeSet<String>, Failure> {
+/// What an added file means for dev itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Added {
+    /// The tenants it names.
+    pub(super) tenants: BTreeSet<String>,
+    /// Where the agents dial, if not central's own address: there may be a proxy in between.
+    pub(super) advertise: Option<String>,
+}
+
+/// Writes `DIR/central/central.toml`.
+pub(super) fn write_central(dir: &Path, plan: &Plan, admin: &str, added: Option<&Path>) -> Result<Added, Failure> {
     let mut table = central(dir, plan, admin);
-    let mut tenants = BTreeSet::new();
+    let mut found = Added::default();
     if let Some(path) = added {
         let added = read(path)?;
         if let Some(own) = OWN.iter().find(|own| at(&added, own).is_some()) {
             let reason = "holdfast dev sets it by its own flags";
             return Err(Failure::unfit(format!("{}: {} can't be given here, {reason}", path.display(), own.join("."))));
         }
-        collect_tenants(&added, &mut tenants);
+        collect_tenants(&added, &mut found.tenants);
+        found.advertise = at(&added, &["names", "advertise"]).and_then(Value::as_str).map(str::to_owned);
         merge(&mut table, added);
     }
     let folder = dir.join("central");
     private_folder(&folder)?;
     replace(&folder.join("central.toml"), table.to_string().as_bytes(), 0o600)?;
-    Ok(tenants)
+    Ok(found)
 }
 
-/// Writes the `agent.toml` of one host into its folder.
-pub(super) fn write_agent(host_dir: &Path, plan: &Plan, host: &HostPlan, tcti: &str) -> Result<(), Failure> {
+/// Writes the `agent.toml` of one host into its folder. `central` is where it dials.
+pub(super) fn write_agent(host_dir: &Path, central: &str, host: &HostPlan, tcti: &str) -> Result<(), Failure> {
     let mut table = Table::new();
     set(&mut table, &["data_dir"], text(host_dir.join("data").display()));
     set(&mut table, &["listen", "rest"], text(format_args!("127.0.0.1:{}", host.rest)));
-    set(&mut table, &["central", "quic"], text(format_args!("127.0.0.1:{}", plan.quic)));
+    set(&mut table, &["central", "quic"], text(central));
     set(&mut table, &["tpm", "tcti"], text(tcti));
     set(&mut table, &["log", "format"], text("text"));
     replace(&host_dir.join("agent.toml"), table.to_string().as_bytes(), 0o600)
@@ -144,20 +149,20 @@ mod tests {
         Plan::new(&args, None).unwrap()
     }
 
-    fn write(added: Option<&str>) -> Result<(Table, BTreeSet<String>), Failure> {
+    fn write(added: Option<&str>) -> Result<(Table, Added), Failure> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("added.toml");
         if let Some(added) = added {
             fs::write(&path, added).unwrap();
         }
-        let tenants = write_central(folder.path(), &plan(), "ab", added.map(|_| path.as_path()))?;
-        Ok((read(&folder.path().join("central/central.toml")).unwrap(), tenants))
+        let found = write_central(folder.path(), &plan(), "ab", added.map(|_| path.as_path()))?;
+        Ok((read(&folder.path().join("central/central.toml")).unwrap(), found))
     }
 
     #[test]
     fn centrals_file_has_its_addresses_and_the_administrator() {
-        let (table, tenants) = write(None).unwrap();
-        assert!(tenants.is_empty());
+        let (table, found) = write(None).unwrap();
+        assert_eq!(found, Added::default());
         assert_eq!(at(&table, &["listen", "rest"]), Some(&text("127.0.0.1:20000")));
         assert_eq!(at(&table, &["listen", "quic"]), Some(&text("127.0.0.1:20001")));
         assert_eq!(at(&table, &["operator", "admin_identities"]), Some(&Value::Array(vec![text("ab")])));
@@ -167,9 +172,10 @@ mod tests {
     #[test]
     fn an_added_file_is_merged_and_its_tenants_are_found() {
         let added = "[attestation]\ninterval = \"1s\"\n[operator]\nadmin_identities = [\"cd\"]\n[kes]\ntenant = \
-                     \"acme\"\n[[kes.listener]]\ntenant = \"beta\"\n[tenants.gamma]\nx = 1\n";
-        let (table, tenants) = write(Some(added)).unwrap();
-        assert_eq!(tenants.into_iter().collect::<Vec<_>>(), ["acme", "beta", "gamma"]);
+                     \"acme\"\n[[kes.listener]]\ntenant = \"beta\"\n[tenants.gamma]\nx = 1\n[names]\nadvertise = \"c:1\"\n";
+        let (table, found) = write(Some(added)).unwrap();
+        assert_eq!(found.advertise.as_deref(), Some("c:1"));
+        assert_eq!(found.tenants.into_iter().collect::<Vec<_>>(), ["acme", "beta", "gamma"]);
         assert_eq!(at(&table, &["attestation", "interval"]), Some(&text("1s")));
         assert_eq!(at(&table, &["operator", "admin_identities"]), Some(&Value::Array(vec![text("ab"), text("cd")])));
         assert_eq!(at(&table, &["listen", "rest"]), Some(&text("127.0.0.1:20000")));
@@ -187,7 +193,7 @@ mod tests {
     fn an_agents_file_names_its_tpm_and_central() {
         let folder = tempfile::tempdir().unwrap();
         let plan = plan();
-        write_agent(folder.path(), &plan, &plan.sites[0].hosts[0], "swtpm:host=127.0.0.1,port=9").unwrap();
+        write_agent(folder.path(), "127.0.0.1:20001", &plan.sites[0].hosts[0], "swtpm:host=127.0.0.1,port=9").unwrap();
         let table = read(&folder.path().join("agent.toml")).unwrap();
         assert_eq!(at(&table, &["listen", "rest"]), Some(&text("127.0.0.1:20010")));
         assert_eq!(at(&table, &["central", "quic"]), Some(&text("127.0.0.1:20001")));

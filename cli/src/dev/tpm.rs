@@ -23,6 +23,11 @@ const BOOT_PCRS: std::ops::RangeInclusive<u8> = 0..=7;
 /// was set, and then nobody would send it.
 const STILL_THERE: &str = r#"test "$PPID" = "$1" || exit 1; shift; exec "$@""#;
 
+/// The name of a host's TPM among the processes.
+pub(super) fn tpm_of(host: &str) -> String {
+    format!("the software TPM of {host}")
+}
+
 /// The software TPM of one host.
 pub(crate) struct SoftTpm {
     /// The whole deployment's folder.
@@ -76,7 +81,7 @@ impl SoftTpm {
         for _ in 0..ATTEMPTS {
             let Some(port) = free_pair() else { continue };
             let Some(child) = self.listening(port).await? else { continue };
-            group.adopt(&format!("software TPM of {}", self.host), child, &self.log());
+            group.adopt(&tpm_of(&self.host), child, &self.log());
             let tcti = format!("swtpm:host=127.0.0.1,port={port}");
             extend_boot_events(&self.host, &tcti, &self.log()).await?;
             return Ok(tcti);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast_actors::barrier::NoReads;
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{Now, draw_secret};
-use holdfast_actors::rows::Rows;
+use holdfast_actors::rows::Rows as _;
 use holdfast_actors::shell::OsEntropy;
 use holdfast_actors::store::memory::MemoryEngine;
 use holdfast_protocol::bundle::{self, Body};

@@ -13,26 +13,38 @@ use crate::dev::tpm::SoftTpm;
 use crate::failure::Failure;
 use crate::files::private_folder;
 
+/// Central's name among the processes.
+pub(super) const CENTRAL: &str = "central";
+
+/// The name of a host's agent among the processes.
+pub(super) fn agent_of(host: &str) -> String {
+    format!("the agent of {host}")
+}
+
 /// How long central may take until it answers at all.
 const CENTRAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Bringing<'_> {
     pub(super) async fn start_tpms(&self) -> Result<(), Failure> {
         for (site, host) in self.hosts() {
-            let host_dir = self.host_dir(site, host);
-            private_folder(&host_dir)?;
-            let tpm = SoftTpm::new(self.dir, &host_dir, &host.name);
-            let made = tpm.make().await?;
-            let tcti = tpm.start(self.tpms).await?;
-            settings::write_agent(&host_dir, self.plan, host, &tcti)?;
-            step("tpm", format_args!("{}  {}, {tcti}", host.name, if made { "made" } else { "started" }));
-            self.file.update(|doc| {
-                if let Some(known) = doc.host_mut(&host.name) {
-                    known.tcti = Some(tcti);
-                }
-            })?;
+            self.start_tpm(site, host).await?;
         }
         Ok(())
+    }
+
+    pub(super) async fn start_tpm(&self, site: &SitePlan, host: &HostPlan) -> Result<(), Failure> {
+        let host_dir = self.host_dir(site, host);
+        private_folder(&host_dir)?;
+        let tpm = SoftTpm::new(self.dir, &host_dir, &host.name);
+        let made = tpm.make().await?;
+        let tcti = tpm.start(self.tpms).await?;
+        settings::write_agent(&host_dir, &self.dial, host, &tcti)?;
+        step("tpm", format_args!("{}  {}, {tcti}", host.name, if made { "made" } else { "started" }));
+        self.file.update(|doc| {
+            if let Some(known) = doc.host_mut(&host.name) {
+                known.tcti = Some(tcti);
+            }
+        })
     }
 
     pub(super) async fn start_central(&self) -> Result<(), Failure> {
@@ -40,7 +52,7 @@ impl Bringing<'_> {
         let log = folder.join("log");
         let mut command = Command::new(&self.central);
         command.args(["serve", "--die-with-parent", "--config"]).arg(folder.join("central.toml"));
-        let pid = self.nodes.spawn("central", command, &log)?;
+        let pid = self.nodes.spawn(CENTRAL, command, &log)?;
         self.file.update(|doc| doc.central.pid = Some(pid))?;
         let last = RefCell::new(String::new());
         let answering = async {
@@ -73,7 +85,7 @@ impl Bringing<'_> {
         let host_dir = self.host_dir(site, host);
         let mut command = Command::new(&self.agent);
         command.args(["serve", "--die-with-parent", "--config"]).arg(host_dir.join("agent.toml"));
-        let pid = self.nodes.spawn(&format!("the agent of {}", host.name), command, &host_dir.join("log"))?;
+        let pid = self.nodes.spawn(&agent_of(&host.name), command, &host_dir.join("log"))?;
         self.file.update(|doc| {
             if let Some(known) = doc.host_mut(&host.name) {
                 known.pid = Some(pid);

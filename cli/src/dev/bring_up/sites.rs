@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::{Bringing, POLL, SYSTEM, exists, step};
-use crate::client::{Client, ClientError};
+use crate::client::{Answer, Client, ClientError};
 use crate::dev::children::complete;
 use crate::dev::plan::{HostPlan, SitePlan};
 use crate::dev::readiness::Readiness;
@@ -60,7 +60,7 @@ impl Bringing<'_> {
 
     /// Until every host that is not cut off is unsealed, trusted and in sync.
     pub(super) async fn until_ready(&self) -> Result<(), Failure> {
-        let mut central = self.login(SYSTEM).await?;
+        let mut session = None;
         let mut readiness = Readiness::new(self.hosts().map(|(_, host)| host.name.clone()));
         let mut looks = 0u32;
         loop {
@@ -68,7 +68,7 @@ impl Bringing<'_> {
             if looks.is_multiple_of(HINT_LOOKS) {
                 step("waiting", readiness.missing());
             }
-            match central.get(STATE).await {
+            match self.look(&mut session).await {
                 Ok(answer) => {
                     for (name, what) in readiness.seen(answer.list()?) {
                         step(name, what);
@@ -78,14 +78,20 @@ impl Bringing<'_> {
                         return Ok(());
                     }
                 }
-                // The token ran out, or central was sealed in the meantime.
                 Err(_) if self.sealed().await == Some(true) => self.wait_for_unseal().await?,
-                Err(ClientError::Refused { status, .. }) if status == 401 => central = self.login(SYSTEM).await?,
-                Err(ClientError::Refused { status, .. }) if status == 503 => {}
-                Err(error) => return Err(error.into()),
+                Err(Failure::Client(error)) if may_pass(&error) => session = None,
+                Err(failure) => return Err(failure),
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    async fn look(&self, session: &mut Option<Client>) -> Result<Answer, Failure> {
+        if session.is_none() {
+            *session = Some(self.login(SYSTEM).await?);
+        }
+        let central = session.as_ref().expect("it was just made");
+        Ok(central.get(STATE).await?)
     }
 
     fn note_agent_ids(&self, readiness: &Readiness) -> Result<(), Failure> {
@@ -101,5 +107,15 @@ impl Bringing<'_> {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Whether it is worth asking again: the token ran out, or central is being started again. If it stays away, that is
+/// seen elsewhere.
+fn may_pass(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused { status, .. } => *status == 401 || *status == 503,
+        ClientError::Unreachable { .. } | ClientError::Handshake { .. } | ClientError::Broken { .. } => true,
+        ClientError::Url { .. } | ClientError::Credentials { .. } | ClientError::Answer { .. } => false,
     }
 }
