@@ -12,7 +12,7 @@ use holdfast_protocol::secret::Secret;
 use holdfast_protocol::session::seal_message;
 use holdfast_protocol::wire::{CloseCode, FromCentral, Sealed, Signed};
 use quinn::{Connection, SendStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::quic::frames;
 
@@ -20,6 +20,9 @@ use crate::quic::frames;
 const OUTBOX_MAX: usize = 256;
 /// What was queued before a close may take this long to get through.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
+
+/// A host that is told that it is cut off may take this long to seal itself and say so.
+const SEAL_LIMIT: Duration = Duration::from_millis(500);
 
 /// One thing to send.
 pub(crate) enum Out {
@@ -46,13 +49,14 @@ struct Handle {
     cut: Arc<AtomicBool>,
     /// Until when this very connection's own verdict holds, microseconds of the monotonic clock; 0: it has none.
     trusted_until_us: Arc<AtomicU64>,
+    sealed: Arc<Notify>,
     ended: watch::Receiver<bool>,
 }
 
 impl Handle {
     /// Waits until nothing can be written any more; whoever does not read what was queued is cut short.
     async fn ended(mut self, code: CloseCode) {
-        if tokio::time::timeout(2 * FLUSH_LIMIT, self.ended.wait_for(|ended| *ended)).await.is_err() {
+        if tokio::time::timeout(2 * FLUSH_LIMIT + SEAL_LIMIT, self.ended.wait_for(|ended| *ended)).await.is_err() {
             self.connection.close((code as u32).into(), b"");
             let _ = self.ended.wait_for(|ended| *ended).await;
         }
@@ -81,10 +85,12 @@ impl Connections {
     ) {
         let (outbox, queue) = mpsc::channel(OUTBOX_MAX);
         let (tell, ended) = watch::channel(false);
-        let cut = Arc::new(AtomicBool::new(false));
-        let writer = Writer { host: host.clone(), stream, queue, cut: cut.clone(), entropy, session: None };
+        let (cut, sealed) = (Arc::new(AtomicBool::new(false)), Arc::<Notify>::default());
+        let (fence, host_sealed) = (cut.clone(), sealed.clone());
+        let writer =
+            Writer { host: host.clone(), stream, queue, cut: fence, sealed: host_sealed, entropy, session: None };
         let trusted_until_us = Arc::default();
-        let handle = Handle { host, connection: connection.clone(), outbox, cut, trusted_until_us, ended };
+        let handle = Handle { host, connection: connection.clone(), outbox, cut, trusted_until_us, sealed, ended };
         self.lock().insert(conn, handle);
         tokio::spawn(async move {
             let code = writer.run().await;
@@ -108,6 +114,13 @@ impl Connections {
         let Some(handle) = self.lock().get(&conn).cloned() else { return };
         if handle.outbox.try_send(out).is_err() {
             handle.connection.close((CloseCode::Stale as u32).into(), b"");
+        }
+    }
+
+    /// A host has said that it is sealed, and that is written down.
+    pub(crate) fn sealed(&self, conn: ConnId) {
+        if let Some(handle) = self.lock().get(&conn) {
+            handle.sealed.notify_one();
         }
     }
 
@@ -196,6 +209,7 @@ struct Writer {
     stream: SendStream,
     queue: mpsc::Receiver<Out>,
     cut: Arc<AtomicBool>,
+    sealed: Arc<Notify>,
     entropy: Arc<dyn Entropy>,
     session: Option<Session>,
 }
@@ -207,6 +221,10 @@ impl Writer {
             if let Out::Close(code) = out {
                 let _ = self.stream.finish();
                 let _ = tokio::time::timeout(FLUSH_LIMIT, self.stream.stopped()).await;
+                // Only who was given a session key may be unsealed.
+                if self.session.is_some() && self.cut.load(Ordering::SeqCst) {
+                    let _ = tokio::time::timeout(SEAL_LIMIT, self.sealed.notified()).await;
+                }
                 return code;
             }
             let Some(message) = self.message(out) else { continue };

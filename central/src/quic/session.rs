@@ -61,6 +61,12 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
     if let Err(code) = session.compare_heads(&hello).await {
         return close(code);
     }
+    // It may have been restarted, or its last word may have been lost.
+    if hello.needs_seal_key
+        && let Err(code) = session.note_sealed(true).await
+    {
+        return close(code);
+    }
     let (conn, host) = (session.conn, session.host.clone());
     hub.connections.open(conn, host.clone(), connection.clone(), to, hub.node.entropy.clone());
     hub.remember_hello(conn, &hello);
@@ -142,7 +148,11 @@ impl Session {
                 self.record(move |rows| standing::wiped(&host, generation, rows, now)).await
             }
             // That it has sealed is believed of anybody: it is what a host that failed was told to do.
-            FromHost::Sealed(true) => self.note_sealed(true).await,
+            FromHost::Sealed(true) => {
+                let noted = self.note_sealed(true).await;
+                self.hub.connections.sealed(self.conn);
+                noted
+            }
             // What has not passed on this very connection may quote, and nothing else counts.
             _ if !self.hub.connections.is_trusted(self.conn, now) => Ok(()),
             FromHost::ContinuityStored(hash) => {
