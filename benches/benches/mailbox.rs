@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use holdfast_actors::ports::Now;
-use holdfast_actors::shell::{
-    Child, Failed, Machine, MachineParts, Mailbox, OsClock, OsEntropy, Perform, Supervision,
-};
+use holdfast_actors::shell::{Child, Failed, Machine, MachineParts, Mailbox, OsClock, OsEntropy, Perform, Supervision};
 use holdfast_benches::world::runtime;
 use holdfast_protocol::secret::Secret;
 use ractor::RpcReplyPort;

@@ -70,6 +70,8 @@ enum Stop {
     NoQuote,
     #[error("a release came while this host is quarantined")]
     Barred,
+    #[error("this host was sealed after it had said that it needs no seal key")]
+    SealedSince,
     #[error(transparent)]
     Store(#[from] Fault),
     #[error(transparent)]
@@ -83,8 +85,10 @@ impl Stop {
             Self::Lost(Lost::Expired) => End::Unenrolled,
             Self::Lost(Lost::Closed(Reason::Known(
                 CloseCode::Quarantined | CloseCode::Untrusted | CloseCode::Clone,
-            ))) => End::CutOff,
-            _ => End::Lost,
+            )))
+            | Self::Notice(NoticeFault::Store(_) | NoticeFault::Seal(_)) => End::CutOff,
+            Self::Lost(_) | Self::Stopping | Self::NoWelcome | Self::SealedSince => End::Lost,
+            _ => End::Failed,
         }
     }
 
@@ -118,7 +122,7 @@ pub async fn run(host: &Arc<Host>, link: Link, observer: &dyn Observer) -> End {
         Stop::Lost(_) | Stop::NoWelcome => tracing::warn!(error = %stop, "session ended"),
         _ => tracing::error!(error = %stop, "session ended"),
     }
-    if stop.end() == End::CutOff {
+    if stop.end() == End::CutOff && !matches!(stop, Stop::Notice(_)) {
         // Central's own word on a connection that only central can have; the signed notice is fetched next.
         host.shut("central").await;
     }
@@ -131,6 +135,8 @@ struct Session {
     state: Arc<JoinState>,
     generation: HostGeneration,
     exporter: [u8; 32],
+    /// Whether hello asked for the key of the epoch held.
+    asked_for_key: bool,
     kem: KemSecret,
     /// `info` of the session message, from the last quote.
     info: Option<[u8; 32]>,
@@ -164,6 +170,7 @@ impl Session {
             state,
             generation,
             exporter,
+            asked_for_key: false,
             kem: KemSecret::from_seed(&draw_secret(&*host.entropy)),
             info: None,
             key: None,
@@ -213,12 +220,13 @@ impl Session {
     async fn hello(&mut self) -> Result<(), Stop> {
         let contact = self.host.contact();
         let head = self.host.barrier.commit_head()?;
+        self.asked_for_key = self.host.seal.is_sealed();
         let hello = Hello {
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
             generation: self.generation,
             seal_epoch: self.host.seal.epoch()?,
-            needs_seal_key: self.host.seal.is_sealed(),
+            needs_seal_key: self.asked_for_key,
             positions: self.host.replica.positions()?,
             head: contact.head,
             notice: self.host.boot.notice()?,
@@ -344,6 +352,10 @@ impl Session {
     async fn released(&mut self, release: Release) -> Result<(), Stop> {
         if self.host.is_barred()? {
             return Err(Stop::Barred);
+        }
+        // Without the key that it is wrapped with a good store would be given up for lost.
+        if self.host.seal.is_sealed() && !self.asked_for_key {
+            return Err(Stop::SealedSince);
         }
         let Release { held, current, continuity_next } = release;
         let opened = self.host.seal.open(held.as_ref(), &current).await?;
