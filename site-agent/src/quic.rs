@@ -350,7 +350,8 @@ pub async fn ended(connection: &Connection) -> Lost {
     }
 }
 
-fn lost(error: ConnectionError) -> Lost {
+/// What the end of a connection means.
+pub fn lost(error: ConnectionError) -> Lost {
     match error {
         ConnectionError::ApplicationClosed(close) => {
             let code = close.error_code.into_inner();

@@ -211,7 +211,7 @@ impl Session {
                         self.send(&FromHost::Sealed(true)).await?;
                     }
                 }
-                message = self.inbox.recv() => self.handle(received(message)?, observer).await?,
+                message = self.inbox.recv() => self.take(received(message)?, observer).await?,
                 _ = stopping.changed() => return Ok(()),
             }
         }
@@ -251,6 +251,18 @@ impl Session {
         });
         tracing::info!(peer = %self.connection.remote_address(), "connected to central");
         Ok(())
+    }
+
+    /// Handles a message. Being cut off waits for no TPM or disk: it ends whatever is at work, save what a notice orders.
+    async fn take(&mut self, message: FromCentral, observer: &dyn Observer) -> Result<(), Stop> {
+        if matches!(message, FromCentral::Standing(_)) {
+            return self.handle(message, observer).await;
+        }
+        let connection = self.connection.clone();
+        tokio::select! {
+            handled = self.handle(message, observer) => handled,
+            stop = cut_off(&connection) => Err(stop),
+        }
     }
 
     async fn handle(&mut self, message: FromCentral, observer: &dyn Observer) -> Result<(), Stop> {
@@ -419,6 +431,15 @@ impl Session {
             self.connection.close((code as u32).into(), b"");
         }
         let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+}
+
+/// Waits until central ends the connection because of this host's standing.
+async fn cut_off(connection: &Connection) -> Stop {
+    let stop = Stop::Lost(quic::lost(connection.closed().await));
+    match stop.end() {
+        End::CutOff => stop,
+        _ => std::future::pending().await,
     }
 }
 
