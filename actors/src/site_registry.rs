@@ -1,6 +1,7 @@
 //! Sites and hosts: what central knows of each, enrolment, standing and quarantine.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use holdfast_protocol::codec::length_prefixed;
 use holdfast_protocol::crypto::hash::hkdf;
@@ -180,12 +181,18 @@ pub struct Identity {
 }
 
 /// The continuity token of a host: either is taken, the next becomes the current once the host confirmed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Continuity {
     /// The one confirmed last; `None` before the first.
     pub current: Option<[u8; 32]>,
     /// The one given last.
     pub next: [u8; 32],
+}
+
+impl fmt::Debug for Continuity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// A host; row `[site, host]` of the node's realm.

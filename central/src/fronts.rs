@@ -13,8 +13,8 @@ use holdfast_rest::server::ServerOptions;
 use holdfast_rest::strongbox::{self, BootstrapSecret, LOGIN_TTL_S, StrongboxNode};
 
 use crate::config::Config;
-use crate::fleet::Fleet;
 use crate::node::Node;
+use crate::quic::Fleet;
 use crate::seal::SealService;
 
 /// This program's version.
@@ -24,7 +24,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Behind {
     pub(crate) node: Node,
     pub(crate) seal: Arc<SealService>,
-    pub(crate) fleet: Arc<dyn Fleet>,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) bootstrap_secret: BootstrapSecret,
     /// Where hosts dial.
     pub(crate) quic: SocketAddr,

@@ -29,7 +29,6 @@ use tokio::sync::watch;
 
 pub mod audit;
 pub mod config;
-pub mod fleet;
 mod fronts;
 pub mod keys;
 mod metrics;
@@ -42,10 +41,10 @@ pub use config::Config;
 pub use fronts::VERSION;
 
 use audit::{JOURNAL, STORE};
-use fleet::{Fleet, NoFleet};
 use fronts::Behind;
 use keys::{BootstrapSecret, KeyError, RestKey, private_folder};
 use node::{Gate, Node};
+use quic::Fleet;
 use seal::{Hands, LoadError, Opening, SealService};
 use tree::Tree;
 
@@ -90,24 +89,11 @@ pub struct FirstStart {
     pub secret: zeroize::Zeroizing<String>,
 }
 
-/// Makes the part that serves hosts.
-pub type MakeFleet = Box<dyn FnOnce(&Node) -> Arc<dyn Fleet> + Send>;
-
-/// A fleet that no host can join.
-pub fn no_fleet() -> MakeFleet {
-    Box::new(|node| Arc::new(NoFleet(node.clone())))
-}
-
-/// A fleet that hosts join over QUIC.
-pub fn quic_fleet() -> MakeFleet {
-    Box::new(|_| Arc::new(quic::QuicFleet::default()))
-}
-
 /// A central at work. Dropping it leaves nothing half done on disk, but closes connections at once.
 pub struct Running {
     node: Node,
     seal: Arc<SealService>,
-    fleet: Arc<dyn Fleet>,
+    fleet: Arc<Fleet>,
     rest: server::Running,
     tree: Tree,
     store_failed: watch::Receiver<Option<String>>,
@@ -118,7 +104,7 @@ pub struct Running {
 ///
 /// # Errors
 /// It can't; nothing is left running.
-pub async fn start(config: Config, make_fleet: MakeFleet) -> Result<Running, StartError> {
+pub async fn start(config: Config) -> Result<Running, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(OsClock::start());
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let data = config.data_dir.clone();
@@ -132,7 +118,7 @@ pub async fn start(config: Config, make_fleet: MakeFleet) -> Result<Running, Sta
     let (metrics, config) = (Arc::new(Metrics::new()), Arc::new(config));
     let node = Node { config, barrier, journal, clock, entropy, metrics, gate };
 
-    let fleet = make_fleet(&node);
+    let fleet = Arc::new(Fleet::default());
     let (seal, lines) = SealService::new(node.clone());
     let seal = Arc::new(seal);
     let mailbox = lines.mailbox.clone();
@@ -234,6 +220,7 @@ impl Running {
                 Err(_) => "the store has stopped".to_owned(),
             },
             reason = self.tree.ended() => reason,
+            reason = self.fleet.failed() => reason,
         }
     }
 

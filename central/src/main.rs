@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use holdfast_central::config::Log;
-use holdfast_central::{Config, FirstStart, Running, audit, quic_fleet, start};
+use holdfast_central::{Config, FirstStart, Running, audit, start};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, getppid, set_dumpable_behavior};
 use rustix::process::{set_parent_process_death_signal, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -113,7 +113,7 @@ fn write_log(log: &Log) {
 }
 
 async fn run(config: Config) -> ExitCode {
-    let mut running = match start(config, quic_fleet()).await {
+    let mut running = match start(config).await {
         Ok(running) => running,
         Err(error) => return fail(FAILURE, format_args!("{error}")),
     };

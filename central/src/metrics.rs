@@ -9,12 +9,12 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::fleet::Fleet;
 use crate::node::Node;
+use crate::quic::Fleet;
 use crate::seal::SealService;
 
 /// Adds the gauges to the node's registry.
-pub(crate) fn register(node: &Node, seal: &Arc<SealService>, fleet: &Arc<dyn Fleet>) {
+pub(crate) fn register(node: &Node, seal: &Arc<SealService>, fleet: &Arc<Fleet>) {
     // The registry belongs to the node, which they hold: strong references would keep all of it, and the store, alive.
     let (gate, journal) = (node.gate.clone(), node.journal.clone());
     let gauges = Gauges { gate, journal, seal: Arc::downgrade(seal), fleet: Arc::downgrade(fleet) };
@@ -25,7 +25,7 @@ struct Gauges {
     gate: Arc<crate::node::Gate>,
     journal: Arc<holdfast_actors::audit_log::journal::Journal>,
     seal: Weak<SealService>,
-    fleet: Weak<dyn Fleet>,
+    fleet: Weak<Fleet>,
 }
 
 impl fmt::Debug for Gauges {

@@ -23,26 +23,66 @@ use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::HostId;
 use holdfast_rest::access::BoxFuture;
 use holdfast_rest::strongbox::{FleetControl, Pending};
+use tokio::sync::watch;
 
-use crate::fleet::Fleet;
 use crate::node::Node;
-use hub::Hub;
-use hub::LiveHost;
+use hub::{Hub, LiveHost};
 
 /// The hosts, over QUIC.
 #[derive(Default)]
-pub struct QuicFleet {
+pub struct Fleet {
     hub: ArcSwapOption<Hub>,
+    /// Why the machines behind it have given up, once they have.
+    failure: watch::Sender<Option<String>>,
 }
 
-impl QuicFleet {
+impl Fleet {
+    /// Central is unsealed: opens the listener. Ends when hosts can connect. Called again after each [`Fleet::stop`] when
+    /// central is unsealed again.
+    ///
+    /// # Errors
+    /// Why hosts can't connect, for the log; central serves without them.
+    pub async fn start(&self, node: Node) -> Result<(), String> {
+        let hub = Hub::start(node, self.failure.clone()).await.map_err(|error| error.to_string())?;
+        self.hub.store(Some(hub));
+        Ok(())
+    }
+
+    /// Central is being sealed or stopped: closes every connection with code `central-sealed` and lets go of every
+    /// snapshot and key. Ends when that is done. Also called where nothing was started.
+    pub async fn stop(&self) {
+        if let Some(hub) = self.hub.swap(None) {
+            hub.stop().await;
+        }
+    }
+
+    /// Waits until a machine has spent its restarts; says which. Central must end then.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        match failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "the fleet is gone".to_owned(),
+        }
+    }
+
+    /// Hosts by what they are in, for the metrics: a constant as label, and how many.
+    pub fn hosts(&self) -> Vec<(&'static str, i64)> {
+        let Some(hub) = self.hub.load_full() else { return Vec::new() };
+        let live = hub.live();
+        let trusted = live.keys().filter(|host| hub.is_trusted(host)).count();
+        let lagging = live.values().filter(|host| host.conn.is_some() && host.lag != 0).count();
+        [("connected", hub.connections.count()), ("trusted", trusted), ("lagging", lagging)]
+            .map(|(label, count)| (label, i64::try_from(count).unwrap_or(i64::MAX)))
+            .to_vec()
+    }
+
     /// Where hosts connect; `None` while sealed.
     pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
         self.hub.load().as_ref().and_then(|hub| hub.local_addr())
     }
 }
 
-impl FleetControl for QuicFleet {
+impl FleetControl for Fleet {
     fn live(&self) -> BTreeMap<HostId, Live> {
         let Some(hub) = self.hub.load_full() else { return BTreeMap::new() };
         let shown = |(host, live): (HostId, LiveHost)| {
@@ -58,34 +98,5 @@ impl FleetControl for QuicFleet {
             let hub = self.hub.load_full().ok_or(Refusal::Sealed)?;
             hub.decide(decision).await.map(Pending)
         })
-    }
-}
-
-impl Fleet for QuicFleet {
-    fn start(&self, node: Node) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            let hub = Hub::start(node).await.map_err(|error| error.to_string())?;
-            self.hub.store(Some(hub));
-            Ok(())
-        })
-    }
-
-    fn stop(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            if let Some(hub) = self.hub.swap(None) {
-                hub.stop().await;
-            }
-        })
-    }
-
-    fn hosts(&self) -> Vec<(&'static str, i64)> {
-        let Some(hub) = self.hub.load_full() else { return Vec::new() };
-        let live = hub.live();
-        let trusted = live.keys().filter(|host| hub.is_trusted(host)).count();
-        let connected = hub.connections.count();
-        let lagging = live.values().filter(|host| host.conn.is_some() && host.lag != 0).count();
-        [("connected", connected), ("trusted", trusted), ("lagging", lagging)]
-            .map(|(label, count)| (label, i64::try_from(count).unwrap_or(i64::MAX)))
-            .to_vec()
     }
 }

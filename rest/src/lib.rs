@@ -15,6 +15,7 @@ pub mod health;
 pub mod metrics;
 pub mod node;
 pub mod peer;
+pub mod places;
 pub mod problem;
 pub mod refusal;
 pub mod reply;

@@ -171,8 +171,8 @@ fn in_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 fn write_log(log: &Log) {
-    // The TPM binding tells of every handle it flushes.
-    let filter = EnvFilter::new(format!("tss_esapi=warn,{}", log.level));
+    // The TPM binding tells of every handle it flushes, and its errors come back to us anyway.
+    let filter = EnvFilter::new(format!("tss_esapi=off,{}", log.level));
     let log_to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.json {
         true => log_to.json().init(),

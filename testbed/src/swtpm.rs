@@ -12,6 +12,7 @@ use std::io::{self, Error, ErrorKind};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use holdfast_protocol::crypto::hash::sha256;
@@ -253,10 +254,16 @@ fn command(program: &str) -> Command {
     command
 }
 
+/// A pair of ports that nobody listens at, below the range that the kernel takes ports for outgoing connections from: a
+/// TPM that is restarted finds its own free again.
 fn free_pair() -> Option<u16> {
-    let data = TcpListener::bind(("127.0.0.1", 0)).ok()?;
-    let port = data.local_addr().ok()?.port();
-    TcpListener::bind(("127.0.0.1", port.checked_add(1)?)).ok()?;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (from, pairs) = (10_240, 10_000);
+    // Processes begin at different places, so that they seldom try for the same pair.
+    let place = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % pairs;
+    let port = u16::try_from(from + 2 * place).ok()?;
+    TcpListener::bind(("127.0.0.1", port)).ok()?;
+    TcpListener::bind(("127.0.0.1", port + 1)).ok()?;
     Some(port)
 }
 

@@ -164,6 +164,10 @@ impl Journal {
         if state.failed {
             return Err(Fault::Stopped.into());
         }
+        if realm == Realm::NODE && self.shared.limits.total_bytes / 4 * 3 <= state.total_bytes {
+            // Strangers can have lines written to the node's chain. What they can't fill keeps the tenants' reads going.
+            return Err(Fault::Full.into());
+        }
         if self.shared.limits.total_bytes <= state.total_bytes {
             self.shared.full.store(true, Ordering::Relaxed);
             self.shared.changed.notify_all();

@@ -70,6 +70,11 @@ impl Supervision {
         Ok(Self { actor, task, failure })
     }
 
+    /// Hears why it has ended by itself, should it; closes when it was stopped.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.clone()
+    }
+
     /// Waits until it has ended by itself; says why.
     pub async fn ended(&self) -> String {
         let mut failure = self.failure.clone();

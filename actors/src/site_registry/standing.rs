@@ -351,13 +351,15 @@ pub fn note_sealed(id: &HostId, sealed: bool, rows: &dyn Rows, now: Now) -> Resu
     Ok((batch, ()))
 }
 
-/// The next continuity token is stored at the host: it becomes the current one.
+/// A continuity token is stored at the host, the one with this SHA-256: it becomes the current one. The word about one
+/// that was given on a replaced connection comes too late to count.
 ///
 /// # Errors
 /// No such host, or the store's fault.
-pub fn continuity_stored(id: &HostId, rows: &dyn Rows) -> Result<(Batch, ()), Refusal> {
+pub fn continuity_stored(id: &HostId, hash: &[u8; 32], rows: &dyn Rows) -> Result<(Batch, ()), Refusal> {
     let mut entry = host(rows, id)?.value;
-    let Some(continuity) = &mut entry.continuity else { return Ok((Batch::default(), ())) };
+    let of_next = entry.continuity.as_mut().filter(|known| ct_eq(&sha256(&[&known.next]), hash));
+    let Some(continuity) = of_next else { return Ok((Batch::default(), ())) };
     continuity.current = Some(continuity.next);
     let mut batch = Batch::housekeeping();
     put(&mut batch, id, &entry);

@@ -1,7 +1,7 @@
 //! The open sessions and the way out to each: a bounded queue, and one writer that asks the fence before every frame.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -47,8 +47,20 @@ struct Handle {
     connection: Connection,
     outbox: mpsc::Sender<Out>,
     cut: Arc<AtomicBool>,
+    /// Until when this very connection's own verdict holds, microseconds of the monotonic clock; 0: it has none.
+    trusted_until_us: Arc<AtomicU64>,
     sealed: Arc<Notify>,
     ended: watch::Receiver<bool>,
+}
+
+impl Handle {
+    /// Waits until nothing can be written any more; whoever does not read what was queued is cut short.
+    async fn ended(mut self, code: CloseCode) {
+        if tokio::time::timeout(2 * FLUSH_LIMIT + SEAL_LIMIT, self.ended.wait_for(|ended| *ended)).await.is_err() {
+            self.connection.close((code as u32).into(), b"");
+            let _ = self.ended.wait_for(|ended| *ended).await;
+        }
+    }
 }
 
 /// All sessions.
@@ -77,7 +89,8 @@ impl Connections {
         let (fence, host_sealed) = (cut.clone(), sealed.clone());
         let writer =
             Writer { host: host.clone(), stream, queue, cut: fence, sealed: host_sealed, entropy, session: None };
-        let handle = Handle { host, connection: connection.clone(), outbox, cut, sealed, ended };
+        let trusted_until_us = Arc::default();
+        let handle = Handle { host, connection: connection.clone(), outbox, cut, trusted_until_us, sealed, ended };
         self.lock().insert(conn, handle);
         tokio::spawn(async move {
             let code = writer.run().await;
@@ -111,9 +124,40 @@ impl Connections {
         }
     }
 
-    /// Ends a session after what was queued for it; `closed` at the latest after [`FLUSH_LIMIT`].
+    /// From here on what the host says on this connection counts, until then.
+    pub(crate) fn trust(&self, conn: ConnId, until: Duration) {
+        if let Some(handle) = self.lock().get(&conn) {
+            handle.trusted_until_us.store(us(until), Ordering::SeqCst);
+        }
+    }
+
+    /// From here on it does not.
+    pub(crate) fn distrust(&self, conn: ConnId) {
+        self.trust(conn, Duration::ZERO);
+    }
+
+    /// Whether this very connection has passed, its verdict holds and its host is not cut off. Another connection of
+    /// the same host proves nothing about this one.
+    pub(crate) fn is_trusted(&self, conn: ConnId, now: Duration) -> bool {
+        let handles = self.lock();
+        let Some(handle) = handles.get(&conn) else { return false };
+        us(now) < handle.trusted_until_us.load(Ordering::SeqCst) && !handle.cut.load(Ordering::SeqCst)
+    }
+
+    /// Ends a session after what was queued for it, or a second later if the host does not read that.
     pub(crate) fn close(&self, conn: ConnId, code: CloseCode) {
-        self.send(conn, Out::Close(code));
+        self.distrust(conn);
+        let Some(handle) = self.lock().get(&conn).cloned() else { return };
+        if handle.outbox.try_send(Out::Close(code)).is_err() {
+            handle.connection.close((code as u32).into(), b"");
+        }
+        tokio::spawn(handle.ended(code));
+    }
+
+    /// As [`Connections::close`], for all sessions.
+    pub(crate) fn close_all(&self, code: CloseCode) {
+        let all: Vec<ConnId> = self.lock().keys().copied().collect();
+        all.into_iter().for_each(|conn| self.close(conn, code));
     }
 
     /// Raises the fence for the sessions that match: from now on they are sent notices only.
@@ -139,12 +183,8 @@ impl Connections {
                 handle.connection.close((code as u32).into(), b"");
             }
         }
-        for mut handle in handles {
-            if tokio::time::timeout(2 * FLUSH_LIMIT + SEAL_LIMIT, handle.ended.wait_for(|ended| *ended)).await.is_err()
-            {
-                handle.connection.close((code as u32).into(), b"");
-                let _ = handle.ended.wait_for(|ended| *ended).await;
-            }
+        for handle in handles {
+            handle.ended(code).await;
         }
     }
 
@@ -153,6 +193,10 @@ impl Connections {
         let all: Vec<ConnId> = self.lock().keys().copied().collect();
         self.end(all, code).await;
     }
+}
+
+fn us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 struct Session {

@@ -1,11 +1,12 @@
 //! One connection of the enrolment protocol: a join, a re-enrolment, or the fetching of a notice. No client
 //! certificate; everything is bounded and cheap until the request has shown a token or a pinned key.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::rows::{Refusal, Row};
-use holdfast_actors::site_registry::enrolment::{self, Refused, Seeds, Serials};
+use holdfast_actors::site_registry::enrolment::{self, PROOF_WITHIN, Refused, Seeds, Serials};
 use holdfast_actors::site_registry::{Host, host, standing};
 use holdfast_protocol::codec;
 use holdfast_protocol::ids::{HostId, Realm};
@@ -15,45 +16,76 @@ use holdfast_protocol::signed;
 use holdfast_protocol::wire::{
     CloseCode, EXPORTER_ENROL, Enrol, EnrolAnswer, EnrolRequest, RefusalCode, Signed, WipeReceipt,
 };
+use holdfast_rest::places::Place;
 use quinn::{Connection, RecvStream, SendStream};
 
-use crate::quic::frames;
+use crate::quic::frames::{self, FrameError};
 use crate::quic::hub::Hub;
 
-/// From connection to the last answer; a TPM may take seconds for its part.
-const LIMIT: Duration = Duration::from_secs(90);
+/// From connection to the request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a request waits for its turn.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
+/// How long the host may take to receive the last answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Serves the connection to its end.
 pub(super) async fn serve(hub: &Hub, connection: Connection) {
-    let Ok(_place) = hub.enrolments.try_acquire() else {
-        connection.close((CloseCode::Stale as u32).into(), b"too many enrolments at once");
+    let Some(place) = hub.arrivals.take(connection.remote_address().ip()) else {
+        connection.close((CloseCode::Stale as u32).into(), b"too many connections at once");
         return;
     };
-    let served = tokio::time::timeout(LIMIT, exchange(hub, &connection)).await;
-    if let Ok(Err(error)) = served {
+    if let Err(error) = exchange(hub, &connection, place).await {
         tracing::debug!(peer = %connection.remote_address(), %error, "enrolment ended early");
     }
     connection.close((CloseCode::Done as u32).into(), b"");
 }
 
-async fn exchange(hub: &Hub, connection: &Connection) -> Result<(), frames::FrameError> {
-    let (mut to, mut from) = connection.accept_bi().await.map_err(|_| frames::FrameError::Ended)?;
-    let request = frames::read::<EnrolRequest>(&mut from, ENROL_FRAME_BYTES_MAX).await?;
-    let answer = match request {
-        EnrolRequest::Enrol(request) => enrol(hub, connection, &request, &mut to, &mut from).await?,
-        EnrolRequest::Proof(_) => EnrolAnswer::Refused(RefusalCode::Malformed),
-        EnrolRequest::Notice { host } => match hub.notice(&host) {
-            Ok(notice) => EnrolAnswer::Notice(notice),
-            // Whether there is such a host is nobody's business.
-            Err(Refusal::NotFound(_)) => EnrolAnswer::Notice(None),
-            Err(_) => EnrolAnswer::Refused(RefusalCode::Unavailable),
-        },
-        EnrolRequest::Wiped(receipt) => wiped(hub, &receipt).await,
+async fn exchange(hub: &Hub, connection: &Connection, place: Place) -> Result<(), FrameError> {
+    let asked = async {
+        let (to, mut from) = connection.accept_bi().await.map_err(|_| FrameError::Ended)?;
+        Ok((to, frames::read::<EnrolRequest>(&mut from, ENROL_FRAME_BYTES_MAX).await?, from))
     };
-    frames::write(&mut to, &answer).await?;
-    let _ = to.finish();
-    let _ = to.stopped().await;
-    Ok(())
+    let (mut to, request, mut from) = within(REQUEST_LIMIT, asked).await?;
+    let (answer, _place) = match request {
+        EnrolRequest::Enrol(request) => {
+            // Who waits keeps the place of an arrival, so that those who wait are bounded too.
+            let turn = hub.enrolments.take_within(connection.remote_address().ip(), TURN_LIMIT).await;
+            drop(place);
+            let Some(turn) = turn else {
+                return reply(&mut to, &EnrolAnswer::Refused(RefusalCode::Unavailable)).await;
+            };
+            (enrol(hub, connection, &request, &mut to, &mut from).await?, turn)
+        }
+        EnrolRequest::Proof(_) => (EnrolAnswer::Refused(RefusalCode::Malformed), place),
+        EnrolRequest::Notice { host } => (notice(hub, &host), place),
+        EnrolRequest::Wiped(receipt) => (wiped(hub, &receipt).await, place),
+    };
+    reply(&mut to, &answer).await
+}
+
+async fn reply(to: &mut SendStream, answer: &EnrolAnswer) -> Result<(), FrameError> {
+    within(ANSWER_LIMIT, async {
+        frames::write(to, answer).await?;
+        let _ = to.finish();
+        let _ = to.stopped().await;
+        Ok(())
+    })
+    .await
+}
+
+/// Who takes longer is as good as gone.
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, FrameError>>) -> Result<T, FrameError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(FrameError::Ended))
+}
+
+fn notice(hub: &Hub, host: &HostId) -> EnrolAnswer {
+    match hub.notice(host) {
+        Ok(notice) => EnrolAnswer::Notice(notice),
+        // Whether there is such a host is nobody's business.
+        Err(Refusal::NotFound(_)) => EnrolAnswer::Notice(None),
+        Err(_) => EnrolAnswer::Refused(RefusalCode::Unavailable),
+    }
 }
 
 async fn enrol(
@@ -62,9 +94,10 @@ async fn enrol(
     request: &Enrol,
     to: &mut SendStream,
     from: &mut RecvStream,
-) -> Result<EnrolAnswer, frames::FrameError> {
+) -> Result<EnrolAnswer, FrameError> {
     let mut exporter = [0; 32];
-    if connection.export_keying_material(&mut exporter, EXPORTER_ENROL, b"").is_err() {
+    let outdated = hub.outdated.load(Ordering::SeqCst);
+    if outdated || connection.export_keying_material(&mut exporter, EXPORTER_ENROL, b"").is_err() {
         return Ok(EnrolAnswer::Refused(RefusalCode::Unavailable));
     }
     let begun = match hub.snapshot() {
@@ -79,8 +112,11 @@ async fn enrol(
         Ok(pending) => pending,
         Err(refused) => return Ok(refuse(hub, &refused)),
     };
-    frames::write(to, &pending.answer()).await?;
-    let answer = frames::read::<EnrolRequest>(from, ENROL_FRAME_BYTES_MAX).await?;
+    let proving = async {
+        frames::write(to, &pending.answer()).await?;
+        frames::read::<EnrolRequest>(from, ENROL_FRAME_BYTES_MAX).await
+    };
+    let answer = within(PROOF_WITHIN, proving).await?;
     let EnrolRequest::Proof(proof) = answer else { return Ok(EnrolAnswer::Refused(RefusalCode::Malformed)) };
     let serials = Serials::draw(&*hub.node.entropy);
     let now = hub.node.clock.now();

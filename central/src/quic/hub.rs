@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use holdfast_actors::access_control::tenants::tenants;
 use holdfast_actors::attestation_verifier::core::{self as verifier, ConnId, Verifier};
@@ -21,6 +21,7 @@ use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::ids::{HostId, Realm, Revision, TenantName};
 use holdfast_protocol::signed;
 use holdfast_protocol::wire::{CloseCode, Head, Hello, Notice, Position, Signable, Signed};
+use holdfast_rest::places::Places;
 use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -33,6 +34,10 @@ use crate::quic::verifying::VerifierHands;
 
 /// Messages that wait for either machine.
 const MAILBOX_MAX: usize = 4096;
+/// Strangers on enrolment connections who have not said what they want; of one address a quarter of them.
+const ARRIVALS_MAX: usize = 256;
+/// Enrolments at the same time; a whole site may come from one address, so it gets half of them.
+const ENROLMENTS_MAX: usize = 32;
 /// Builds that run at the same time, each on a thread of its own.
 const BUILDS_MAX: usize = 4;
 
@@ -60,8 +65,10 @@ pub(crate) struct Hub {
     pub(crate) live: RwLock<BTreeMap<HostId, LiveHost>>,
     /// Wakes whoever waits for a host to confirm something.
     pub(crate) progress: Notify,
+    /// Strangers who have connected and not said what for.
+    pub(crate) arrivals: Arc<Places>,
     /// Enrolments that run at the same time.
-    pub(crate) enrolments: Semaphore,
+    pub(crate) enrolments: Arc<Places>,
     /// Builds that run at the same time.
     pub(crate) builds: Arc<Semaphore>,
     /// Set once a host showed a head newer than ours: we are a restored copy, and stop giving anything out.
@@ -79,7 +86,10 @@ impl Hub {
     ///
     /// # Errors
     /// Sealed, a damaged store, or an address that can't be bound.
-    pub(crate) async fn start(node: Node) -> Result<Arc<Self>, Refusal> {
+    pub(crate) async fn start(
+        node: Node,
+        failure: tokio::sync::watch::Sender<Option<String>>,
+    ) -> Result<Arc<Self>, Refusal> {
         let ((signer, signer_certificate), endpoint) = {
             let snapshot = node.barrier.snapshot()?;
             let endpoint = listener::endpoint(&node, &snapshot)?;
@@ -93,7 +103,8 @@ impl Hub {
             distribution: Mailbox::new(MAILBOX_MAX),
             live: RwLock::default(),
             progress: Notify::new(),
-            enrolments: Semaphore::new(32),
+            arrivals: Places::new(ARRIVALS_MAX, ARRIVALS_MAX / 4),
+            enrolments: Places::new(ENROLMENTS_MAX, ENROLMENTS_MAX / 2),
             builds: Arc::new(Semaphore::new(BUILDS_MAX)),
             outdated: AtomicBool::new(false),
             hellos: Mutex::default(),
@@ -103,14 +114,14 @@ impl Hub {
             tasks: Mutex::default(),
             node,
         });
-        hub.clone().supervise().await?;
+        hub.clone().supervise(failure).await?;
         let accepting = tokio::spawn(listener::accept(hub.clone(), hub.endpoint.clone()));
         let watching = tokio::spawn(watch_changes(hub.clone()));
         hub.tasks.lock().expect("no holder of this lock panics").extend([accepting, watching]);
         Ok(hub)
     }
 
-    async fn supervise(self: Arc<Self>) -> Result<(), Refusal> {
+    async fn supervise(self: Arc<Self>, failure: tokio::sync::watch::Sender<Option<String>>) -> Result<(), Refusal> {
         let verifier = MachineParts {
             performer: Arc::new(VerifierHands::new(&self)),
             mailbox: self.verifier.clone(),
@@ -123,17 +134,26 @@ impl Hub {
             clock: self.node.clock.clone(),
             entropy: self.node.entropy.clone(),
         };
+        let (hub, of_distribution) = (Arc::downgrade(&self), Arc::downgrade(&self));
         let children = vec![
             Child::new("attestation verifier", move |supervisor| {
+                begin_again(&hub);
                 verifier.clone().spawn(Verifier::default(), supervisor)
             }),
             Child::new("distribution", move |supervisor| {
+                begin_again(&of_distribution);
                 distribution.clone().spawn(Distribution::default(), supervisor)
             }),
         ];
         let supervision = Supervision::start(children, self.node.clock.clone())
             .await
             .map_err(|_| Refusal::Unavailable("a supervised actor"))?;
+        let mut ended = supervision.failure();
+        tokio::spawn(async move {
+            if let Ok(reason) = ended.wait_for(Option::is_some).await {
+                failure.send_replace(reason.clone());
+            }
+        });
         *self.supervision.lock().await = Some(supervision);
         Ok(())
     }
@@ -218,8 +238,12 @@ impl Hub {
 
     /// What distribution needs to plan for a session that has just been trusted.
     pub(crate) fn first_contact(&self, conn: ConnId) -> Result<distribution::FirstContact, Refusal> {
-        let positions = self.hellos.lock().expect("no holder of this lock panics").remove(&conn).unwrap_or_default();
-        let tenants = Self::tenant_refs(&self.snapshot()?)?.into_iter().map(|tenant| tenant.name).collect();
+        let mut positions =
+            self.hellos.lock().expect("no holder of this lock panics").remove(&conn).unwrap_or_default();
+        let tenants: BTreeSet<TenantName> =
+            Self::tenant_refs(&self.snapshot()?)?.into_iter().map(|tenant| tenant.name).collect();
+        // A stream once known is remembered, so a host does not get to name tenants that never were.
+        positions.retain(|tenant, _| tenants.contains(tenant));
         Ok(distribution::FirstContact { positions, tenants })
     }
 
@@ -231,6 +255,15 @@ impl Hub {
     /// 32 fresh secret bytes.
     pub(crate) fn seed(&self) -> holdfast_protocol::secret::Secret<32> {
         draw_secret(&*self.node.entropy)
+    }
+}
+
+/// A machine that starts again knows nothing of the sessions there are: they end, and the hosts come back.
+fn begin_again(hub: &Weak<Hub>) {
+    let Some(hub) = hub.upgrade() else { return };
+    hub.connections.close_all(CloseCode::Stale);
+    for live in hub.live.write().expect("no holder of this lock panics").values_mut() {
+        (live.conn, live.trusted_until) = (None, None);
     }
 }
 

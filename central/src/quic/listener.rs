@@ -12,6 +12,7 @@ use holdfast_actors::site_registry::{authority, host, site};
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::pki::{Serial, read};
 use holdfast_protocol::wire::{ALPN_ENROL, ALPN_SYNC, CloseCode};
+use holdfast_rest::places::Places;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, Endpoint, Incoming, TransportConfig};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -20,20 +21,24 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixT
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
-use tokio::sync::Semaphore;
 
 use crate::node::Node;
 use crate::quic::hub::Hub;
 use crate::quic::{enrol, session};
 
-/// Handshakes in progress; beyond it a newcomer must first show that its address is its own, and then wait its turn.
+/// Handshakes in progress; from half of it on a newcomer must first show that its address is its own.
 const HANDSHAKES_MAX: usize = 256;
+/// Of one address.
+const HANDSHAKES_EACH_MAX: usize = HANDSHAKES_MAX / 4;
 /// A handshake that takes longer is given up.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Without a packet for so long a connection has ended.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// Bytes the kernel may hold of what all hosts sent.
 const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Bytes of a connection that are received and not read: two of the longest messages.
+const RECEIVE_WINDOW: u32 = 512 << 10;
 
 /// Binds the endpoint with a fresh key of its own, certified by central's dist CA.
 pub(super) fn endpoint(node: &Node, snapshot: &Snapshot) -> Result<Endpoint, Refusal> {
@@ -81,18 +86,22 @@ fn transport() -> TransportConfig {
     transport.max_idle_timeout(Some(IDLE_LIMIT.try_into().expect("30 s fit")));
     transport.max_concurrent_bidi_streams(1u32.into());
     transport.max_concurrent_uni_streams(0u32.into());
+    // What a peer may have us keep that is not read yet. Datagrams are not part of either protocol.
+    transport.stream_receive_window(RECEIVE_WINDOW.into());
+    transport.receive_window(RECEIVE_WINDOW.into());
+    transport.datagram_receive_buffer_size(None);
     transport
 }
 
 /// Accepts until the endpoint closes.
 pub(super) async fn accept(hub: Arc<Hub>, endpoint: Endpoint) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let handshakes = Places::new(HANDSHAKES_MAX, HANDSHAKES_EACH_MAX);
     while let Some(incoming) = endpoint.accept().await {
-        if handshakes.available_permits() < HANDSHAKES_MAX / 2 && !incoming.remote_address_validated() {
+        if HANDSHAKES_MAX / 2 < handshakes.taken() && !incoming.remote_address_validated() {
             let _ = incoming.retry();
             continue;
         }
-        let Ok(place) = handshakes.clone().try_acquire_owned() else {
+        let Some(place) = handshakes.take(incoming.remote_address().ip()) else {
             incoming.refuse();
             continue;
         };

@@ -9,6 +9,7 @@ use holdfast_actors::audit_log::Line;
 use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::rows::{Batch, Refusal, Rows};
+use holdfast_actors::shell::CallError;
 use holdfast_actors::site_registry::{Held, authority, deployment, host, site, standing};
 use holdfast_protocol::ids::{HostId, Realm};
 use holdfast_protocol::pki::read;
@@ -26,6 +27,10 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// A session ends after so long, so that certificates are looked at again.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Words of a host that are written down at once, and how long one more takes to be earned: each is a commit, and most
+/// leave a line that stays for ever. An honest host says a few in a day.
+const WORDS_AT_ONCE: u32 = 64;
+const WORD_EARNED_IN: Duration = Duration::from_secs(1);
 
 /// Serves a connection whose client certificate passed the handshake, to its end.
 pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Vec<u8>) {
@@ -67,16 +72,27 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
     hub.remember_hello(conn, &hello);
     let event =
         Event::HelloReceived { conn, host, exporter, hello: Box::new(hello), facts: Box::new(facts), seed: hub.seed() };
-    if hub.verifier.cast(event).is_ok() {
-        let ended = tokio::time::timeout(AGE_MAX, session.listen(from)).await;
-        if ended.is_err() {
-            hub.connections.close(conn, CloseCode::Aged);
-        }
-    }
-    let _ = hub.verifier.cast(Event::Gone { conn });
+    let code = match hub.verifier.cast(event) {
+        Ok(()) => match tokio::time::timeout(AGE_MAX, session.listen(from)).await {
+            Ok(code) => code,
+            Err(_) => CloseCode::Aged,
+        },
+        Err(_) => CloseCode::Stale,
+    };
+    // Whatever ended the listening ends the connection: one that nobody listens to would stay for as long as the host
+    // likes, and be counted nowhere.
+    hub.connections.close(conn, code);
+    tell_gone(&hub, conn).await;
     connection.closed().await;
     hub.forget_hello(conn);
     hub.connections.gone(conn);
+}
+
+/// The verifier counts connections, so that one is gone must reach it.
+async fn tell_gone(hub: &Hub, conn: ConnId) {
+    while let Err(CallError::Overloaded) = hub.verifier.cast(Event::Gone { conn }) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn open(connection: &Connection) -> Result<(quinn::SendStream, RecvStream, Hello), FrameError> {
@@ -95,21 +111,35 @@ struct Session {
 }
 
 impl Session {
-    async fn listen(&self, mut from: RecvStream) {
+    /// Listens to the end; says what to close with.
+    async fn listen(&self, mut from: RecvStream) -> CloseCode {
+        let mut words = Words::new(self.hub.node.clock.now().mono);
         loop {
             let handled = match frames::read::<FromHost>(&mut from, MESSAGE_BYTES_MAX).await {
-                Ok(message) => self.handle(message).await,
-                Err(FrameError::Ended) => return,
+                Ok(message) => self.handle(message, &mut words).await,
+                Err(FrameError::Ended) => return CloseCode::Done,
                 Err(FrameError::Malformed) => Err(CloseCode::Protocol),
             };
             if let Err(code) = handled {
-                self.hub.connections.close(self.conn, code);
-                return;
+                return code;
             }
         }
     }
 
-    async fn handle(&self, message: FromHost) -> Result<(), CloseCode> {
+    async fn handle(&self, message: FromHost, words: &mut Words) -> Result<(), CloseCode> {
+        let now = self.hub.node.clock.now().mono;
+        let is_written = matches!(
+            message,
+            FromHost::Wiped(_)
+                | FromHost::ContinuityStored(_)
+                | FromHost::SealConfirmed(_)
+                | FromHost::Sealed(_)
+                | FromHost::Alarm { .. }
+        );
+        if is_written && !words.take(now) {
+            tracing::warn!(host = %self.host, "host says too much to be written down");
+            return Err(CloseCode::Stale);
+        }
         match message {
             FromHost::Hello(_) => Err(CloseCode::Protocol),
             FromHost::Quote(answer) => self.quote(answer),
@@ -123,11 +153,11 @@ impl Session {
                 self.hub.connections.sealed(self.conn);
                 noted
             }
-            // Who is not trusted may quote, and nothing else counts.
-            _ if !self.hub.is_trusted(&self.host) => Ok(()),
-            FromHost::ContinuityStored => {
+            // What has not passed on this very connection may quote, and nothing else counts.
+            _ if !self.hub.connections.is_trusted(self.conn, now) => Ok(()),
+            FromHost::ContinuityStored(hash) => {
                 let host = self.host.clone();
-                self.record(move |rows| standing::continuity_stored(&host, rows)).await
+                self.record(move |rows| standing::continuity_stored(&host, &hash, rows)).await
             }
             FromHost::SealConfirmed(epoch) => {
                 let (host, now) = (self.host.clone(), self.hub.node.clock.now());
@@ -237,6 +267,33 @@ impl Session {
     }
 }
 
+/// How many more of a host's words are written down.
+struct Words {
+    left: u32,
+    counted_at: Duration,
+}
+
+impl Words {
+    fn new(now: Duration) -> Self {
+        Self { left: WORDS_AT_ONCE, counted_at: now }
+    }
+
+    fn take(&mut self, now: Duration) -> bool {
+        let earned = now.saturating_sub(self.counted_at).as_secs() / WORD_EARNED_IN.as_secs();
+        if earned > 0 {
+            self.left = WORDS_AT_ONCE.min(self.left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)));
+            self.counted_at = now;
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 /// What the rows say of a host; `Denied`: it is cut off.
 fn facts(snapshot: &Snapshot, id: &HostId, fingerprint: &[u8; 32]) -> Result<Facts, Refusal> {
     let entry = host(snapshot, id)?.value;
@@ -264,4 +321,19 @@ fn facts(snapshot: &Snapshot, id: &HostId, fingerprint: &[u8; 32]) -> Result<Fac
             Held::Nothing | Held::Quarantined => None,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_written_down_so_often_and_then_once_a_second() {
+        let mut words = Words::new(Duration::ZERO);
+        assert_eq!((0..1000).filter(|_| words.take(Duration::from_millis(900))).count(), WORDS_AT_ONCE as usize);
+        assert!(words.take(Duration::from_secs(1)));
+        assert!(!words.take(Duration::from_millis(1900)));
+        let rested = Duration::from_secs(100_000);
+        assert_eq!((0..1000).filter(|_| words.take(rested)).count(), WORDS_AT_ONCE as usize);
+    }
 }

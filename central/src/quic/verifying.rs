@@ -43,7 +43,7 @@ impl Perform<Verifier> for VerifierHands {
             }
             // Commits run beside the machine: other hosts' quotes do not wait for this one's fsync.
             Effect::RecordPass(pass) => drop(tokio::spawn(pass_recorded(hub, *pass))),
-            Effect::RecordFailure(failure) => failure_recorded(&hub, *failure).await?,
+            Effect::RecordFailure(failure) => failure_recorded(&hub, *failure).await,
             Effect::Trusted { host, conn, until, first } => trusted(&hub, host, conn, until, first),
             Effect::Rewrap { host, conn } => {
                 if let Err(error) = rewrap(&hub, &host, conn) {
@@ -51,6 +51,7 @@ impl Perform<Verifier> for VerifierHands {
                 }
             }
             Effect::Stale { host, conn } => {
+                hub.connections.distrust(conn);
                 hub.change_live(&host, |live| (live.conn, live.trusted_until) = (None, None));
                 tell(&hub, distribution::Event::HostLost { host, conn });
             }
@@ -85,7 +86,10 @@ async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
     let refused = match hub.node.barrier.run(move |rows| record_pass(&cmd, rows, now)).await {
         Ok((Passed::Granted(grant), _)) => match release(&hub, pass, grant) {
             Ok(()) => {
-                let _ = hub.verifier.cast(Event::PassRecorded { conn, ttl });
+                if hub.verifier.cast(Event::PassRecorded { conn, ttl }).is_err() {
+                    // It would wait for ever for what comes of its quote.
+                    hub.connections.close(conn, CloseCode::Stale);
+                }
                 return;
             }
             Err(error) => {
@@ -98,6 +102,7 @@ async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
             tracing::error!(host = %pass.host, "two machines claim to be this host: both are cut off");
             let (site, host) = (pass.host.site.clone(), Some(pass.host.host.clone()));
             hub.connections.cut(|id| *id == pass.host);
+            hub.epochs_advanced(&site);
             let _ = hub.verifier.cast(Event::CutOff { site, host, code: CloseCode::Clone });
             CloseCode::Clone
         }
@@ -107,7 +112,9 @@ async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
             CloseCode::Stale
         }
     };
-    let _ = hub.verifier.cast(Event::PassRefused { conn, code: refused });
+    if hub.verifier.cast(Event::PassRefused { conn, code: refused }).is_err() {
+        hub.connections.close(conn, refused);
+    }
 }
 
 /// Sends the verdict, and on the first pass of a connection the session key and what rides under it.
@@ -119,6 +126,8 @@ fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refusal> {
         let snapshot = hub.snapshot()?;
         (hub.head(&snapshot)?, lease(hub, &snapshot, &pass.host, pass.counters)?)
     };
+    // Before the host can answer: what it says next is the word of one that has passed.
+    hub.connections.trust(pass.conn, hub.node.clock.now().mono + pass.ttl);
     let notice = VerdictNotice {
         passed: true,
         reasons: Vec::new(),
@@ -148,19 +157,22 @@ fn lease(
     Ok(hub.sign(&lease))
 }
 
-async fn failure_recorded(hub: &Arc<Hub>, failure: Failure) -> Result<(), Failed> {
+async fn failure_recorded(hub: &Arc<Hub>, failure: Failure) {
     let Failure { conn, host, reasons, reset_count, quarantine } = failure;
     tracing::warn!(%host, reasons = reasons.join("; "), "appraisal failed");
     hub.connections.cut(|id| *id == host);
     let now = hub.node.clock.now();
     let cmd = RecordFailure { host: host.clone(), reasons: reasons.clone(), reset_count, quarantine, seed: hub.seed() };
-    hub.node.barrier.run(move |rows| record_failure(&cmd, rows, now)).await.map_err(Failed::because)?;
+    if let Err(error) = hub.node.barrier.run(move |rows| record_failure(&cmd, rows, now)).await {
+        // It is cut and closed all the same. The verifier goes on: it has the other hosts to look after.
+        tracing::error!(%host, %error, "a failed appraisal could not be recorded");
+        return;
+    }
     hub.change_live(&host, |live| live.reasons = reasons);
     if let Ok(Some(notice)) = hub.notice(&host) {
         hub.connections.send(conn, Out::Notice(notice));
     }
     hub.epochs_advanced(&host.site);
-    Ok(())
 }
 
 fn trusted(hub: &Hub, host: HostId, conn: ConnId, until: std::time::Duration, first: bool) {
@@ -171,6 +183,7 @@ fn trusted(hub: &Hub, host: HostId, conn: ConnId, until: std::time::Duration, fi
             live.lag = u64::MAX;
         }
     });
+    hub.connections.trust(conn, until);
     let first = first.then(|| hub.first_contact(conn)).transpose();
     match first {
         Ok(first) => tell(hub, distribution::Event::HostTrusted { host, conn, until, first }),

@@ -18,8 +18,8 @@ use holdfast_rest::health::{NodeState, SealState};
 use super::opening::{Opening, RootToken};
 use super::pending::{self, Pending};
 use super::{Lines, Reply};
-use crate::fleet::Fleet;
 use crate::node::Node;
+use crate::quic::Fleet;
 
 /// The keeper's row outside the barrier.
 const ROW: &str = "seal";
@@ -40,7 +40,7 @@ pub enum LoadError {
 /// What the keeper acts with.
 pub struct Hands {
     node: Node,
-    fleet: Arc<dyn Fleet>,
+    fleet: Arc<Fleet>,
     opening: Opening,
     lines: Lines,
     pending: Mutex<Pending>,
@@ -53,7 +53,7 @@ impl Hands {
     ///
     /// # Errors
     /// The store failed.
-    pub(crate) fn new(node: Node, fleet: Arc<dyn Fleet>, opening: Opening, lines: Lines) -> Result<Self, LoadError> {
+    pub(crate) fn new(node: Node, fleet: Arc<Fleet>, opening: Opening, lines: Lines) -> Result<Self, LoadError> {
         let pending = Pending::decode(node.barrier.boot_row(pending::ROW)?.as_deref());
         Ok(Self { node, fleet, opening, lines, pending: Mutex::new(pending), made: Mutex::default() })
     }

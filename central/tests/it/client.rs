@@ -35,6 +35,11 @@ impl Operator {
         Self { certificate, key: key.to_pkcs8_der().to_vec() }
     }
 
+    /// Certificate and key (PKCS #8).
+    pub(crate) fn der(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.certificate.clone(), self.key.clone())
+    }
+
     pub(crate) fn identity(&self) -> String {
         hex::encode(read::spki_sha256(&self.certificate).unwrap())
     }
@@ -123,8 +128,9 @@ fn config(root: Option<&[u8]>, operator: Option<&Operator>) -> Arc<ClientConfig>
     })
 }
 
+/// Takes any server's certificate.
 #[derive(Debug)]
-struct AnyServer;
+pub(crate) struct AnyServer;
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(

@@ -5,6 +5,7 @@
 mod audit;
 mod client;
 mod process;
+mod quic;
 mod seal;
 mod secrecy;
 mod world;

@@ -1,7 +1,7 @@
 //! The life of the seal.
 
 use holdfast_actors::rows::{Batch, Refusal};
-use holdfast_central::{Config, no_fleet, start};
+use holdfast_central::{Config, start};
 use holdfast_protocol::pki::{pem, read};
 use holdfast_rest::health::SealState;
 use serde_json::json;
@@ -169,7 +169,7 @@ async fn a_store_that_fails_closes_central() {
 async fn configured_tenants_are_there_once_central_is_unsealed() {
     let folder = tempfile::TempDir::new().unwrap();
     let text = format!("tenants = [\"acme\"]\n{}", config_text(folder.path(), &Operator::new()));
-    let running = start(Config::parse(&text).unwrap(), no_fleet()).await.unwrap();
+    let running = start(Config::parse(&text).unwrap()).await.unwrap();
     let call = async |token: Option<&str>, path: &str, body| {
         let who = As { token, operator: None };
         try_call(running.rest_addr(), who, ("POST", path), body).await.unwrap()

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use holdfast_central::{Config, Running, no_fleet, start};
+use holdfast_central::{Config, Running, start};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -56,7 +56,7 @@ impl World {
     pub(crate) async fn start_again(&mut self) {
         self.stop().await;
         let config = Config::parse(&config_text(&self.data(), &self.operator)).unwrap();
-        self.running = Some(start(config, no_fleet()).await.unwrap());
+        self.running = Some(start(config).await.unwrap());
     }
 
     pub(crate) async fn stop(&mut self) {

@@ -208,8 +208,8 @@ pub enum FromHost {
     Hello(Box<Hello>),
     /// The answer to a challenge.
     Quote(Box<QuoteAnswer>),
-    /// The next continuity token is stored.
-    ContinuityStored,
+    /// The next continuity token is stored; its SHA-256 says which.
+    ContinuityStored([u8; 32]),
     /// The root key is wrapped with the key of this epoch now, and with no other.
     SealConfirmed(SealEpoch),
     /// Content is applied up to here.
@@ -228,7 +228,7 @@ pub enum FromHost {
 }
 
 /// A quote with what it binds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuoteAnswer {
     /// TPMS_ATTEST.
     pub attest: Vec<u8>,
@@ -240,6 +240,13 @@ pub struct QuoteAnswer {
     pub hpke_public: [u8; 32],
     /// The continuity token; `None` only before the first one was given.
     pub continuity: Option<[u8; 32]>,
+}
+
+impl fmt::Debug for QuoteAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let continuity = self.continuity.map(|_| "[redacted]");
+        f.debug_struct("QuoteAnswer").field("continuity", &continuity).finish_non_exhaustive()
+    }
 }
 
 /// What central says.
@@ -331,7 +338,7 @@ pub struct SealKey {
 }
 
 /// What a host gets after its first quote of a connection has passed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Release {
     /// The key of the epoch named in hello, if the host needs it and it still exists.
     pub held: Option<SealKey>,
@@ -339,6 +346,12 @@ pub struct Release {
     pub current: SealKey,
     /// To be stored, confirmed, and presented at the next connection.
     pub continuity_next: [u8; 32],
+}
+
+impl fmt::Debug for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Release").field("held", &self.held).field("current", &self.current).finish_non_exhaustive()
+    }
 }
 
 /// Bytes that a certified signing key of central signed, behind a domain of their type.

@@ -178,6 +178,11 @@ impl Call {
         self.caller.actor().to_owned()
     }
 
+    /// Looks at the caller's right once more: it may have been taken away since.
+    pub(super) fn renew(&self) -> Result<(), Refusal> {
+        self.right.check(&self.caller.renewed(&self.snapshot()?, self.now())?)
+    }
+
     /// Decides in the writer's transaction, where the caller's right is looked at once more: it may have been taken
     /// away since.
     pub(super) async fn change<T: Send + 'static>(

@@ -77,6 +77,8 @@ pub(super) async fn unquarantine_host(call: Call) -> Result<Response, Problem> {
 async fn decide(call: Call, host: Option<String>, decision: Decision) -> Result<Response, Problem> {
     let site: SiteName = call.name("site", "site")?;
     let host = host.map(|name| name.parse::<HostName>()).transpose().map_err(|_| Refusal::NotFound("host"))?;
+    // The fleet decides by itself, so the right is looked at once more: the body may have taken its time.
+    call.renew()?;
     let seed = draw_secret(&*call.node.access.entropy());
     let Pending(left) = call.node.fleet.decide(Decide { site, host, decision, actor: call.by(), seed }).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();

@@ -8,6 +8,7 @@ use holdfast_actors::ports::{Clock, draw_secret};
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::store::Fault;
 use holdfast_protocol::codec;
+use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::kem::{self, KemSecret};
 use holdfast_protocol::ids::{HostGeneration, HostId};
 use holdfast_protocol::limits::FRAME_BYTES_MAX;
@@ -353,7 +354,7 @@ impl Session {
             // Only a host that passed is given its key: whatever was held against it is lifted.
             standing.notice = None;
         });
-        self.send(&FromHost::ContinuityStored).await?;
+        self.send(&FromHost::ContinuityStored(sha256(&[&continuity_next]))).await?;
         self.confirm_seal().await?;
         match opened {
             Opened::Already => return Ok(()),

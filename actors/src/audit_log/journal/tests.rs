@@ -339,6 +339,14 @@ fn a_full_journal_refuses_until_there_is_room() {
 }
 
 #[test]
+fn what_strangers_can_fill_leaves_room_for_the_reads_of_tenants() {
+    let node = Node::new(Limits { total_bytes: 16 << 10, ..SMALL });
+    assert!((0..1000).any(|_| node.read(Realm::NODE, "canary-object").is_err()));
+    node.read(REALMS[0], "canary-object").unwrap();
+    assert!(matches!(node.read(Realm::NODE, "canary-object"), Err(Refusal::Fault(Fault::Full))));
+}
+
+#[test]
 fn below_the_reserve_of_the_disk_reads_are_refused() {
     let node = Node::new(Limits { reserve_bytes: u64::MAX, ..WIDE });
     node.read(REALMS[0], "the first shows how it is").unwrap();

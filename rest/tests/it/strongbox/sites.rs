@@ -1,12 +1,20 @@
 //! Sites: made, bundled, shown, cut off.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
+use axum::body::{Body, Bytes};
 use axum::http::Method;
+use holdfast_actors::access_control::logins::revoke_principal;
+use holdfast_actors::ports::Clock;
 use holdfast_actors::site_registry::sites::state::Live;
-use holdfast_protocol::ids::HostId;
+use holdfast_protocol::ids::{HostId, Realm};
 use holdfast_protocol::site_bundle::SiteBundle;
+use hyper::body::Frame;
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::node::{Central, request, yaml};
 
@@ -162,6 +170,48 @@ async fn a_site_and_a_host_are_cut_off_and_taken_back() {
     *central.fleet.left.lock().unwrap() = 0;
     assert_eq!(central.post(&at("unquarantine-site"), "").await.status.as_u16(), 204);
     assert_eq!(central.get(&format!("{STATE}/udc1")).await.json()["standing"], "trusted");
+}
+
+/// A body that takes its time.
+struct Late(oneshot::Receiver<&'static str>);
+
+impl hyper::body::Body for Late {
+    type Data = Bytes;
+    type Error = oneshot::error::RecvError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.0.is_terminated() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.0).poll(context).map_ok(|text| Frame::data(Bytes::from(text))).map(Some)
+    }
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_away_while_the_body_comes_cuts_nobody_off() {
+    let central = with_site().await;
+    let (send, late) = oneshot::channel();
+    let asked = request(Method::POST, &at("quarantine-site-host"), Some(&central.root), "application/json", "");
+    let asked = asked.map(|_| Body::new(Late(late)));
+    let revoke = async {
+        central.clock.0.fetch_add(1, Ordering::SeqCst);
+        let now = central.clock.now();
+        let barrier = central.access.node().barrier();
+        barrier.run(move |rows| revoke_principal(Realm(1), "root", "ann", rows, now)).await.unwrap();
+        send.send("{\"host\": \"udc1-001\"}").unwrap();
+    };
+    // The first is polled first: it is authorised and waits for its body before the second begins.
+    let (answer, ()) = tokio::join!(central.ask_from_afar(asked), revoke);
+    assert_eq!(answer.status.as_u16(), 401, "{}", answer.text);
+    let snapshot = central.access.snapshot().unwrap();
+    let host = holdfast_actors::site_registry::host(
+        &snapshot,
+        &HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() },
+    );
+    assert_eq!(host.unwrap().value.standing, holdfast_actors::site_registry::Standing::default());
 }
 
 #[tokio::test]

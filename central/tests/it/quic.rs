@@ -1,0 +1,297 @@
+//! The QUIC listener: strangers, and a host with a TPM in software.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use holdfast_central::{Config, Running, start};
+use holdfast_protocol::codec;
+use holdfast_protocol::crypto::hash::sha256;
+use holdfast_protocol::crypto::kem::{KemSecret, SUITE};
+use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::ids::{HostId, SealEpoch};
+use holdfast_protocol::pki::request::request as certification_request;
+use holdfast_protocol::secret::Secret;
+use holdfast_protocol::site_bundle::SiteBundle;
+use holdfast_protocol::tpm::Credential;
+use holdfast_protocol::tpm::binding::{QuoteBinding, enrol_answer, enrol_qualifying_data};
+use holdfast_protocol::tpm::soft::SoftTpm;
+use holdfast_protocol::wire::{
+    ALPN_ENROL, ALPN_SYNC, Challenge, EXPORTER_ENROL, EXPORTER_QUOTE, Enrol, EnrolAnswer, EnrolProof, EnrolRequest,
+    Enrolled, FromCentral, FromHost, Hello, QuoteAnswer,
+};
+use holdfast_rest::tls::provider;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::{AnyServer, As, Operator, try_call};
+use crate::world::{First, SEAL, config_text};
+
+/// An unsealed central that hosts can reach.
+struct Central {
+    running: Running,
+    quic: SocketAddr,
+    root: String,
+    _folder: TempDir,
+}
+
+impl Central {
+    async fn unsealed() -> Self {
+        let folder = TempDir::new().unwrap();
+        let quic = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let text = config_text(&folder.path().join("data"), &Operator::new());
+        let text = text.replace("quic = \"127.0.0.1:0\"", &format!("quic = \"{quic}\""));
+        let running = start(Config::parse(&text).unwrap()).await.unwrap();
+        let path = format!("{SEAL}/reveal-sealkey");
+        let first = First::of(&try_call(running.rest_addr(), As::default(), ("POST", &path), None).await.unwrap());
+        Self { running, quic, root: first.token, _folder: folder }
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let who = As { token: Some(&self.root), operator: None };
+        let answer = try_call(self.running.rest_addr(), who, (method, path), body).await.unwrap();
+        assert!(answer.status.is_success(), "{}", answer.text);
+        answer.json()
+    }
+
+    async fn connect(&self, from: &str, protocol: &[u8], identity: Option<(Vec<Vec<u8>>, Vec<u8>)>) -> Connection {
+        self.try_connect(from, protocol, identity).await.unwrap()
+    }
+
+    async fn try_connect(
+        &self,
+        from: &str,
+        protocol: &[u8],
+        identity: Option<(Vec<Vec<u8>>, Vec<u8>)>,
+    ) -> Result<Connection, quinn::ConnectionError> {
+        let tls = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer));
+        let mut tls = match identity {
+            None => tls.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain = chain.into_iter().map(CertificateDer::from).collect();
+                tls.with_client_auth_cert(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key))).unwrap()
+            }
+        };
+        tls.alpn_protocols = vec![protocol.to_vec()];
+        let endpoint = Endpoint::client(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        endpoint.connect_with(config, self.quic, "central").unwrap().await
+    }
+
+    /// The state of the only host.
+    async fn host_state(&self) -> String {
+        let site = self.ask("GET", "/v1/state/system/sites/udc1", None).await;
+        site["hosts"][0]["state"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn say<T: Serialize>(to: &mut SendStream, message: &T) {
+    let bytes = codec::encode(message);
+    to.write_all(&u32::try_from(bytes.len()).unwrap().to_be_bytes()).await.unwrap();
+    to.write_all(&bytes).await.unwrap();
+}
+
+async fn hear<T: DeserializeOwned>(from: &mut RecvStream) -> T {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).await.unwrap();
+    let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
+    from.read_exact(&mut bytes).await.unwrap();
+    codec::decode(&bytes, bytes.len()).unwrap()
+}
+
+fn exporter(connection: &Connection, label: &[u8]) -> [u8; 32] {
+    let mut exporter = [0; 32];
+    connection.export_keying_material(&mut exporter, label, b"").unwrap();
+    exporter
+}
+
+fn secret(fill: u8) -> Secret<32> {
+    Secret::fill_with(|bytes| bytes.fill(fill))
+}
+
+fn id() -> HostId {
+    HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() }
+}
+
+/// A host that has joined.
+struct Host {
+    tpm: SoftTpm,
+    key: SigningKey,
+    enrolled: Enrolled,
+}
+
+/// One of its sessions.
+struct Session {
+    connection: Connection,
+    to: SendStream,
+    from: RecvStream,
+    challenge: Challenge,
+}
+
+impl Host {
+    async fn join(central: &Central) -> Self {
+        let site = json!({ "name": "udc1", "ek-trust": "token", "learn-reference-values": true,
+                           "hosts": [{ "name": "udc1-001" }] });
+        central.ask("POST", "/v1/config/system/sites", Some(site)).await;
+        let bundle = central.ask("POST", "/v1/state/system/sites/udc1/site-bundle", None).await;
+        let bundle: SiteBundle = serde_json::from_value(bundle).unwrap();
+        let mut tpm = SoftTpm::from_seed(&secret(1));
+        (0..8).for_each(|pcr| tpm.extend(pcr, &[1; 32]));
+        let key = SigningKey::from_seed(&secret(2));
+        let request = Enrol {
+            deployment: bundle.deployment,
+            host: id(),
+            token: Some(*bundle.hosts[0].token.0.expose()),
+            ek_public: tpm.ek_public().raw().to_vec(),
+            ek_certificate: None,
+            ak_public: tpm.ak_public().raw().to_vec(),
+            dist_request: certification_request(&key),
+            api_request: certification_request(&SigningKey::from_seed(&secret(3))),
+        };
+        let hash = sha256(&[&codec::encode(&request)]);
+        let connection = central.connect("127.0.0.1", ALPN_ENROL, None).await;
+        let exporter = exporter(&connection, EXPORTER_ENROL);
+        let (mut to, mut from) = connection.open_bi().await.unwrap();
+        say(&mut to, &EnrolRequest::Enrol(request)).await;
+        let EnrolAnswer::Challenge { credential, secret } = hear(&mut from).await else { panic!("a challenge") };
+        let activation = tpm.activate_credential(&Credential { blob: credential, encrypted_secret: secret }).unwrap();
+        let quote = tpm.quote(&enrol_qualifying_data(&exporter, &hash), &[0]);
+        let mac = enrol_answer(&activation, &exporter, &hash);
+        let proof = EnrolProof { mac, attest: quote.attest, signature: quote.signature };
+        say(&mut to, &EnrolRequest::Proof(proof)).await;
+        let EnrolAnswer::Enrolled(enrolled) = hear(&mut from).await else { panic!("certificates") };
+        Self { tpm, key, enrolled: *enrolled }
+    }
+
+    fn hello(&self) -> FromHost {
+        FromHost::Hello(Box::new(Hello {
+            version_min: 1,
+            version_max: 1,
+            generation: self.enrolled.generation,
+            seal_epoch: None,
+            needs_seal_key: false,
+            positions: Vec::new(),
+            head: None,
+            notice: None,
+            audit_head: (0, [0; 32]),
+        }))
+    }
+
+    /// Up to the challenge.
+    async fn begin(&self, central: &Central) -> Session {
+        let identity = (self.enrolled.dist_chain.clone(), self.key.to_pkcs8_der().to_vec());
+        let connection = central.connect("127.0.0.1", ALPN_SYNC, Some(identity)).await;
+        let (mut to, mut from) = connection.open_bi().await.unwrap();
+        say(&mut to, &self.hello()).await;
+        let FromCentral::Welcome { .. } = hear(&mut from).await else { panic!("a welcome") };
+        let FromCentral::Challenge(challenge) = hear(&mut from).await else { panic!("a challenge") };
+        Session { connection, to, from, challenge }
+    }
+
+    /// Up to the release.
+    async fn pass(&self, session: &mut Session) {
+        let kem = KemSecret::from_seed(&secret(9));
+        let binding = QuoteBinding {
+            deployment: self.enrolled.deployment,
+            site: &id().site,
+            host: &id().host,
+            host_generation: self.enrolled.generation,
+            nonce: &session.challenge.nonce,
+            exporter: &exporter(&session.connection, EXPORTER_QUOTE),
+            hpke_suite: SUITE,
+            hpke_public: kem.public(),
+            policy_version: session.challenge.policy,
+            ima_offset: 0,
+            ima_count: 0,
+        };
+        let quote = self.tpm.quote(&binding.qualifying_data().1, &session.challenge.pcrs);
+        let answer = QuoteAnswer {
+            attest: quote.attest,
+            signature: quote.signature,
+            pcrs: quote.pcrs,
+            hpke_public: *kem.public(),
+            continuity: None,
+        };
+        say(&mut session.to, &FromHost::Quote(Box::new(answer))).await;
+        loop {
+            match hear(&mut session.from).await {
+                FromCentral::Verdict(verdict) => assert!(verdict.passed),
+                FromCentral::Session(_) => {}
+                FromCentral::Sealed { .. } => return,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Says something, and then what ends every session, so that it is known to have been heard.
+    async fn say_and_end(&self, mut session: Session, message: &FromHost) {
+        say(&mut session.to, message).await;
+        say(&mut session.to, &self.hello()).await;
+        session.connection.closed().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_who_connects_and_says_nothing_does_not_keep_hosts_from_their_notices() {
+    let central = Central::unsealed().await;
+    let mut held = Vec::new();
+    // One more than an address may hold is closed at once; the others are waited for.
+    while held.iter().all(|connection: &Connection| connection.close_reason().is_none()) {
+        assert!(held.len() < 256, "one address took every place");
+        held.push(central.connect("127.0.0.1", ALPN_ENROL, None).await);
+    }
+    let other = central.connect("127.0.0.2", ALPN_ENROL, None).await;
+    let (mut to, mut from) = other.open_bi().await.unwrap();
+    say(&mut to, &EnrolRequest::Notice { host: id() }).await;
+    assert_eq!(hear::<EnrolAnswer>(&mut from).await, EnrolAnswer::Notice(None));
+    central.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_gets_a_session_without_a_certificate_of_ours() {
+    let central = Central::unsealed().await;
+    let (certificate, key) = Operator::new().der();
+    for identity in [None, Some((vec![certificate], key))] {
+        // A client of TLS 1.3 learns only after its own handshake what the server thinks of its certificate.
+        if let Ok(connection) = central.try_connect("127.0.0.1", ALPN_SYNC, identity).await {
+            connection.closed().await;
+        }
+    }
+    central.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hosts_word_counts_on_the_connection_that_passed_and_on_no_other() {
+    let central = Central::unsealed().await;
+    let host = Host::join(&central).await;
+    let mut passed = host.begin(&central).await;
+    host.pass(&mut passed).await;
+    assert_eq!(central.host_state().await, "joined");
+
+    // Whoever has the key of the connection, and not the machine that boots as it should, confirms nothing.
+    let confirmed = FromHost::SealConfirmed(SealEpoch(1));
+    host.say_and_end(host.begin(&central).await, &confirmed).await;
+    assert_eq!(central.host_state().await, "joined");
+
+    host.say_and_end(passed, &confirmed).await;
+    assert_eq!(central.host_state().await, "unsealed");
+    central.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_ends_its_stream_does_not_keep_its_connection() {
+    let central = Central::unsealed().await;
+    let host = Host::join(&central).await;
+    let mut session = host.begin(&central).await;
+    session.to.finish().unwrap();
+    session.connection.closed().await;
+    central.running.stop().await;
+}
