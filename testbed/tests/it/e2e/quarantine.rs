@@ -63,3 +63,23 @@ async fn the_siblings_of_a_quarantined_host_go_on() {
     world.arrives("udc1-001", "canary-box-of-all/late-canary", "after the call").await;
     world.nothing_lies_about();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_host_comes_back_without_a_visit_and_with_all_its_content() {
+    let mut world = World::start(&[1]).await;
+    world.make_box("canary-box-of-all", json!({"to": "all"})).await;
+    world.write("canary-box-of-all/some-canary", "copied once more").await;
+    world.arrives("udc1-001", "canary-box-of-all/some-canary", "copied once more").await;
+
+    let answer = world.operate("udc1", "quarantine-site-host", &json!({"host": "udc1-001", "wipe": true})).await;
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    let known = world.state_of("udc1-001").await;
+    assert_eq!((&known["standing"], &known["wipe"]), (&json!("quarantined"), &json!("done")), "{known}");
+    world.answers("udc1-001", "canary-box-of-all/some-canary", 503).await;
+
+    let answer = world.operate("udc1", "unquarantine-site-host", &json!({"host": "udc1-001"})).await;
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    world.becomes("udc1-001", "unsealed", "trusted").await;
+    world.arrives("udc1-001", "canary-box-of-all/some-canary", "copied once more").await;
+    world.nothing_lies_about();
+}

@@ -39,6 +39,35 @@ async fn a_host_serves_without_the_wan_and_after_a_restart_waits_sealed_for_it()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_ends_without_central_and_a_sealed_central_is_no_other() {
+    let mut world = World::behind_a_wan(&[1]).await;
+    world.make_box("canary-box-of-all", json!({"to": "all"})).await;
+    world.make_box("canary-box-lent", json!({"to": "all", "offline": "3s"})).await;
+    world.write("canary-box-of-all/some-canary", "served for ever").await;
+    world.write("canary-box-lent/lent-canary", "served for a while").await;
+    world.arrives("udc1-001", "canary-box-of-all/some-canary", "served for ever").await;
+    world.arrives("udc1-001", "canary-box-lent/lent-canary", "served for a while").await;
+
+    world.deployment.wan().cut();
+    world.answers("udc1-001", "canary-box-lent/lent-canary", 503).await;
+    world.arrives("udc1-001", "canary-box-of-all/some-canary", "served for ever").await;
+    world.deployment.wan().mend();
+    world.arrives("udc1-001", "canary-box-lent/lent-canary", "served for a while").await;
+
+    let dir = world.deployment.dir().to_string_lossy().into_owned();
+    let sealed = world.deployment.holdfast(&["operator", "seal", "--dir", &dir]).await.unwrap();
+    assert!(sealed.status.success(), "{}", String::from_utf8_lossy(&sealed.stderr));
+    assert_eq!(world.central().get(&super::secret("canary-box-of-all/some-canary")).await.unwrap().status, 503);
+    world.answers("udc1-001", "canary-box-lent/lent-canary", 503).await;
+    world.arrives("udc1-001", "canary-box-of-all/some-canary", "served for ever").await;
+    let opened = world.deployment.holdfast(&["operator", "unseal", "--dir", &dir]).await.unwrap();
+    assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
+    world.becomes("udc1-001", "unsealed", "trusted").await;
+    world.arrives("udc1-001", "canary-box-lent/lent-canary", "served for a while").await;
+    world.nothing_lies_about();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_stopped_and_started_on_the_same_folder_has_all_it_had() {
     let mut world = World::start(&[1, 1]).await;
     world.make_box("canary-box-of-all", json!({"to": "all"})).await;
