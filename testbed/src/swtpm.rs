@@ -258,7 +258,7 @@ fn command(program: &str) -> Command {
 /// TPM that is restarted finds its own free again.
 fn free_pair() -> Option<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let (from, pairs) = (10_240, 10_000);
+    let (from, pairs) = (10_240, 2_500);
     // Processes begin at different places, so that they seldom try for the same pair.
     let place = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % pairs;
     let port = u16::try_from(from + 2 * place).ok()?;

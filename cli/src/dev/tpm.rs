@@ -172,12 +172,12 @@ impl Maker {
 /// A port P such that P and P+1 are free: the TPM library computes the control port from the data port. Below the range
 /// that the kernel takes ports for outgoing connections from, and beginning somewhere else in each process.
 fn free_pair() -> Option<u16> {
-    const PAIRS: u32 = 5_000;
+    const PAIRS: u32 = 3_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id().wrapping_mul(61);
     (0..PAIRS).find_map(|_| {
         let place = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PAIRS;
-        let port = u16::try_from(20_000 + 2 * place).ok()?;
+        let port = u16::try_from(15_300 + 2 * place).ok()?;
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
         TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).ok()?;
         Some(port)

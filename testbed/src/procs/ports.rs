@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Below the ports that systems hand out by themselves, which begin at 32768 on Linux.
-const FIRST: u16 = 12_000;
+const FIRST: u16 = 22_000;
 const LAST: u16 = 32_000;
 /// More than a deployment of this size needs.
 const BLOCK: u16 = 100;
