@@ -97,7 +97,7 @@ impl Store {
 
     fn stored(&self, whom: &str) {
         let whom = id(whom);
-        let given = self.host_now(whom.host.as_str()).continuity.map_or([0; 32], |known| known.next);
+        let given = self.host_now(&whom.to_string()).continuity.map_or([0; 32], |known| known.next);
         self.run(move |rows| continuity_stored(&whom, &sha256(&[&given]), rows)).unwrap();
     }
 
