@@ -10,7 +10,7 @@ help:
 	@echo 'make demo   build, and run central with two sites and three hosts in ./dev until Ctrl-C'
 	@echo 'make test   build, and run every test'
 	@echo 'make lint   formatting, clippy, and cargo-deny where it is installed'
-	@echo 'make bench  run the benchmarks'
+	@echo 'make bench  run the benchmarks, and print their medians and what they are to the raw libraries'
 	@echo 'make fmt    format the sources'
 
 demo: demo-needs
@@ -34,6 +34,7 @@ lint: build-needs
 
 bench: build-needs
 	cargo bench --package holdfast-benches --locked
+	@cargo run --package holdfast-benches --release --quiet --locked --bin holdfast-bench-table
 
 fmt:
 	cargo fmt --all

@@ -7,6 +7,7 @@
 //!
 //! Sealed means: there is no keyring. Rows under `boot/` (first byte 0) are outside, since a sealed node needs them.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -111,7 +112,7 @@ impl Barrier {
     /// Sealed, or the engine failed.
     pub fn snapshot(&self) -> Result<Snapshot, Refusal> {
         let ring = self.ring()?;
-        Ok(Snapshot { view: self.engine.snapshot()?, ring })
+        Ok(Snapshot { view: self.engine.snapshot()?, last: RefCell::default(), ring })
     }
 
     /// Runs a decision in the writer's transaction; `done` hears the outcome once it is durable, on the writer's
@@ -206,6 +207,9 @@ fn boot_key(name: &str) -> Vec<u8> {
 /// A decrypted view of one committed state.
 pub struct Snapshot {
     view: Box<dyn View + Send>,
+    /// The keys used last: nearly all rows that a request reads are of one realm. Dropped before `ring`, since whoever
+    /// seals takes the keys for gone once nobody else holds that.
+    last: RefCell<Option<(Realm, Arc<RealmKeys>)>>,
     ring: Arc<Keyring>,
 }
 
@@ -233,7 +237,15 @@ impl Snapshot {
     /// # Errors
     /// As [`Keyring::realm`].
     pub fn realm_keys(&self, realm: Realm) -> Result<Arc<RealmKeys>, Refusal> {
-        self.ring.realm(realm, &*self.view)
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            Some((of, keys)) if *of == realm => Ok(keys.clone()),
+            _ => {
+                let keys = self.ring.realm(realm, &*self.view)?;
+                *last = Some((realm, keys.clone()));
+                Ok(keys)
+            }
+        }
     }
 
     /// Every realm with keys or rows, the node's own included. One that nothing refers to is to be erased: rows without
@@ -372,10 +384,10 @@ impl Rows for Snapshot {
         self.view.revision()
     }
     fn load(&self, key: &RowKey) -> Result<Option<RawRow>, Refusal> {
-        load(&*self.view, &self.ring, key)
+        load(&*self.view, self.ring.deployment(), |realm| self.realm_keys(realm), key)
     }
     fn scan(&self, kind: Kind, realm: Realm, path: &[String]) -> Result<Vec<RawRow>, Refusal> {
-        scan(&*self.view, &self.ring, kind, realm, path)
+        scan(&*self.view, self.ring.deployment(), &*self.realm_keys(realm)?, (kind, realm, path))
     }
     fn highest_realm(&self) -> Result<Realm, Refusal> {
         highest_realm(&*self.view)
@@ -393,10 +405,10 @@ impl Rows for TransactionRows<'_> {
         self.view.revision()
     }
     fn load(&self, key: &RowKey) -> Result<Option<RawRow>, Refusal> {
-        load(self.view, self.ring, key)
+        load(self.view, self.ring.deployment(), |realm| self.ring.realm(realm, self.view), key)
     }
     fn scan(&self, kind: Kind, realm: Realm, path: &[String]) -> Result<Vec<RawRow>, Refusal> {
-        scan(self.view, self.ring, kind, realm, path)
+        scan(self.view, self.ring.deployment(), &*self.ring.realm(realm, self.view)?, (kind, realm, path))
     }
     fn highest_realm(&self) -> Result<Realm, Refusal> {
         highest_realm(self.view)
@@ -410,21 +422,30 @@ fn highest_realm(view: &dyn View) -> Result<Realm, Refusal> {
     Ok(Realm(u32::from_be_bytes(bytes)))
 }
 
-fn load(view: &dyn View, ring: &Keyring, key: &RowKey) -> Result<Option<RawRow>, Refusal> {
+fn load(
+    view: &dyn View,
+    deployment: DeploymentId,
+    keys_of: impl FnOnce(Realm) -> Result<Arc<RealmKeys>, Refusal>,
+    key: &RowKey,
+) -> Result<Option<RawRow>, Refusal> {
     key.check()?;
-    let keys = ring.realm(key.realm, view)?;
+    let keys = keys_of(key.realm)?;
     let store_key = store_key(&keys, key.kind, key.realm, &key.path);
     match view.get(&store_key)? {
-        Some(entry) => open_row(ring.deployment(), &keys, key.kind, key.realm, &store_key, &entry).map(Some),
+        Some(entry) => open_row(deployment, &keys, key.kind, key.realm, &store_key, &entry).map(Some),
         None => Ok(None),
     }
 }
 
-fn scan(view: &dyn View, ring: &Keyring, kind: Kind, realm: Realm, path: &[String]) -> Result<Vec<RawRow>, Refusal> {
-    let keys = ring.realm(realm, view)?;
+fn scan(
+    view: &dyn View,
+    deployment: DeploymentId,
+    keys: &RealmKeys,
+    (kind, realm, path): (Kind, Realm, &[String]),
+) -> Result<Vec<RawRow>, Refusal> {
     let mut rows = Vec::new();
-    scan_entries(view, &store_key(&keys, kind, realm, path), |store_key, entry| {
-        rows.push(open_row(ring.deployment(), &keys, kind, realm, &store_key, &entry)?);
+    scan_entries(view, &store_key(keys, kind, realm, path), |store_key, entry| {
+        rows.push(open_row(deployment, keys, kind, realm, &store_key, &entry)?);
         Ok(())
     })?;
     Ok(rows)

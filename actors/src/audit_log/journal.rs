@@ -269,11 +269,13 @@ impl Shared {
                 state.total_bytes = total_bytes(&self.folder).unwrap_or(state.total_bytes);
             }
             let dirty = std::mem::take(&mut state.dirty);
-            let (file, total) = (state.file.try_clone(), state.total_bytes);
+            let file = state.file.try_clone();
             drop(state);
             let synced = if dirty.is_empty() { Ok(()) } else { file.and_then(|file| file.sync_data()) };
-            self.look_for_room(total);
+            let space = rustix::fs::statvfs(&self.folder).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize));
             let mut state = self.lock();
+            // By the bytes there are now: lines came while this thread waited for the disk.
+            self.look_for_room(state.total_bytes, space);
             match synced {
                 Ok(()) => state.durable.extend(dirty),
                 Err(error) => {
@@ -287,8 +289,7 @@ impl Shared {
         }
     }
 
-    fn look_for_room(&self, total: u64) {
-        let space = rustix::fs::statvfs(&self.folder).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize));
+    fn look_for_room(&self, total: u64, space: u64) {
         let full = self.limits.total_bytes <= total || space < self.limits.reserve_bytes;
         if full != self.full.swap(full, Ordering::Relaxed) {
             if full {
