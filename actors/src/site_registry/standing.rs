@@ -144,8 +144,11 @@ fn cut_off_clone(
 /// Checks the token presented and moves on to the next.
 fn continues(entry: &mut Host, first: &FirstOfConnection) -> bool {
     let current = match (entry.continuity, first.continuity) {
+        // Nothing is known of it, or no more since it was taken back: what it shows counts from here on, and is shown
+        // again should the one that follows be lost on its way.
+        (None, shown) => shown,
         // The very first token may have been lost on its way.
-        (None, _) | (Some(Continuity { current: None, .. }), None) => None,
+        (Some(Continuity { current: None, .. }), None) => None,
         (Some(known), Some(shown)) => {
             let held = known.current.is_some_and(|current| ct_eq(&current, &shown));
             if !held && !ct_eq(&known.next, &shown) {
