@@ -1,7 +1,7 @@
 //! What a run consists of: names of sites and hosts, and their ports.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Args;
 use super::file::Doc;
@@ -82,20 +82,18 @@ impl Plan {
 
     /// Returns when all ports are free, and names those that stay taken.
     pub(crate) async fn wait_for_ports(&self) -> Result<(), Failure> {
-        let begun = Instant::now();
-        loop {
-            let taken = self.taken_ports();
-            if taken.is_empty() {
-                return Ok(());
+        let free = async {
+            while !self.taken_ports().is_empty() {
+                tokio::time::sleep(PORTS_POLL).await;
             }
-            if PORTS_LIMIT < begun.elapsed() {
-                let taken = taken.join(", ");
-                return Err(Failure::unfit(format!(
-                    "in use by another program: {taken}; stop that, or give --port-base P (0 takes free ports)"
-                )));
-            }
-            tokio::time::sleep(PORTS_POLL).await;
+        };
+        if tokio::time::timeout(PORTS_LIMIT, free).await.is_ok() {
+            return Ok(());
         }
+        Err(Failure::unfit(format!(
+            "in use by another program: {}; stop that, or give --port-base P (0 takes free ports)",
+            self.taken_ports().join(", ")
+        )))
     }
 
     fn taken_ports(&self) -> Vec<String> {
