@@ -7,7 +7,8 @@ TPM_PACKAGES := swtpm swtpm-tools tpm2-tools
 .PHONY: help demo test lint bench fmt build-needs tpm-needs demo-needs
 
 help:
-	@echo 'make demo   build, and run central with two sites and three hosts in ./dev until Ctrl-C'
+	@echo 'make demo   build, and run central with two sites and three hosts in ./dev until Ctrl-C;'
+	@echo '            ports 7373, 7443/udp, 4646 to 4648'
 	@echo 'make test   build, and run every test'
 	@echo 'make lint   formatting, clippy, and cargo-deny where it is installed'
 	@echo 'make bench  run the benchmarks, and print their medians and what they are to the raw libraries'
@@ -48,7 +49,11 @@ define install
 	done; \
 	if [ -n "$$missing" ]; then \
 	  echo "installing Debian packages:$$missing"; \
-	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  command -v apt-get >/dev/null || { echo 'this is no Debian: install their like by hand'; exit 1; }; \
+	  sudo=; \
+	  if [ "$$(id -u)" != 0 ]; then \
+	    sudo=sudo; command -v sudo >/dev/null || { echo 'sudo is missing: install them as root'; exit 1; }; \
+	  fi; \
 	  $$sudo apt-get update -q && \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; \
 	fi

@@ -15,6 +15,8 @@ mod session;
 mod verifying;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use holdfast_actors::rows::Refusal;
@@ -23,15 +25,23 @@ use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::HostId;
 use holdfast_rest::access::BoxFuture;
 use holdfast_rest::strongbox::{FleetControl, Pending};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::node::Node;
 use hub::{Hub, LiveHost};
 
+/// Before the listener is tried to be opened again for the first time; twice as long before each further time.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Longest wait between two tries.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
+
 /// The hosts, over QUIC.
 #[derive(Default)]
 pub struct Fleet {
-    hub: ArcSwapOption<Hub>,
+    hub: Arc<ArcSwapOption<Hub>>,
+    /// Opens the listener where that failed at first.
+    retry: Mutex<Option<Retry>>,
     /// Why the machines behind it have given up, once they have.
     failure: watch::Sender<Option<String>>,
 }
@@ -41,16 +51,50 @@ impl Fleet {
     /// central is unsealed again.
     ///
     /// # Errors
-    /// Why hosts can't connect, for the log; central serves without them.
+    /// Why hosts can't connect yet, for the log; central serves without them, and goes on trying until it is stopped.
     pub async fn start(&self, node: Node) -> Result<(), String> {
-        let hub = Hub::start(node, self.failure.clone()).await.map_err(|error| error.to_string())?;
-        self.hub.store(Some(hub));
-        Ok(())
+        match Hub::start(node.clone(), self.failure.clone()).await {
+            Ok(hub) => {
+                self.hub.store(Some(hub));
+                Ok(())
+            }
+            Err(error) => {
+                self.keep_trying(node);
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// The address may be held by our own last endpoint, which says goodbye to far hosts, or by another program.
+    fn keep_trying(&self, node: Node) {
+        let (stop, mut stopped) = oneshot::channel();
+        let (slot, failure) = (self.hub.clone(), self.failure.clone());
+        let task = tokio::spawn(async move {
+            let mut after = RETRY_AFTER;
+            // An opening that has begun is never broken off: what it started would go on by itself.
+            while tokio::time::timeout(after, &mut stopped).await.is_err() {
+                match Hub::start(node.clone(), failure.clone()).await {
+                    Ok(hub) => {
+                        slot.store(Some(hub));
+                        tracing::info!("hosts can connect");
+                        return;
+                    }
+                    Err(Refusal::Sealed) => return,
+                    Err(_) => after = (2 * after).min(RETRY_AFTER_MAX),
+                }
+            }
+        });
+        *self.retry.lock().expect("no holder of this lock panics") = Some(Retry { stop, task });
     }
 
     /// Central is being sealed or stopped: closes every connection with code `central-sealed` and lets go of every
     /// snapshot and key. Ends when that is done. Also called where nothing was started.
     pub async fn stop(&self) {
+        let retry = self.retry.lock().expect("no holder of this lock panics").take();
+        if let Some(Retry { stop, task }) = retry {
+            let _ = stop.send(());
+            let _ = task.await;
+        }
         if let Some(hub) = self.hub.swap(None) {
             hub.stop().await;
         }
@@ -80,6 +124,12 @@ impl Fleet {
     pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
         self.hub.load().as_ref().and_then(|hub| hub.local_addr())
     }
+}
+
+/// Tries that go on beside everything else.
+struct Retry {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 impl FleetControl for Fleet {

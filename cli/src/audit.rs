@@ -13,9 +13,10 @@ use crate::programs::{CENTRAL, beside};
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Verify the chains of a node's audit log and name the first break. Needs no key.
+    #[command(group = clap::ArgGroup::new("log").required(true).args(["dir", "data"]))]
     Verify {
         /// Folder of a `holdfast dev`: verifies central's log.
-        #[arg(long, value_name = "DIR", conflicts_with = "data", required_unless_present = "data")]
+        #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
         /// Data folder of a node.
         #[arg(long, value_name = "DIR")]

@@ -85,7 +85,7 @@ pub(crate) enum ClientError {
         reason: String,
     },
     /// Central said no.
-    #[error("{request}: {status}: {message}")]
+    #[error("{request}: {status}: {message}{}", hint(*status, message))]
     Refused {
         /// What was asked.
         request: String,
@@ -299,6 +299,19 @@ fn refusal(bytes: &[u8]) -> String {
         .into_iter()
         .find_map(Value::as_str)
         .map_or_else(|| body.to_string(), str::to_owned)
+}
+
+/// What to do about a refusal, where that is plain from it.
+fn hint(status: StatusCode, message: &str) -> &'static str {
+    match (status, message) {
+        (StatusCode::SERVICE_UNAVAILABLE, "sealed") => "; unseal central first: holdfast operator unseal",
+        (StatusCode::UNAUTHORIZED, _) => {
+            "; the token is missing, unknown or has run out, or name and password are wrong (tokens: --token-file, \
+             HOLDFAST_TOKEN; a new one: holdfast tenant login)"
+        }
+        (StatusCode::CONFLICT, message) if message.contains("reallow-site-unwrap") => "; that is holdfast site reallow",
+        _ => "",
+    }
 }
 
 /// The path of a PEM file for messages about it.

@@ -9,6 +9,9 @@ use crate::dev::file::DevFile;
 use crate::failure::Failure;
 use crate::files::secret_text;
 
+/// What to say to a command that can't know which central is meant.
+const WHERE: &str = "where is central? Give --dir DIR of a `holdfast dev`, or --central URL with --ca FILE";
+
 /// How a client command finds central.
 #[derive(Args, Debug, Default)]
 pub(crate) struct Connect {
@@ -16,7 +19,7 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Central's address.
-    #[arg(long, value_name = "URL", env = "HOLDFAST_CENTRAL", required_unless_present = "dir")]
+    #[arg(long, value_name = "URL", env = "HOLDFAST_CENTRAL")]
     central: Option<String>,
     /// PEM file with the authority that central's certificate comes from.
     #[arg(long, value_name = "FILE", env = "HOLDFAST_CA")]
@@ -69,7 +72,7 @@ impl Connect {
     }
 
     fn client_of_flags(&self) -> Result<Client, Failure> {
-        let url = self.central.as_deref().ok_or_else(|| Failure::unfit("--dir or --central is needed"))?;
+        let url = self.central.as_deref().ok_or_else(|| Failure::unfit(WHERE))?;
         // A pin is always typed, an authority may come from the environment.
         let trust = match (&self.ca, self.pin) {
             (_, Some(pin)) => Trust::Pin(pin),

@@ -130,7 +130,10 @@ fn lock(dir: &Path) -> Result<File, Failure> {
     let file = File::create(&path).map_err(Failure::file(&path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(_) => Err(Failure::unfit(format!("another holdfast dev runs on {}", dir.display()))),
+        Err(_) => Err(Failure::unfit(format!(
+            "another holdfast dev runs on {}: stop it (Ctrl-C in its terminal) or give another --dir",
+            dir.display()
+        ))),
     }
 }
 

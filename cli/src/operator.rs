@@ -95,7 +95,7 @@ async fn init(client: &Client, secret: Option<PathBuf>, out: Option<PathBuf>) ->
         Some(file) => client.post(&path, &json!({"bootstrap-secret": secret_text(&file)?})).await?,
         None => client.order(&path).await?,
     };
-    hand_over(&revealed.body, out)
+    hand_over(&revealed.body, out, "seal key, shares and root token")
 }
 
 async fn unseal(connect: &Connect, sealkey: Option<PathBuf>, shares: Option<PathBuf>) -> Result<(), Failure> {
@@ -129,7 +129,7 @@ async fn rotate(connect: &Connect, out: Option<PathBuf>) -> Result<(), Failure> 
             doc.central.shares = shares;
         })?;
     }
-    hand_over(&rotated.body, out)
+    hand_over(&rotated.body, out, "the new seal key and shares")
 }
 
 /// The shares in a reply.
@@ -138,14 +138,20 @@ pub(crate) fn shares_of(answer: &Answer) -> Vec<String> {
     shares.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn hand_over(body: &Value, out: Option<PathBuf>) -> Result<(), Failure> {
+fn hand_over(body: &Value, out: Option<PathBuf>, what: &str) -> Result<(), Failure> {
     match out {
-        Some(path) => replace(&path, format!("{body:#}\n").as_bytes(), 0o600),
-        None => {
-            say_json(body);
-            Ok(())
+        Some(path) => {
+            let written = replace(&path, format!("{body:#}\n").as_bytes(), 0o600);
+            if written.is_err() {
+                // Central does not show them again.
+                say_json(body);
+            }
+            written?;
+            say(format!("{what}: written to {}", path.display()));
         }
+        None => say_json(body),
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Create { named, hosts, ek_trust, learn_reference_values } => {
             let body = creation(&named.site, &hosts, ek_trust, learn_reference_values)?;
             named.connect.client()?.post(CONFIG, &body).await?;
-            say(format!("created site {}; next: holdfast site bundle", named.site));
+            say(format!("created site {}; next: holdfast site bundle {}", named.site, named.site));
             Ok(())
         }
         Command::List { connect } => {
@@ -129,7 +129,8 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Bundle { named, out } => bundle(&named, out).await,
         Command::Reallow { named, host } => {
             let body = host.map_or_else(|| json!({}), |host| json!({"host": host}));
-            operate(&named, "reallow-site-unwrap", &body, "may be joined once more").await
+            let done = "may be joined once more; next: holdfast site bundle";
+            operate(&named, "reallow-site-unwrap", &body, done).await
         }
         Command::Quarantine { named, wipe } => {
             operate(&named, "quarantine-site", &json!({"wipe": wipe}), "is quarantined").await
@@ -177,12 +178,18 @@ async fn bundle(named: &Named, out: Option<PathBuf>) -> Result<(), Failure> {
     let path = format!("{STATE}/{}/site-bundle", segment(&named.site)?);
     let body = named.connect.client()?.order(&path).await?.body;
     match out {
-        Some(path) => replace(&path, format!("{body:#}\n").as_bytes(), 0o600),
-        None => {
-            say_json(&body);
-            Ok(())
+        Some(path) => {
+            let written = replace(&path, format!("{body:#}\n").as_bytes(), 0o600);
+            if written.is_err() {
+                // Central gives it out once.
+                say_json(&body);
+            }
+            written?;
+            say(format!("site bundle written to {}; at each host: holdfast-site-agent join", path.display()));
         }
+        None => say_json(&body),
     }
+    Ok(())
 }
 
 async fn operate(named: &Named, operation: &str, body: &Value, done: &str) -> Result<(), Failure> {

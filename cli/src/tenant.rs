@@ -65,7 +65,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
                 body["kind"] = json!(kind);
             }
             connect.client()?.post("/v1/config/tenants", &body).await?;
-            say(format!("created tenant {name}; next: holdfast tenant setup"));
+            say(format!("created tenant {name}; next: holdfast tenant setup {name}"));
             Ok(())
         }
         Command::Setup { connect, name, admin_username, admin_password_file, admin_fullname } => {
@@ -94,7 +94,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn kept_credentials(connect: &Connect) -> Result<(String, String), Failure> {
-    let missing = || Failure::unfit("a user name and --password-file are needed");
+    let missing = || Failure::unfit("a user name and --password-file are needed (without them only with --dir)");
     let central = DevFile::at(connect.dir.as_ref().ok_or_else(missing)?).existing()?.central;
     Ok((central.username.ok_or_else(missing)?, central.password.ok_or_else(missing)?))
 }

@@ -59,8 +59,8 @@ impl Checker {
 
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, ConfigErrors> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| whole(format!("can't read {}: {}", path.display(), error.kind())))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| whole(format!("can't read {}: {error}", path.display())))?;
         Self::parse(&text)
     }
 

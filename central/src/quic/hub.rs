@@ -38,6 +38,8 @@ const MAILBOX_MAX: usize = 4096;
 const ARRIVALS_MAX: usize = 256;
 /// Enrolments at the same time; a whole site may come from one address, so it gets half of them.
 const ENROLMENTS_MAX: usize = 32;
+/// For hosts to hear that their connections are closed.
+const FAREWELL_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// Builds that run at the same time, each on a thread of its own.
 const BUILDS_MAX: usize = 4;
 
@@ -170,7 +172,8 @@ impl Hub {
         if let Some(supervision) = supervision {
             supervision.stop().await;
         }
-        self.endpoint.wait_idle().await;
+        // Nothing of ours goes out any more; how long a host takes to hear of it depends on how far away it is.
+        let _ = tokio::time::timeout(FAREWELL_LIMIT, self.endpoint.wait_idle()).await;
     }
 
     /// Where it listens.

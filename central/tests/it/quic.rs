@@ -41,8 +41,12 @@ struct Central {
 
 impl Central {
     async fn unsealed() -> Self {
+        let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self::unsealed_at(free).await
+    }
+
+    async fn unsealed_at(quic: SocketAddr) -> Self {
         let folder = TempDir::new().unwrap();
-        let quic = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let text = config_text(&folder.path().join("data"), &Operator::new());
         let text = text.replace("quic = \"127.0.0.1:0\"", &format!("quic = \"{quic}\""));
         let running = start(Config::parse(&text).unwrap()).await.unwrap();
@@ -237,6 +241,14 @@ impl Host {
         say(&mut session.to, &self.hello()).await;
         session.connection.closed().await;
     }
+}
+
+#[tokio::test]
+async fn an_address_that_was_taken_is_opened_once_it_is_free() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let central = Central::unsealed_at(taken.local_addr().unwrap()).await;
+    drop(taken);
+    central.connect("127.0.0.1", ALPN_ENROL, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

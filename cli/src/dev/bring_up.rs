@@ -79,6 +79,7 @@ impl<'a> Bringing<'a> {
     }
 
     async fn up(&self) -> Result<(), Failure> {
+        self.plan.wait_for_ports().await?;
         self.start_tpms().await?;
         self.start_central().await?;
         for (site, host) in self.hosts() {

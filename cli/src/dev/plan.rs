@@ -1,6 +1,7 @@
 //! What a run consists of: names of sites and hosts, and their ports.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::time::Duration;
 
 use super::Args;
 use super::file::Doc;
@@ -14,6 +15,11 @@ const REST: u16 = 7373;
 const QUIC: u16 = 7443;
 /// REST port of the first host by default.
 const HOST_REST: u16 = 4646;
+
+/// How long programs of a run that was killed may take to let go of their ports.
+const PORTS_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at the ports.
+const PORTS_POLL: Duration = Duration::from_millis(100);
 
 /// Names and ports.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,6 +78,33 @@ impl Plan {
             sites.push(SitePlan { name, hosts });
         }
         Ok(Self { rest, quic, sites })
+    }
+
+    /// Returns when all ports are free, and names those that stay taken.
+    pub(crate) async fn wait_for_ports(&self) -> Result<(), Failure> {
+        let free = async {
+            while !self.taken_ports().is_empty() {
+                tokio::time::sleep(PORTS_POLL).await;
+            }
+        };
+        if tokio::time::timeout(PORTS_LIMIT, free).await.is_ok() {
+            return Ok(());
+        }
+        Err(Failure::unfit(format!(
+            "in use by another program: {}; stop that, or give --port-base P (0 takes free ports)",
+            self.taken_ports().join(", ")
+        )))
+    }
+
+    fn taken_ports(&self) -> Vec<String> {
+        let hosts = self.sites.iter().flat_map(|site| &site.hosts).map(|host| host.rest);
+        let tcp = std::iter::once(self.rest).chain(hosts);
+        let taken = tcp.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err());
+        let mut taken: Vec<String> = taken.map(|port| format!("127.0.0.1:{port}")).collect();
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, self.quic)).is_err() {
+            taken.push(format!("127.0.0.1:{} (udp)", self.quic));
+        }
+        taken
     }
 }
 
@@ -205,6 +238,15 @@ mod tests {
     fn a_folder_keeps_what_it_holds() {
         assert_eq!(counts(None, &[], &[2, 1]).unwrap(), [2, 1]);
         assert_eq!(counts(Some(3), &[], &[2, 1]).unwrap(), [2, 1, 1]);
+    }
+
+    #[test]
+    fn ports_that_are_taken_are_named() {
+        let plan = Plan::new(&args(Some(1), &[1], Some(0)), None).unwrap();
+        assert_eq!(plan.taken_ports(), Vec::<String>::new());
+        let _rest = TcpListener::bind((Ipv4Addr::LOCALHOST, plan.rest)).unwrap();
+        let _quic = UdpSocket::bind((Ipv4Addr::LOCALHOST, plan.quic)).unwrap();
+        assert_eq!(plan.taken_ports(), [format!("127.0.0.1:{}", plan.rest), format!("127.0.0.1:{} (udp)", plan.quic)]);
     }
 
     #[test]
