@@ -797,6 +797,10 @@ impl<F: FnOnce(Result<(), Fault>) + Send> Decide for RawJob<F> {
     fn decide(&mut self, _: &dyn View) -> Option<Vec<Op>> {
         self.ops.clone()
     }
+    /// Standing, seal and position in time must be remembered by a node whose disk is full, too.
+    fn may_use_reserve(&self) -> bool {
+        true
+    }
     fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
         (self.done)(outcome.map(|_| ()));
     }
@@ -814,6 +818,9 @@ impl<F: FnOnce(Result<bool, Fault>) + Send> Decide for EraseJob<F> {
         let page = view.range(&self.from, &after_prefix(&[u8::MAX]), DECIDE_OPS_MAX);
         self.left = page.as_ref().map(|page| page.len() == DECIDE_OPS_MAX).map_err(Clone::clone);
         Some(page.ok()?.into_iter().map(|(key, _)| Op::Delete { key }).collect())
+    }
+    fn may_use_reserve(&self) -> bool {
+        true
     }
     fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
         (self.done)(outcome.and(self.left));
@@ -845,6 +852,9 @@ impl<F: FnOnce(Result<bool, Fault>) + Send> Decide for EraseRealmJob<F> {
         let ops = self.ops(view);
         self.left = ops.as_ref().map(|ops| ops.len() == DECIDE_OPS_MAX).map_err(Clone::clone);
         ops.ok()
+    }
+    fn may_use_reserve(&self) -> bool {
+        true
     }
     fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
         (self.done)(outcome.and(self.left));

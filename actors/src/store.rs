@@ -121,6 +121,12 @@ pub trait Decide: Send {
     /// `None`: refused; nothing of this decision is written and no other is disturbed. Panicking stops the engine.
     fn decide(&mut self, view: &dyn View) -> Option<Vec<Op>>;
 
+    /// Whether it may use the reserve of a full disk: what makes room, and the little that a node must remember come
+    /// what may.
+    fn may_use_reserve(&self) -> bool {
+        false
+    }
+
     /// The outcome, once durable: `Ok` with the decision's revision, or the view's where nothing changed (refused, no
     /// ops, or only deletions of absent keys). A refusal waits for the commit too, since it may rest on its
     /// predecessors. Runs on the writer's thread (`Overloaded` and `Stopped` also on the submitter's): short, never

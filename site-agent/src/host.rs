@@ -6,7 +6,7 @@ use holdfast_actors::barrier::Barrier;
 use holdfast_actors::ports::{Clock, Entropy};
 use holdfast_actors::store::Fault;
 use holdfast_protocol::ids::{HostId, StandingGeneration};
-use holdfast_protocol::wire::{Notice, Signed, VerdictNotice};
+use holdfast_protocol::wire::{Notice, NoticedStanding, Signed, VerdictNotice};
 use holdfast_rest::tls::ServerIdentity;
 use tokio::sync::watch;
 
@@ -21,7 +21,7 @@ use crate::state::StateFile;
 use crate::status::Status;
 use crate::time::AgentClock;
 use crate::tpm::TpmHandle;
-use crate::trust::{Course, HeadOrder, Trust, TrustError, is_quarantine, order_heads, remembered, weigh};
+use crate::trust::{Course, HeadOrder, Trust, TrustError, is_quarantine, order_heads, weigh};
 use crate::uplink::core::Attempt;
 
 /// The parts.
@@ -137,7 +137,8 @@ impl Host {
         if ending || state.renewal.is_some() { Attempt::Enrol } else { Attempt::Session }
     }
 
-    /// Follows a notice: it is remembered before it is acted upon, so that a crash in between forgets nothing.
+    /// Follows a notice: it is remembered before it is acted upon, so that a crash in between forgets nothing. A host
+    /// that can't remember it seals all the same.
     ///
     /// # Errors
     /// What it asks for is to be tried again.
@@ -145,22 +146,42 @@ impl Host {
         let notice = self.trust.notice(signed, self.clock.now().wall_s())?;
         let held = self.notice()?;
         let course = weigh(held.as_ref(), &notice);
+        let mut remembered = Ok(());
         if course.store {
             tracing::warn!(standing = ?notice.standing, generation = %notice.generation, "central's notice");
-            self.boot.put_notice(signed).await?;
+            remembered = self.boot.put_notice(signed).await;
             self.status.noticed(Some(&notice));
         }
         if course.seal {
             self.shut("central").await;
         }
-        if !course.wipe {
-            return Ok(Heeded { course, wiped: None });
+        remembered?;
+        if course.wipe {
+            self.wipe(notice.generation).await?;
         }
-        if self.boot.wiped()? < notice.generation {
-            self.seal.wipe(notice.generation).await?;
-            tracing::warn!(generation = %notice.generation, "wiped by order of central");
+        Ok(Heeded { course, wiped: course.wipe.then_some(notice.generation) })
+    }
+
+    /// Carries out an order to wipe that is remembered and was cut short, by a loss of power perhaps. Central, which may
+    /// not be there any more, has said all that is needed.
+    ///
+    /// # Errors
+    /// To be tried again.
+    pub async fn resume_wipe(&self) -> Result<(), NoticeFault> {
+        match self.notice()? {
+            Some(Notice { standing: NoticedStanding::Quarantined { wipe: true }, generation, .. }) => {
+                self.wipe(generation).await
+            }
+            _ => Ok(()),
         }
-        Ok(Heeded { course, wiped: Some(notice.generation) })
+    }
+
+    async fn wipe(&self, order: StandingGeneration) -> Result<(), NoticeFault> {
+        if self.boot.wiped()? < order {
+            self.seal.wipe(order).await?;
+            tracing::warn!(generation = %order, "wiped by order of central");
+        }
+        Ok(())
     }
 
     /// Seals and forgets every key that came from central.
@@ -182,7 +203,7 @@ impl Host {
             None => None,
         };
         let mut contact = self.contact();
-        let held = contact.head.as_ref().and_then(remembered);
+        let held = contact.head.as_ref().and_then(|head| self.trust.remembered_head(head));
         match order_heads(held.as_ref(), &offered) {
             HeadOrder::Newer => contact.head = Some(verdict.head.clone()),
             HeadOrder::Same => {}

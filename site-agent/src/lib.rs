@@ -175,7 +175,7 @@ fn assemble(
     let clock = Arc::new(AgentClock::new(Box::new(OsClock::start()), last_us));
     let trust = Arc::new(Trust::new(state.deployment, state.host.clone(), state.root.clone()));
     let leases = Arc::new(Leases::default());
-    if let Some(lease) = contact.lease.as_ref().and_then(trust::remembered) {
+    if let Some(lease) = contact.lease.as_ref().and_then(|lease| trust.remembered_lease(lease)) {
         leases.renew(lease);
     }
     let status = Arc::new(Status::new(join::central(&config, &state).addresses.join(", ")));

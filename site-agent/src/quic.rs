@@ -7,13 +7,15 @@ use std::time::Duration;
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::ids::DeploymentId;
-use holdfast_protocol::pki::central_name;
+use holdfast_protocol::pki::{central_name, read};
 use holdfast_protocol::wire::{ALPN_ENROL, ALPN_SYNC, CloseCode};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig, VarInt};
-use rustls::RootCertStore;
-use rustls::client::Resumption;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
@@ -75,6 +77,7 @@ pub struct Central {
 }
 
 /// A client certificate chain and its key.
+#[derive(Clone, Copy)]
 pub struct ClientIdentity<'k> {
     /// DER, leaf first.
     pub chain: &'k [Vec<u8>],
@@ -111,16 +114,21 @@ impl Central {
     }
 
     async fn dial(&self, identity: Option<ClientIdentity<'_>>, clock: &Arc<AgentClock>) -> Result<Link, Lost> {
-        let config = self.config(identity, clock)?;
+        let config = self.config(identity, clock.clone())?;
         let name = central_name(&self.deployment);
         let mut failed = Lost::Network("no address of central is known".to_owned());
         for address in &self.addresses {
             match dial_name(address, &config, &name).await {
-                // Wrong by a clock that is far ahead, perhaps: once more by the time that central told last.
-                Err(Lost::CentralExpired) if clock.distrust_wall() => match dial_name(address, &config, &name).await {
-                    Ok(link) => return Ok(link),
-                    Err(error) => failed = error,
-                },
+                // Wrong by a clock that is far ahead, perhaps: once more by the other time that it may be.
+                Err(Lost::CentralExpired) => {
+                    failed = Lost::CentralExpired;
+                    let Some(other) = clock.other().map(Arc::new) else { continue };
+                    let config = self.config(identity, other.clone())?;
+                    if let Ok(link) = dial_name(address, &config, &name).await {
+                        other.proved();
+                        return Ok(link);
+                    }
+                }
                 Ok(link) => return Ok(link),
                 Err(error) => failed = error,
             }
@@ -128,14 +136,14 @@ impl Central {
         Err(failed)
     }
 
-    fn config(&self, identity: Option<ClientIdentity<'_>>, clock: &Arc<AgentClock>) -> Result<ClientConfig, Lost> {
+    fn config(&self, identity: Option<ClientIdentity<'_>>, time: Arc<dyn TimeProvider>) -> Result<ClientConfig, Lost> {
         let unusable = |error: rustls::Error| Lost::Network(format!("TLS can't be set up: {error}"));
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.root.clone())).map_err(unusable)?;
-        let builder = rustls::ClientConfig::builder_with_details(holdfast_rest::tls::provider(), clock.clone())
+        let verifier = CentralVerifier::new(&self.root).map_err(unusable)?;
+        let builder = rustls::ClientConfig::builder_with_details(holdfast_rest::tls::provider(), time)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(unusable)?
-            .with_root_certificates(roots);
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
         let is_sync = identity.is_some();
         let mut tls = match identity {
             None => builder.with_no_client_auth(),
@@ -154,6 +162,60 @@ impl Central {
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport()));
         Ok(config)
+    }
+}
+
+/// Judges central's certificate as usual, but that one of the future is none of the past: nobody issues it ahead of
+/// time, so it tells that this host's clock is behind. A host whose clock has lost its battery, and that was off while
+/// central got a new certificate, would never find central again.
+#[derive(Debug)]
+struct CentralVerifier(Arc<WebPkiServerVerifier>);
+
+impl CentralVerifier {
+    fn new(root: &[u8]) -> Result<Self, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(root.to_vec()))?;
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), holdfast_rest::tls::provider()).build();
+        verifier.map(Self).map_err(|error| rustls::Error::General(error.to_string()))
+    }
+}
+
+impl ServerCertVerifier for CentralVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let begins = |der: &CertificateDer<'_>| u64::try_from(read::validity(der).ok()?.not_before).ok();
+        let begun = std::iter::once(leaf).chain(intermediates).filter_map(begins).max().unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs().max(begun)));
+        self.0.verify_server_cert(leaf, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 
@@ -288,7 +350,8 @@ pub async fn ended(connection: &Connection) -> Lost {
     }
 }
 
-fn lost(error: ConnectionError) -> Lost {
+/// What the end of a connection means.
+pub fn lost(error: ConnectionError) -> Lost {
     match error {
         ConnectionError::ApplicationClosed(close) => {
             let code = close.error_code.into_inner();
@@ -310,3 +373,6 @@ fn lost(error: ConnectionError) -> Lost {
 fn crypto(alert: u8) -> quinn::TransportErrorCode {
     quinn::TransportErrorCode::crypto(alert)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,9 @@ impl Replica {
         let of_tenant = keys.entry(tenant).or_default();
         of_tenant.insert(epoch, key);
         while KEYS_PER_TENANT < of_tenant.len() {
-            of_tenant.pop_first();
+            // The numbers of a central that was restored from a copy may begin again below the ones known.
+            let oldest = of_tenant.keys().copied().find(|known| *known != epoch);
+            oldest.and_then(|oldest| of_tenant.remove(&oldest));
         }
     }
 
@@ -72,7 +74,7 @@ impl Replica {
     /// # Errors
     /// The store's fault; the bundle may come again.
     pub async fn take(&self, bytes: &[u8]) -> Result<Option<FromHost>, Refusal> {
-        let verified = match self.trust.bundle(bytes) {
+        let verified = match self.trust.bundle(bytes, self.clock.now().wall_s()) {
             Ok(verified) => verified,
             Err(error) => return Ok(Some(alarm(format!("a bundle is not believed: {error}")))),
         };

@@ -151,7 +151,16 @@ impl HostSeal {
 
     /// Closes the store; returns when the keys are erased. `by` is for the audit log.
     pub async fn seal(&self, by: &str) {
-        let _turn = self.turn.lock().await;
+        let _turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                // Whoever has the turn may wait for a TPM that does not answer. Reads end now; what the other opens in
+                // the end is closed again.
+                self.parts.barrier.seal_and_erase().await;
+                self.sealed.send_replace(true);
+                self.turn.lock().await
+            }
+        };
         self.close(by).await;
     }
 
@@ -166,17 +175,22 @@ impl HostSeal {
         self.sealed.send_replace(true);
     }
 
-    /// Destroys what opens the store, and the store, so that no copy of either opens again. May be repeated.
+    /// Destroys what opens the store, and the store, so that no copy of either opens again. May be repeated. A step that
+    /// fails, for want of a TPM perhaps, keeps none of the others from being done.
     ///
     /// # Errors
-    /// To be tried again.
+    /// To be tried again: it does not count as carried out.
     pub async fn wipe(&self, order: StandingGeneration) -> Result<(), SealFault> {
         let _turn = self.turn.lock().await;
         self.close("central").await;
-        self.parts.chip.destroy().await?;
-        self.boot.put_root(None).await?;
-        self.parts.file.update(|state| state.host_secret = None)?;
-        self.parts.barrier.erase_content().await?;
+        let destroyed = self.parts.chip.destroy().await;
+        let unwrapped = self.boot.put_root(None).await;
+        let forgotten = self.parts.file.update(|state| state.host_secret = None);
+        let erased = self.parts.barrier.erase_content().await;
+        destroyed?;
+        unwrapped?;
+        forgotten?;
+        erased?;
         self.boot.put_wiped(order).await?;
         Ok(())
     }

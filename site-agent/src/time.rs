@@ -1,8 +1,12 @@
 //! The agent's time. After a session: central's time, carried on by the boot-time clock. Before the first one of a
 //! boot: the wall clock, but never earlier than the last time that central told, nor than this program is old.
+//!
+//! A wall clock far ahead makes central's certificate look expired. Then the handshake is tried once more by the last
+//! time that central told ([`OtherTime`]), and only where that succeeds it counts from there on: anybody on the way can
+//! show an expired certificate, so a failed handshake must change nothing here.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_actors::ports::{Clock, Now};
@@ -24,8 +28,47 @@ pub struct AgentClock {
 enum Basis {
     /// The wall clock, not below `floor_us`.
     Wall { floor_us: i64 },
-    /// This moment was `wall_us` when the boot-time clock read `mono`.
-    Anchor { mono: Duration, wall_us: i64 },
+    /// The wall clock was found to be wrong: `floor_us` when the boot-time clock read `mono`.
+    Floor { floor_us: i64, mono: Duration },
+    /// Central told that this moment was `wall_us` when the boot-time clock read `mono`.
+    Told { mono: Duration, wall_us: i64 },
+}
+
+impl Basis {
+    fn wall_us(self, now: Now) -> i64 {
+        match self {
+            Self::Wall { floor_us } => now.wall_us.max(floor_us),
+            Self::Floor { floor_us: then_us, mono } | Self::Told { mono, wall_us: then_us } => {
+                let since = now.mono.saturating_sub(mono).as_micros();
+                then_us.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
+            }
+        }
+    }
+
+    /// The other one of the two that are no more than a guess.
+    fn other(self, now: Now) -> Option<Self> {
+        match self {
+            Self::Wall { floor_us } => Some(Self::Floor { floor_us, mono: now.mono }),
+            Self::Floor { floor_us, .. } => Some(Self::Wall { floor_us }),
+            Self::Told { .. } => None,
+        }
+    }
+}
+
+/// Another guess at the time, for one handshake.
+pub struct OtherTime {
+    clock: Arc<AgentClock>,
+    basis: Basis,
+}
+
+impl OtherTime {
+    /// The handshake succeeded by it: it is the time from now on, unless central has told the time meanwhile.
+    pub fn proved(&self) {
+        let mut basis = self.clock.basis();
+        if !matches!(*basis, Basis::Told { .. }) {
+            *basis = self.basis;
+        }
+    }
 }
 
 impl AgentClock {
@@ -38,23 +81,19 @@ impl AgentClock {
     pub fn set(&self, central_us: i64) {
         let now = self.system.now();
         let mut basis = self.basis();
-        if let Basis::Wall { .. } = *basis {
+        if !matches!(*basis, Basis::Told { .. }) {
             let off_us = now.wall_us.abs_diff(central_us);
             if STEP_US < off_us {
                 tracing::warn!(off_s = off_us / 1_000_000, "this machine's clock is wrong; central's time is used");
             }
         }
-        *basis = Basis::Anchor { mono: now.mono, wall_us: central_us };
+        *basis = Basis::Told { mono: now.mono, wall_us: central_us };
     }
 
-    /// The wall clock leads nowhere: goes on from the last time that central told, so that a clock far ahead heals.
-    /// Tells whether that changes anything.
-    pub fn distrust_wall(&self) -> bool {
-        let now = self.system.now();
-        let mut basis = self.basis();
-        let Basis::Wall { floor_us } = *basis else { return false };
-        *basis = Basis::Anchor { mono: now.mono, wall_us: floor_us };
-        floor_us < now.wall_us
+    /// What the time may be instead, if what it is by now is a guess.
+    pub fn other(self: &Arc<Self>) -> Option<OtherTime> {
+        let basis = self.basis().other(self.system.now())?;
+        Some(OtherTime { clock: self.clone(), basis })
     }
 
     fn basis(&self) -> MutexGuard<'_, Basis> {
@@ -65,13 +104,7 @@ impl AgentClock {
 impl Clock for AgentClock {
     fn now(&self) -> Now {
         let now = self.system.now();
-        let wall_us = match *self.basis() {
-            Basis::Wall { floor_us } => now.wall_us.max(floor_us),
-            Basis::Anchor { mono, wall_us } => {
-                let since = now.mono.saturating_sub(mono).as_micros();
-                wall_us.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
-            }
-        };
+        let wall_us = self.basis().wall_us(now);
         Now { mono: now.mono, wall_us }
     }
 }
@@ -82,18 +115,33 @@ impl fmt::Debug for AgentClock {
     }
 }
 
+impl fmt::Debug for OtherTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OtherTime")
+    }
+}
+
 /// For the judging of central's certificate.
 impl TimeProvider for AgentClock {
     fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from(self.now().wall_s()).ok()?;
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+        unix_time(self.now())
     }
+}
+
+impl TimeProvider for OtherTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = self.clock.system.now();
+        unix_time(Now { mono: now.mono, wall_us: self.basis.wall_us(now) })
+    }
+}
+
+fn unix_time(now: Now) -> Option<UnixTime> {
+    let seconds = u64::try_from(now.wall_s()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[derive(Clone)]
@@ -119,18 +167,30 @@ mod tests {
     #[test]
     fn after_a_session_centrals_time_counts_whatever_the_wall_clock_does() {
         let hands = hands(BUILT_US + 9);
-        let clock = AgentClock::new(Box::new(hands.clone()), None);
+        let clock = Arc::new(AgentClock::new(Box::new(hands.clone()), None));
         clock.set(BUILT_US + 1_000_000);
         *hands.0.lock().unwrap() = Now { mono: Duration::from_secs(7), wall_us: 0 };
         assert_eq!(clock.now().wall_us, BUILT_US + 3_000_000);
-        assert!(!clock.distrust_wall(), "central's time stays");
+        assert!(clock.other().is_none(), "central's time stays");
     }
 
     #[test]
-    fn a_clock_far_ahead_is_given_up_once() {
-        let clock = AgentClock::new(Box::new(hands(BUILT_US + 1_000)), Some(BUILT_US + 10));
-        assert!(clock.distrust_wall());
+    fn a_clock_far_ahead_is_given_up_once_central_was_found_without_it() {
+        let clock = Arc::new(AgentClock::new(Box::new(hands(BUILT_US + 1_000)), Some(BUILT_US + 10)));
+        clock.other().unwrap().proved();
         assert_eq!(clock.now().wall_us, BUILT_US + 10);
-        assert!(!clock.distrust_wall());
+        clock.other().unwrap().proved();
+        assert_eq!(clock.now().wall_us, BUILT_US + 1_000, "the wall clock was set right meanwhile");
+    }
+
+    #[test]
+    fn a_handshake_that_fails_leaves_the_time_alone() {
+        let clock = Arc::new(AgentClock::new(Box::new(hands(BUILT_US + 9_000_000)), Some(BUILT_US + 2_000_000)));
+        let other = clock.other().unwrap();
+        let second = |time: &dyn TimeProvider| time.current_time().unwrap().as_secs() - (BUILT_US / 1_000_000) as u64;
+        assert_eq!((second(&other), second(&*clock)), (2, 9));
+        clock.set(BUILT_US + 1_000_000);
+        other.proved();
+        assert_eq!(second(&*clock), 1, "what central told counts more");
     }
 }

@@ -18,6 +18,7 @@ mod raw;
 mod seal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::tpm::{Counters, Credential, Evidence};
@@ -29,6 +30,9 @@ pub use raw::Address;
 
 /// Jobs that may wait; more callers wait in front of the mailbox.
 const MAILBOX: usize = 16;
+
+/// Longest wait for a job, those before it included. A slow chip derives an RSA key in half of it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
 /// Most bytes that fit into one TPM-sealed object (`MAX_SYM_DATA` of the TPM 2.0 Library, part 2, section 11.1.14).
 pub const SEALED_BYTES_MAX: usize = 128;
@@ -137,8 +141,8 @@ type Job = Box<dyn FnOnce(&Chip) + Send>;
 
 /// The way to the TPM's thread. The thread ends with the last clone.
 ///
-/// A call may be dropped while it waits; a job that nobody waits for any more is not started. There is no deadline
-/// here: callers put theirs around the call.
+/// A call may be dropped while it waits; a job that nobody waits for any more is not started. Callers put their own
+/// deadlines around the call; a TPM that answers nothing at all is given up here, for whoever waits keeps others waiting.
 #[derive(Debug, Clone)]
 pub struct TpmHandle {
     jobs: mpsc::Sender<Job>,
@@ -226,8 +230,12 @@ impl TpmHandle {
                 let _ = answer.send(job(chip));
             }
         };
-        self.jobs.send(Box::new(job)).await.map_err(|_| TpmError::Stopped)?;
-        answered.await.map_err(|_| TpmError::Stopped)?
+        let answer = async {
+            self.jobs.send(Box::new(job)).await.map_err(|_| TpmError::Stopped)?;
+            answered.await.map_err(|_| TpmError::Stopped)?
+        };
+        let late = |_| TpmError::Unavailable("no answer in time".to_owned());
+        tokio::time::timeout(ANSWER_LIMIT, answer).await.map_err(late)?
     }
 }
 

@@ -39,7 +39,15 @@ pub struct Trust {
     deployment: DeploymentId,
     host: HostId,
     root: Vec<u8>,
-    signers: Mutex<BTreeMap<u32, PublicKey>>,
+    signers: Mutex<BTreeMap<u32, Signer>>,
+}
+
+/// A signer met.
+#[derive(Debug, Clone)]
+struct Signer {
+    key: PublicKey,
+    /// Its certificate's last second.
+    until_s: i64,
 }
 
 impl Trust {
@@ -79,10 +87,10 @@ impl Trust {
     ///
     /// # Errors
     /// No such signer's, or for another site.
-    pub fn bundle<'b>(&self, bytes: &'b [u8]) -> Result<Verified<'b>, TrustError> {
+    pub fn bundle<'b>(&self, bytes: &'b [u8], now_s: i64) -> Result<Verified<'b>, TrustError> {
         let signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut failed = TrustError::NoSigner;
-        for (id, key) in &signers {
+        for (id, Signer { key, .. }) in signers.iter().filter(|(_, signer)| now_s <= signer.until_s) {
             match bundle::verify(bytes, key) {
                 Ok(verified) if verified.header.signer != *id => failed = BundleError::Signature.into(),
                 Ok(verified) => {
@@ -98,7 +106,24 @@ impl Trust {
 
     /// Reads a notice that was believed when it was stored.
     pub fn remembered_notice(&self, stored: &Signed) -> Option<Notice> {
-        remembered(stored).filter(|notice| self.concerns_us(notice))
+        self.remembered(stored).filter(|notice| self.concerns_us(notice))
+    }
+
+    /// Reads a lease that was believed when it was stored.
+    pub fn remembered_lease(&self, stored: &Signed) -> Option<Lease> {
+        self.remembered(stored).filter(|lease: &Lease| lease.host == self.host)
+    }
+
+    /// Reads a head that was believed when it was stored.
+    pub fn remembered_head(&self, stored: &Signed) -> Option<Head> {
+        self.remembered(stored).filter(|head: &Head| head.deployment == self.deployment)
+    }
+
+    /// What is stored outside the barrier may have been written by whoever had the disk in his hands: it counts only if
+    /// a certified signer signed it. That its certificate has ended since is no matter.
+    fn remembered<T: Signable>(&self, stored: &Signed) -> Option<T> {
+        let begun_s = read::validity(&stored.signer).ok()?.not_before;
+        signed::open(stored, &read::bundle_signer_of(&stored.signer, &self.root, begun_s).ok()?).ok()
     }
 
     fn concerns_us(&self, notice: &Notice) -> bool {
@@ -109,17 +134,22 @@ impl Trust {
     fn open<T: Signable>(&self, signed: &Signed, now_s: i64) -> Result<T, TrustError> {
         let key = read::bundle_signer_of(&signed.signer, &self.root, now_s).map_err(TrustError::Signer)?;
         let value = signed::open(signed, &key)?;
-        let mut signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner);
-        if signers.len() < SIGNERS_MAX || signers.contains_key(&key.key_id()) {
-            signers.insert(key.key_id(), key);
-        }
+        let until_s = read::not_after(&signed.signer).map_err(TrustError::Signer)?;
+        self.meet(Signer { key, until_s });
         Ok(value)
     }
-}
 
-/// Reads a value that was believed when it was stored; its signer's certificate may have ended since.
-pub fn remembered<T: Signable>(stored: &Signed) -> Option<T> {
-    signed::open(stored, &read::public_key_of(&stored.signer).ok()?).ok()
+    /// Who signs now is known, at the expense of whoever's time ends first.
+    fn meet(&self, signer: Signer) {
+        let met = signer.key.key_id();
+        let mut signers = self.signers.lock().unwrap_or_else(PoisonError::into_inner);
+        signers.insert(met, signer);
+        if SIGNERS_MAX < signers.len() {
+            let others = signers.iter().filter(|(id, _)| **id != met);
+            let first = others.min_by_key(|(_, signer)| signer.until_s).map(|(id, _)| *id);
+            first.and_then(|id| signers.remove(&id));
+        }
+    }
 }
 
 /// How a head compares with the newest one known.
@@ -188,7 +218,10 @@ pub fn is_quarantine(notice: &Notice) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_protocol::ids::{Revision, StandingGeneration, Term};
+    use holdfast_protocol::crypto::sign::SigningKey;
+    use holdfast_protocol::ids::{Revision, SealEpoch, StandingGeneration, Term};
+    use holdfast_protocol::pki::{Authority, Issuer, Leaf, Serial, Terms, Validity};
+    use holdfast_protocol::secret::Secret;
 
     use super::*;
 
@@ -248,6 +281,52 @@ mod tests {
             let held = held.map(|(generation, standing)| notice(generation, standing));
             let offered = notice(offered.0, offered.1);
             assert_eq!(weigh(held.as_ref(), &offered), expected, "{held:?} {offered:?}");
+        }
+    }
+
+    fn key(byte: u8) -> SigningKey {
+        SigningKey::from_seed(&Secret::fill_with(|into| into.fill(byte)))
+    }
+
+    /// A root certificate, and a signer's under it.
+    fn certified(root: u8, signer: u8, now_s: i64) -> (Vec<u8>, Vec<u8>) {
+        let terms = |validity| Terms { serial: Serial([signer; 16]), validity };
+        let (root, signer) = (key(root), key(signer));
+        let issuer = Issuer::new(DeploymentId([1; 16]), Authority::Root, &root);
+        let certificate = issuer.certify(&Leaf::BundleSigner, signer.public(), &terms(Validity::of_leaf(now_s)));
+        (issuer.root_certificate(&terms(Validity::of_authority(now_s))).unwrap(), certificate.unwrap())
+    }
+
+    const NOW_S: i64 = 1_800_000_000;
+
+    #[test]
+    fn what_somebody_wrote_onto_the_disk_is_not_remembered() {
+        let ((root, good), (_, forged)) = (certified(1, 2, NOW_S), certified(3, 2, NOW_S));
+        let host = HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() };
+        let trust = Trust::new(DeploymentId([1; 16]), host.clone(), root);
+        // The highest generation there is: no order of central would ever be followed again.
+        let clear = notice(u64::MAX, NoticedStanding::Clear);
+        let lease = Lease { host, clock_ms: u64::MAX, reset_count: 1, seal_epoch: SealEpoch(1) };
+        for (certificate, counts) in [(good, true), (forged, false)] {
+            let stored = |certificate: &Vec<u8>| signed::sign(&clear, &key(2), certificate.clone());
+            assert_eq!(trust.remembered_notice(&stored(&certificate)).is_some(), counts);
+            let lease = signed::sign(&lease, &key(2), certificate.clone());
+            assert_eq!(trust.remembered_lease(&lease).is_some(), counts);
+            let head = signed::sign(&head(9, 1, 1), &key(2), certificate);
+            assert_eq!(trust.remembered_head(&head).is_some(), counts);
+        }
+    }
+
+    #[test]
+    fn the_signer_of_today_is_known_however_many_there_were() {
+        let host = HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() };
+        let trust = Trust::new(DeploymentId([1; 16]), host, certified(1, 2, NOW_S).0);
+        for signer in 2..20 {
+            let now_s = NOW_S + i64::from(signer);
+            let signed = signed::sign(&head(1, 1, 1), &key(signer), certified(1, signer, now_s).1);
+            trust.head(&signed, now_s).unwrap();
+            let signers = trust.signers.lock().unwrap();
+            assert!(signers.contains_key(&key(signer).public().key_id()) && signers.len() <= SIGNERS_MAX, "{signer}");
         }
     }
 }

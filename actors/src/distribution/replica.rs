@@ -171,8 +171,10 @@ pub fn referenced_realms(rows: &dyn Rows) -> Result<BTreeSet<Realm>, Refusal> {
 /// # Errors
 /// The store's fault.
 pub fn locate(rows: &dyn Rows, tenant_number: u32) -> Result<Option<Realm>, Refusal> {
-    let copies = rows.list::<Copy>(Realm::NODE, &[])?;
-    Ok(copies.into_iter().find(|row| row.value.tenant_number == tenant_number).and_then(|row| row.value.realm))
+    // A central restored from a copy may give a number again: then it is the newer tenant's.
+    let copies = rows.list::<Copy>(Realm::NODE, &[])?.into_iter().map(|row| row.value);
+    let of_number = copies.filter(|copy| copy.tenant_number == tenant_number && copy.realm.is_some());
+    Ok(of_number.max_by_key(|copy| copy.position.term).and_then(|copy| copy.realm))
 }
 
 /// The first number above all that were ever used: a realm's rows outlive its keys until they are swept.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use holdfast_protocol::crypto::hash::sha256;
@@ -168,12 +169,19 @@ impl Maker {
     }
 }
 
-/// A port P such that P and P+1 are free: the TPM library computes the control port from the data port.
+/// A port P such that P and P+1 are free: the TPM library computes the control port from the data port. Below the range
+/// that the kernel takes ports for outgoing connections from, and beginning somewhere else in each process.
 fn free_pair() -> Option<u16> {
-    let data = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-    let port = data.local_addr().ok()?.port();
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port.checked_add(1)?)).ok()?;
-    Some(port)
+    const PAIRS: u32 = 5_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(61);
+    (0..PAIRS).find_map(|_| {
+        let place = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PAIRS;
+        let port = u16::try_from(20_000 + 2 * place).ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).ok()?;
+        Some(port)
+    })
 }
 
 /// Extends each PCR of [`BOOT_PCRS`] by one fixed event, as firmware would at every boot: a software TPM starts with

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast_actors::barrier::NoReads;
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{Now, draw_secret};
-use holdfast_actors::rows::Rows as _;
+use holdfast_actors::rows::Rows;
 use holdfast_actors::shell::OsEntropy;
 use holdfast_actors::store::memory::MemoryEngine;
 use holdfast_protocol::bundle::{self, Body};
@@ -223,4 +223,16 @@ fn chunks_keep_within_rows_and_bytes_and_there_is_always_one() {
     assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), [CHUNK_ROWS_MAX, 1]);
     let bytes = chunks((0..3).map(|_| item("a", CHUNK_BYTES_MAX / 2)).collect());
     assert_eq!(bytes.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn the_key_that_came_last_is_kept_whatever_its_number() {
+    let central = Central::new();
+    let replica = replica(&central).await;
+    for epoch in [7, 8, 2] {
+        replica.take_key("acme".parse().unwrap(), DistEpoch(epoch), dist_key(DistEpoch(epoch)));
+    }
+    let keys = replica.keys.lock().unwrap();
+    let known: Vec<u64> = keys.values().flat_map(|of_tenant| of_tenant.keys()).map(|epoch| epoch.0).collect();
+    assert_eq!(known, [2, 8]);
 }

@@ -25,6 +25,8 @@ use crate::tpm::SealedBlob;
 struct Chip {
     secrets: StdMutex<(u8, Option<Secret<32>>)>,
     is_down: AtomicBool,
+    /// It takes a job and gives no answer.
+    hangs: AtomicBool,
 }
 
 impl Chip {
@@ -46,6 +48,9 @@ impl SecretChip for Chip {
     }
     fn open<'a>(&'a self, blob: &'a SealedBlob) -> BoxFuture<'a, Result<Secret<32>, TpmError>> {
         Box::pin(async {
+            if self.hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             match &*self.ask()? {
                 (number, Some(secret)) if blob.public == [*number] => Ok(secret.duplicate()),
                 _ => Err(TpmError::Destroyed),
@@ -240,4 +245,38 @@ async fn a_begin_that_a_crash_cut_short_begins_again() {
     assert_eq!(bench.seal.open(Some(&key(1)), &key(1)).await.unwrap(), Opened::Begun);
     assert!(!bench.has_content());
     assert_eq!(bench.seal.host.host, "udc1-001".parse::<HostName>().unwrap());
+}
+
+#[tokio::test]
+async fn a_wipe_without_a_tpm_takes_away_what_it_can_and_does_not_count_as_done() {
+    let bench = Bench::new();
+    bench.seal.open(None, &key(1)).await.unwrap();
+    bench.put().await;
+    bench.chip.is_down.store(true, Ordering::SeqCst);
+    assert!(matches!(bench.seal.wipe(StandingGeneration(5)).await, Err(SealFault::Tpm(TpmError::Unavailable(_)))));
+    assert_eq!((bench.epoch(), bench.seal.parts.file.get().host_secret.clone()), (None, None));
+    assert_eq!(bench.seal.boot.wiped().unwrap(), StandingGeneration(0), "the TPM still has its half");
+    bench.chip.is_down.store(false, Ordering::SeqCst);
+    bench.seal.wipe(StandingGeneration(5)).await.unwrap();
+    assert!(bench.chip.ask().unwrap().1.is_none());
+    assert_eq!(bench.seal.boot.wiped().unwrap(), StandingGeneration(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealing_does_not_wait_for_a_tpm_that_hangs() {
+    let bench = Arc::new(Bench::new());
+    bench.seal.open(None, &key(1)).await.unwrap();
+    bench.chip.hangs.store(true, Ordering::SeqCst);
+    let (newer, older) = (bench.clone(), bench.clone());
+    let rewrapping = tokio::spawn(async move { newer.seal.rewrap(&key(2)).await });
+    while bench.seal.turn.try_lock().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let mut told = bench.seal.watch();
+    let sealing = tokio::spawn(async move { older.seal.seal("central").await });
+    told.wait_for(|sealed| *sealed).await.unwrap();
+    assert!(bench.seal.is_sealed());
+    rewrapping.abort();
+    sealing.await.unwrap();
+    assert!(bench.seal.is_sealed());
 }

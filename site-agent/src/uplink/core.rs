@@ -28,6 +28,8 @@ pub enum Attempt {
 pub enum End {
     /// No connection, or it broke, or central closed it for a reason that is not about this host's standing.
     Lost,
+    /// A session: this host could not do what central asked of it. It would hardly do better at once.
+    Failed,
     /// A session: central says that this host is cut off or not trusted.
     CutOff,
     /// A session: this host's certificate is of no use any more.
@@ -101,12 +103,14 @@ pub struct Uplink {
     state: State,
     number: u64,
     failures: u32,
+    /// A quote has passed in this session.
+    passed: bool,
 }
 
 impl Uplink {
     /// Tries `first` at once.
     pub fn new(first: Attempt, now: Now) -> Self {
-        Self { state: State::Idle { until: now.mono, next: first }, number: 0, failures: 0 }
+        Self { state: State::Idle { until: now.mono, next: first }, number: 0, failures: 0, passed: false }
     }
 
     /// Where it is.
@@ -135,7 +139,7 @@ impl Uplink {
                 self.state = State::Session;
             }
             // Not the welcome: who is welcomed and then found untrusted must not come back ever so quickly.
-            (Event::Passed, State::Session) => self.failures = 0,
+            (Event::Passed, State::Session) => self.passed = true,
             (Event::Ended { attempt, end, seed }, State::Trying { .. } | State::Session) if attempt == self.number => {
                 self.ended(&end, &seed, now);
             }
@@ -150,8 +154,12 @@ impl Uplink {
             State::Trying { attempt } => attempt,
             State::Session | State::Idle { .. } => Attempt::Session,
         };
+        // Nor who passes and then fails each time over what follows.
+        if std::mem::take(&mut self.passed) && *end != End::Failed {
+            self.failures = 0;
+        }
         let (next, at_once) = match end {
-            End::Lost => (attempt, false),
+            End::Lost | End::Failed => (attempt, false),
             // The notice says more; but who is told the same again and again waits longer each time.
             End::CutOff => (Attempt::Notice, self.failures == 0),
             End::Unenrolled => (Attempt::Enrol, self.failures == 0),
@@ -209,6 +217,7 @@ mod tests {
         use Attempt::{Enrol, Notice, Session};
         for (first, ended, next, at_once) in [
             (Session, End::Lost, Session, false),
+            (Session, End::Failed, Session, false),
             (Session, End::CutOff, Notice, true),
             (Session, End::Unenrolled, Enrol, true),
             (Notice, End::Lost, Notice, false),
@@ -262,6 +271,25 @@ mod tests {
         }
         assert_eq!(waits[0], Duration::ZERO);
         assert!(waits[1..].is_sorted() && BACKOFF_MIN < waits[5], "{waits:?}");
+    }
+
+    #[test]
+    fn a_host_that_passes_and_then_fails_each_time_slows_down() {
+        let mut uplink = Uplink::new(Attempt::Session, at(0));
+        let mut wait = Duration::ZERO;
+        for _ in 0..6 {
+            let (number, _) = begin(&mut uplink);
+            assert!(uplink.step(Event::Welcomed, at(0)).is_empty());
+            assert!(uplink.step(Event::Passed, at(0)).is_empty());
+            end(&mut uplink, number, End::Failed, 0);
+            wait = uplink.next_deadline().unwrap();
+        }
+        assert!(8 * BACKOFF_MIN < wait, "{wait:?}");
+        let (number, _) = begin(&mut uplink);
+        assert!(uplink.step(Event::Welcomed, at(0)).is_empty());
+        assert!(uplink.step(Event::Passed, at(0)).is_empty());
+        end(&mut uplink, number, End::Lost, 0);
+        assert!(uplink.next_deadline().unwrap() <= BACKOFF_MIN, "the next one was no failure of its own");
     }
 
     #[test]

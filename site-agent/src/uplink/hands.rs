@@ -126,8 +126,14 @@ impl Observer for Tell {
 }
 
 async fn session_attempt(host: &Arc<Host>, mailbox: Mailbox<Event>) -> End {
-    if host.usual_attempt() == Attempt::Enrol {
-        return End::Unenrolled;
+    match host.first_attempt() {
+        Ok(Attempt::Session) => {}
+        Ok(Attempt::Enrol) => return End::Unenrolled,
+        Ok(Attempt::Notice) => return End::CutOff,
+        Err(error) => {
+            failed(host, "this host's standing can't be read", &error);
+            return End::Lost;
+        }
     }
     let state = host.file.get();
     let Some(member) = &state.membership else { return End::Unenrolled };
@@ -163,6 +169,9 @@ async fn notice_attempt(host: &Arc<Host>) -> End {
 }
 
 async fn notice(host: &Arc<Host>) -> Result<End, Box<dyn std::error::Error + Send + Sync>> {
+    if let Err(error) = host.resume_wipe().await {
+        tracing::error!(%error, "an order to wipe could not be carried out; it is tried again");
+    }
     let fetched = fetch_notice(&host.central(), &host.id(), &host.clock).await?;
     let now = host.clock.now().mono;
     host.status.change(|standing| standing.contact = Some(now));

@@ -71,6 +71,8 @@ enum Stop {
     NoQuote,
     #[error("a release came while this host is quarantined")]
     Barred,
+    #[error("this host was sealed after it had said that it needs no seal key")]
+    SealedSince,
     #[error(transparent)]
     Store(#[from] Fault),
     #[error(transparent)]
@@ -84,8 +86,10 @@ impl Stop {
             Self::Lost(Lost::Expired) => End::Unenrolled,
             Self::Lost(Lost::Closed(Reason::Known(
                 CloseCode::Quarantined | CloseCode::Untrusted | CloseCode::Clone,
-            ))) => End::CutOff,
-            _ => End::Lost,
+            )))
+            | Self::Notice(NoticeFault::Store(_) | NoticeFault::Seal(_)) => End::CutOff,
+            Self::Lost(_) | Self::Stopping | Self::NoWelcome | Self::SealedSince => End::Lost,
+            _ => End::Failed,
         }
     }
 
@@ -119,7 +123,7 @@ pub async fn run(host: &Arc<Host>, link: Link, observer: &dyn Observer) -> End {
         Stop::Lost(_) | Stop::NoWelcome => tracing::warn!(error = %stop, "session ended"),
         _ => tracing::error!(error = %stop, "session ended"),
     }
-    if stop.end() == End::CutOff {
+    if stop.end() == End::CutOff && !matches!(stop, Stop::Notice(_)) {
         // Central's own word on a connection that only central can have; the signed notice is fetched next.
         host.shut("central").await;
     }
@@ -132,6 +136,8 @@ struct Session {
     state: Arc<JoinState>,
     generation: HostGeneration,
     exporter: [u8; 32],
+    /// Whether hello asked for the key of the epoch held.
+    asked_for_key: bool,
     kem: KemSecret,
     /// `info` of the session message, from the last quote.
     info: Option<[u8; 32]>,
@@ -165,6 +171,7 @@ impl Session {
             state,
             generation,
             exporter,
+            asked_for_key: false,
             kem: KemSecret::from_seed(&draw_secret(&*host.entropy)),
             info: None,
             key: None,
@@ -205,7 +212,7 @@ impl Session {
                         self.send(&FromHost::Sealed(true)).await?;
                     }
                 }
-                message = self.inbox.recv() => self.handle(received(message)?, observer).await?,
+                message = self.inbox.recv() => self.take(received(message)?, observer).await?,
                 _ = stopping.changed() => return Ok(()),
             }
         }
@@ -214,12 +221,13 @@ impl Session {
     async fn hello(&mut self) -> Result<(), Stop> {
         let contact = self.host.contact();
         let head = self.host.barrier.commit_head()?;
+        self.asked_for_key = self.host.seal.is_sealed();
         let hello = Hello {
             version_min: VERSION_MIN,
             version_max: VERSION_MAX,
             generation: self.generation,
             seal_epoch: self.host.seal.epoch()?,
-            needs_seal_key: self.host.seal.is_sealed(),
+            needs_seal_key: self.asked_for_key,
             positions: self.host.replica.positions()?,
             head: contact.head,
             notice: self.host.boot.notice()?,
@@ -244,6 +252,18 @@ impl Session {
         });
         tracing::info!(peer = %self.connection.remote_address(), "connected to central");
         Ok(())
+    }
+
+    /// Handles a message. Being cut off waits for no TPM or disk: it ends whatever is at work, save what a notice orders.
+    async fn take(&mut self, message: FromCentral, observer: &dyn Observer) -> Result<(), Stop> {
+        if matches!(message, FromCentral::Standing(_)) {
+            return self.handle(message, observer).await;
+        }
+        let connection = self.connection.clone();
+        tokio::select! {
+            handled = self.handle(message, observer) => handled,
+            stop = cut_off(&connection) => Err(stop),
+        }
     }
 
     async fn handle(&mut self, message: FromCentral, observer: &dyn Observer) -> Result<(), Stop> {
@@ -346,6 +366,10 @@ impl Session {
         if self.host.is_barred()? {
             return Err(Stop::Barred);
         }
+        // Without the key that it is wrapped with a good store would be given up for lost.
+        if self.host.seal.is_sealed() && !self.asked_for_key {
+            return Err(Stop::SealedSince);
+        }
         let Release { held, current, continuity_next } = release;
         let opened = self.host.seal.open(held.as_ref(), &current).await?;
         self.host.boot.put_continuity(continuity_next).await?;
@@ -408,6 +432,15 @@ impl Session {
             self.connection.close((code as u32).into(), b"");
         }
         let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+}
+
+/// Waits until central ends the connection because of this host's standing.
+async fn cut_off(connection: &Connection) -> Stop {
+    let stop = Stop::Lost(quic::lost(connection.closed().await));
+    match stop.end() {
+        End::CutOff => stop,
+        _ => std::future::pending().await,
     }
 }
 

@@ -122,7 +122,7 @@ impl Writer {
             let view = Rows::decided(self.tables, &txn, reached);
             let ops = decide.decide(&view).unwrap_or_default();
             *outcome = match checked_bytes(&ops) {
-                Ok(_) if !ops.is_empty() && !has_room => Err(Fault::Full),
+                Ok(_) if !ops.is_empty() && !has_room && !decide.may_use_reserve() => Err(Fault::Full),
                 Ok(more) => {
                     bytes += more;
                     reached = self.tables.apply(&mut txn, reached, &ops)?;

@@ -152,6 +152,33 @@ fn a_disk_below_its_reserve_is_read_only() {
     assert_eq!(value(&engine, "b"), None);
 }
 
+/// What a node must remember, or what makes room.
+struct Urgent(mpsc::Sender<Outcome>);
+
+impl Decide for Urgent {
+    fn decide(&mut self, _: &dyn View) -> Option<Vec<Op>> {
+        Some(vec![Op::Delete { key: b"a".to_vec() }, put("b", "2")])
+    }
+    fn may_use_reserve(&self) -> bool {
+        true
+    }
+    fn done(self: Box<Self>, outcome: Outcome) {
+        self.0.send(outcome).unwrap();
+    }
+}
+
+#[test]
+fn what_must_be_remembered_may_use_the_reserve() {
+    let folder = TempDir::new().unwrap();
+    write(&open(folder.path()), vec![put("a", "1")]).unwrap();
+    let engine = open_with(folder.path(), Settings { reserve_bytes: u64::MAX, ..Settings::default() });
+    let (tell, told) = mpsc::channel();
+    engine.submit(Box::new(Urgent(tell)));
+    assert_eq!(soon(&told), Ok(Revision(2)));
+    assert_eq!((value(&engine, "a"), value(&engine, "b")), (None, Some(b"2".into())));
+    assert_eq!(write(&engine, vec![put("c", "")]), Err(Fault::Full), "and nothing else may");
+}
+
 #[test]
 fn a_full_map_refuses_the_group_and_harms_nothing() {
     let folder = TempDir::new().unwrap();
