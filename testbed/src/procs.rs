@@ -375,8 +375,7 @@ impl Deployment {
     /// # Errors
     /// A file can't be read.
     pub fn find(&self, canaries: &Canaries) -> io::Result<Vec<String>> {
-        let own = ["dev.json", "admin.key", "admin.crt", "added.toml"];
-        canaries.find_under(self.dir(), &|path| own.iter().any(|name| path == Path::new(name)))
+        canaries.find_under(self.dir(), &is_operators_own)
     }
 
     /// The ends of all logs.
@@ -408,6 +407,13 @@ impl Drop for Deployment {
             eprintln!("holdfast dev was not killed: {error}");
         }
     }
+}
+
+/// In the folder itself; `.tmp…` is the next `dev.json`, being written.
+fn is_operators_own(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    matches!(&*name, "dev.json" | "admin.key" | "admin.crt" | "added.toml")
+        || name.starts_with(".tmp") && !name.contains('/')
 }
 
 /// Waits until `look` gives something.

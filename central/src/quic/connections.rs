@@ -12,6 +12,7 @@ use holdfast_protocol::secret::Secret;
 use holdfast_protocol::session::seal_message;
 use holdfast_protocol::wire::{CloseCode, FromCentral, Sealed, Signed};
 use quinn::{Connection, SendStream};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::quic::frames;
@@ -20,9 +21,8 @@ use crate::quic::frames;
 const OUTBOX_MAX: usize = 256;
 /// What was queued before a close may take this long to get through.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
-
 /// A host that is told that it is cut off may take this long to seal itself and say so.
-const SEAL_LIMIT: Duration = Duration::from_millis(500);
+const SEAL_LIMIT: Duration = Duration::from_secs(2);
 
 /// One thing to send.
 pub(crate) enum Out {
@@ -56,7 +56,7 @@ struct Handle {
 impl Handle {
     /// Waits until nothing can be written any more; whoever does not read what was queued is cut short.
     async fn ended(mut self, code: CloseCode) {
-        if tokio::time::timeout(2 * FLUSH_LIMIT + SEAL_LIMIT, self.ended.wait_for(|ended| *ended)).await.is_err() {
+        if tokio::time::timeout(2 * FLUSH_LIMIT, self.ended.wait_for(|ended| *ended)).await.is_err() {
             self.connection.close((code as u32).into(), b"");
             let _ = self.ended.wait_for(|ended| *ended).await;
         }
@@ -87,15 +87,24 @@ impl Connections {
         let (tell, ended) = watch::channel(false);
         let (cut, sealed) = (Arc::new(AtomicBool::new(false)), Arc::<Notify>::default());
         let (fence, host_sealed) = (cut.clone(), sealed.clone());
-        let writer =
-            Writer { host: host.clone(), stream, queue, cut: fence, sealed: host_sealed, entropy, session: None };
+        let mut writer = Writer { host: host.clone(), stream, queue, cut: cut.clone(), entropy, session: None };
         let trusted_until_us = Arc::default();
         let handle = Handle { host, connection: connection.clone(), outbox, cut, trusted_until_us, sealed, ended };
         self.lock().insert(conn, handle);
         tokio::spawn(async move {
             let code = writer.run().await;
-            connection.close((code as u32).into(), b"");
+            // Only who was given a session key may be unsealed.
+            let may_be_unsealed = writer.session.is_some() && fence.load(Ordering::SeqCst);
+            drop(writer);
             tell.send_replace(true);
+            if may_be_unsealed {
+                tokio::select! {
+                    () = host_sealed.notified() => {}
+                    _ = connection.closed() => {}
+                    () = tokio::time::sleep(SEAL_LIMIT) => {}
+                }
+            }
+            connection.close((code as u32).into(), b"");
         });
     }
 
@@ -112,7 +121,8 @@ impl Connections {
     /// Queues something. A full queue ends the session.
     pub(crate) fn send(&self, conn: ConnId, out: Out) {
         let Some(handle) = self.lock().get(&conn).cloned() else { return };
-        if handle.outbox.try_send(out).is_err() {
+        // One that is closed is on its way to its end already.
+        if let Err(TrySendError::Full(_)) = handle.outbox.try_send(out) {
             handle.connection.close((CloseCode::Stale as u32).into(), b"");
         }
     }
@@ -148,7 +158,7 @@ impl Connections {
     pub(crate) fn close(&self, conn: ConnId, code: CloseCode) {
         self.distrust(conn);
         let Some(handle) = self.lock().get(&conn).cloned() else { return };
-        if handle.outbox.try_send(Out::Close(code)).is_err() {
+        if let Err(TrySendError::Full(_)) = handle.outbox.try_send(Out::Close(code)) {
             handle.connection.close((code as u32).into(), b"");
         }
         tokio::spawn(handle.ended(code));
@@ -179,7 +189,7 @@ impl Connections {
             conns.into_iter().filter_map(|conn| all.get(&conn).cloned()).collect()
         };
         for handle in &handles {
-            if handle.outbox.try_send(Out::Close(code)).is_err() {
+            if let Err(TrySendError::Full(_)) = handle.outbox.try_send(Out::Close(code)) {
                 handle.connection.close((code as u32).into(), b"");
             }
         }
@@ -209,22 +219,17 @@ struct Writer {
     stream: SendStream,
     queue: mpsc::Receiver<Out>,
     cut: Arc<AtomicBool>,
-    sealed: Arc<Notify>,
     entropy: Arc<dyn Entropy>,
     session: Option<Session>,
 }
 
 impl Writer {
-    /// Writes until the end; says what to close with.
-    async fn run(mut self) -> CloseCode {
+    /// Writes until the end, after which nothing is written any more; says what to close with.
+    async fn run(&mut self) -> CloseCode {
         while let Some(out) = self.queue.recv().await {
             if let Out::Close(code) = out {
                 let _ = self.stream.finish();
                 let _ = tokio::time::timeout(FLUSH_LIMIT, self.stream.stopped()).await;
-                // Only who was given a session key may be unsealed.
-                if self.session.is_some() && self.cut.load(Ordering::SeqCst) {
-                    let _ = tokio::time::timeout(SEAL_LIMIT, self.sealed.notified()).await;
-                }
                 return code;
             }
             let Some(message) = self.message(out) else { continue };

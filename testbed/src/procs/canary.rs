@@ -86,13 +86,21 @@ impl Canaries {
                 if kind.is_dir() {
                     folders.push(path.clone());
                 } else if kind.is_file() {
-                    content = fs::read(&path)?;
+                    content = read(&path)?;
                     inside.extend(self.find(&content));
                 }
                 found.extend(inside.into_iter().map(|name| format!("{}: {name}", below.display())));
             }
         }
         Ok(found)
+    }
+}
+
+/// Of a file that is gone by now nothing lies about.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
     }
 }
 
