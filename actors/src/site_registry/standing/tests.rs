@@ -267,7 +267,7 @@ fn a_token_that_is_neither_known_one_is_a_clone() {
     type Known = Option<(Option<u8>, u8)>;
     let cases: [(Known, Option<u8>, &str, Known); 10] = [
         (None, None, "granted", Some((None, 9))),
-        (None, Some(5), "granted", Some((None, 9))),
+        (None, Some(5), "granted", Some((Some(5), 9))),
         (Some((None, 1)), None, "granted", Some((None, 9))),
         (Some((None, 1)), Some(1), "granted", Some((Some(1), 9))),
         (Some((None, 1)), Some(5), "clone", Some((None, 1))),
