@@ -2,6 +2,9 @@
 //! every record and bundle, TPM structures, certificates and wire messages.
 //!
 //! Nothing here does I/O, reads a clock or draws randomness: nonces, seeds and times are arguments.
+//!
+//! The bytes of every released message and bundle stand in `tests/golden/v1`, one file each: a released format never
+//! changes; a new version stands beside it.
 
 pub mod bundle;
 pub mod codec;
