@@ -16,6 +16,8 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 mod messages;
 mod sealed;
 
+type Bounded = fn(&[u8], usize) -> Result<(), DecodeError>;
+
 /// One released message.
 struct Golden {
     /// Its file's name.
@@ -25,7 +27,7 @@ struct Golden {
     /// Decodes, and encodes what came of it: secrets can't be compared otherwise.
     reread: fn(&[u8]) -> Option<Vec<u8>>,
     /// Decodes at most so many bytes; where the size is no argument, `None`.
-    bounded: Option<fn(&[u8], usize) -> Result<(), DecodeError>>,
+    bounded: Option<Bounded>,
 }
 
 fn all() -> Vec<Golden> {
