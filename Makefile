@@ -42,7 +42,7 @@ fmt:
 
 # Installs what is missing of the packages in $(1).
 define install
-	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust from https://rustup.rs'; exit 1; }
+	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust with rustup'; exit 1; }
 	@missing=; \
 	for package in $(1); do \
 	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \

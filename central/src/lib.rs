@@ -165,7 +165,7 @@ fn open_store(config: &Config, gate: Arc<Gate>) -> Result<(LmdbEngine, watch::Re
 fn open_journal(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Journal, StartError> {
     let folder = config.data_dir.join(JOURNAL);
     private_folder(&folder).map_err(io_at(&folder))?;
-    let config::Audit { segment_bytes, total_bytes, reserve_bytes } = config.audit;
+    let holdfast_rest::config::node::Audit { segment_bytes, total_bytes, reserve_bytes } = config.audit;
     Journal::open(&folder, Limits { segment_bytes, total_bytes, reserve_bytes }, entropy).map_err(io_at(&folder))
 }
 

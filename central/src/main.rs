@@ -4,12 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use holdfast_central::config::Log;
 use holdfast_central::{Config, FirstStart, Running, audit, start};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, getppid, set_dumpable_behavior};
-use rustix::process::{set_parent_process_death_signal, setrlimit};
+use holdfast_rest::program::{harden, write_log};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// The central authority of a Holdfast deployment.
 #[derive(Parser)]
@@ -80,35 +77,11 @@ fn audit_verify(data: &std::path::Path, json: bool) -> ExitCode {
     if report.first_break.is_none() { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
 }
 
-/// No core dump may hold a key, and (where asked) no orphan may go on serving.
-fn harden(die_with_parent: bool) -> rustix::io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    if die_with_parent {
-        let parent = getppid();
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        // It may have ended just before.
-        if getppid() != parent {
-            return Err(rustix::io::Errno::SRCH);
-        }
-    }
-    Ok(())
-}
-
 fn serve(config: Config) -> ExitCode {
-    write_log(&config.log);
+    write_log(&config.log, "");
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(config)),
         Err(error) => fail(FAILURE, format_args!("can't start: {error}")),
-    }
-}
-
-fn write_log(log: &Log) {
-    let filter = EnvFilter::new(&log.level);
-    let log_to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.json {
-        true => log_to.json().init(),
-        false => log_to.with_ansi(false).init(),
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+pub mod node;
 mod setting;
 
 pub use setting::{ByteCount, Name, Setting};

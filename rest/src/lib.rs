@@ -17,6 +17,7 @@ pub mod node;
 pub mod peer;
 pub mod places;
 pub mod problem;
+pub mod program;
 pub mod refusal;
 pub mod reply;
 pub mod secret;

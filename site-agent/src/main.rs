@@ -9,14 +9,11 @@ use clap::{Parser, Subcommand};
 use holdfast_actors::shell::{OsClock, OsEntropy};
 use holdfast_protocol::ids::HostName;
 use holdfast_protocol::site_bundle::{SITE_BUNDLE_BYTES_MAX, SiteBundle};
-use holdfast_site_agent::config::Log;
+use holdfast_rest::program::{harden, write_log};
 use holdfast_site_agent::join::join;
 use holdfast_site_agent::time::AgentClock;
 use holdfast_site_agent::{Config, start};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, getppid, set_dumpable_behavior};
-use rustix::process::{set_parent_process_death_signal, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
 /// The agent of one host of a Holdfast site.
@@ -61,6 +58,8 @@ const FAILURE: u8 = 1;
 const CONFIG: u8 = 2;
 /// What the TPM libraries print about refusals, which belong to normal operation.
 const TSS2_LOG: &str = "TSS2_LOG";
+/// The TPM binding tells of every handle it flushes.
+const QUIET: &str = "tss_esapi=warn,";
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -107,23 +106,8 @@ fn fail(code: u8, why: std::fmt::Arguments<'_>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// No core dump may hold a key, and (where asked) no orphan may go on serving.
-fn harden(die_with_parent: bool) -> rustix::io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    if die_with_parent {
-        let parent = getppid();
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        // It may have ended just before.
-        if getppid() != parent || parent.is_none_or(|parent| parent.is_init()) {
-            return Err(rustix::io::Errno::SRCH);
-        }
-    }
-    Ok(())
-}
-
 fn join_as(config: Config, bundle: &Path, host: &HostName) -> ExitCode {
-    write_log(&config.log);
+    write_log(&config.log, QUIET);
     let bundle = match read_bundle(bundle) {
         Ok(bundle) => bundle,
         Err(problem) => return fail(FAILURE, format_args!("{}: {problem}", bundle.display())),
@@ -159,7 +143,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn serve(config: Config) -> ExitCode {
-    write_log(&config.log);
+    write_log(&config.log, QUIET);
     in_runtime(run(config))
 }
 
@@ -167,16 +151,6 @@ fn in_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => fail(FAILURE, format_args!("can't start: {error}")),
-    }
-}
-
-fn write_log(log: &Log) {
-    // The TPM binding tells of every handle it flushes, and its errors come back to us anyway.
-    let filter = EnvFilter::new(format!("tss_esapi=off,{}", log.level));
-    let log_to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.json {
-        true => log_to.json().init(),
-        false => log_to.with_ansi(false).init(),
     }
 }
 

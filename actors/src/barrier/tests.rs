@@ -1,17 +1,24 @@
 //! Tests of the barrier on the memory engine.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
+use holdfast_protocol::crypto::hash::sha256;
+use holdfast_protocol::ids::DeploymentId;
+use holdfast_protocol::limits::{DECIDE_OPS_MAX, RECORD_BYTES_MAX};
 use holdfast_protocol::secret::Secret;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::layout::*;
 use super::*;
+use crate::audit_log::Line;
 use crate::audit_log::verify::verify_store;
+use crate::keyring::REALM_KEYS;
 use crate::ports::draw_secret;
-use crate::rows::{ReadRows, Record};
+use crate::rows::{Kind, ReadRows, Record, RowKey};
+use crate::store::Entry;
 use crate::store::memory::{Injected, MemoryEngine};
 
 const DEPLOYMENT: DeploymentId = DeploymentId([7; 16]);

@@ -13,12 +13,14 @@ use holdfast_protocol::session::seal_message;
 use holdfast_protocol::wire::{CloseCode, FromCentral, Sealed, Signed};
 use quinn::{Connection, SendStream};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::quic::frames;
 
 /// Frames that wait for one host. A host that reads so slowly is disconnected, and comes back where it was.
 const OUTBOX_MAX: usize = 256;
+/// How many of them may be of sequences, which are large.
+const FED_MAX: usize = 8;
 /// What was queued before a close may take this long to get through.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// A host that is told that it is cut off may take this long to seal itself and say so.
@@ -34,6 +36,8 @@ pub(crate) enum Out {
     Sealed(Sealed),
     /// An encoded bundle, shared by all who get it.
     Bundle(Arc<[u8]>),
+    /// One of a sequence, with its place among those that wait.
+    Fed(Box<Out>, OwnedSemaphorePermit),
     /// A signed notice: the only thing that one cut off is still sent.
     Notice(Signed),
     /// After what came before: the end.
@@ -50,6 +54,8 @@ struct Handle {
     /// Until when this very connection's own verdict holds, microseconds of the monotonic clock; 0: it has none.
     trusted_until_us: Arc<AtomicU64>,
     sealed: Arc<Notify>,
+    /// Places in the queue for sequences; the others are for what can't wait.
+    fed: Arc<Semaphore>,
     ended: watch::Receiver<bool>,
 }
 
@@ -89,7 +95,8 @@ impl Connections {
         let (fence, host_sealed) = (cut.clone(), sealed.clone());
         let mut writer = Writer { host: host.clone(), stream, queue, cut: cut.clone(), entropy, session: None };
         let trusted_until_us = Arc::default();
-        let handle = Handle { host, connection: connection.clone(), outbox, cut, trusted_until_us, sealed, ended };
+        let fed = Arc::new(Semaphore::new(FED_MAX));
+        let handle = Handle { host, connection: connection.clone(), outbox, cut, trusted_until_us, sealed, fed, ended };
         self.lock().insert(conn, handle);
         tokio::spawn(async move {
             let code = writer.run().await;
@@ -125,6 +132,20 @@ impl Connections {
         if let Err(TrySendError::Full(_)) = handle.outbox.try_send(out) {
             handle.connection.close((CloseCode::Stale as u32).into(), b"");
         }
+    }
+
+    /// Queues a sequence at the pace the host reads it, beside what else is sent there. What is left when the session
+    /// ends is dropped.
+    pub(crate) fn feed(&self, conn: ConnId, sequence: Vec<Out>) {
+        let Some(handle) = self.lock().get(&conn).cloned() else { return };
+        tokio::spawn(async move {
+            for out in sequence {
+                let Ok(place) = handle.fed.clone().acquire_owned().await else { return };
+                if handle.outbox.send(Out::Fed(Box::new(out), place)).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// A host has said that it is sealed, and that is written down.
@@ -261,6 +282,7 @@ impl Writer {
                 let envelope = seal_message(&session.key, nonce, &self.host, counter, &message);
                 Some(FromCentral::Sealed { counter, envelope })
             }
+            Out::Fed(out, _place) => self.message(*out),
             Out::Close(_) => None,
         }
     }

@@ -37,10 +37,8 @@ impl Perform<Distribution> for DistributionHands {
                     epoch: push.target.dist_epoch,
                     key: push.key.duplicate(),
                 };
-                hub.connections.send(conn, Out::Sealed(key));
-                for bundle in &push.bundles {
-                    hub.connections.send(conn, Out::Bundle(bundle.clone()));
-                }
+                let bundles = push.bundles.iter().map(|bundle| Out::Bundle(bundle.clone()));
+                hub.connections.feed(conn, std::iter::once(Out::Sealed(key)).chain(bundles).collect());
             }
             Effect::Lag { host, behind } => {
                 hub.change_live(&host, |live| live.lag = behind);

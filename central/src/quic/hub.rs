@@ -118,8 +118,9 @@ impl Hub {
         });
         hub.clone().supervise(failure).await?;
         let accepting = tokio::spawn(listener::accept(hub.clone(), hub.endpoint.clone()));
+        let renewing = tokio::spawn(listener::renew(hub.clone(), hub.endpoint.clone()));
         let watching = tokio::spawn(watch_changes(hub.clone()));
-        hub.tasks.lock().expect("no holder of this lock panics").extend([accepting, watching]);
+        hub.tasks.lock().expect("no holder of this lock panics").extend([accepting, renewing, watching]);
         Ok(hub)
     }
 

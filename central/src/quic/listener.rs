@@ -40,8 +40,35 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Bytes of a connection that are received and not read: two of the longest messages.
 const RECEIVE_WINDOW: u32 = 512 << 10;
 
-/// Binds the endpoint with a fresh key of its own, certified by central's dist CA.
+/// Central's QUIC key and certificate are made anew so often, long before they end.
+const RENEWED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Binds the endpoint.
 pub(super) fn endpoint(node: &Node, snapshot: &Snapshot) -> Result<Endpoint, Refusal> {
+    let config = server_config(node, snapshot)?;
+    let socket = bind(node.config.quic).map_err(|error| {
+        tracing::error!(address = %node.config.quic, %error, "QUIC address can't be bound");
+        Refusal::Unavailable("the QUIC address")
+    })?;
+    let runtime = quinn::default_runtime().ok_or(Refusal::Unavailable("the QUIC endpoint"))?;
+    Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
+        .map_err(|_| Refusal::Unavailable("the QUIC endpoint"))
+}
+
+/// Gives the endpoint a new certificate every day; sessions go on under the one they began with.
+pub(super) async fn renew(hub: Arc<Hub>, endpoint: Endpoint) {
+    loop {
+        tokio::time::sleep(RENEWED_EVERY).await;
+        let renewed = hub.snapshot().and_then(|snapshot| server_config(&hub.node, &snapshot));
+        match renewed {
+            Ok(config) => endpoint.set_server_config(Some(config)),
+            Err(error) => tracing::error!(%error, "the QUIC certificate can't be renewed"),
+        }
+    }
+}
+
+/// A fresh key, certified by central's dist CA, and who may connect to it.
+fn server_config(node: &Node, snapshot: &Snapshot) -> Result<quinn::ServerConfig, Refusal> {
     let unusable = |_| Refusal::Unavailable("the QUIC endpoint");
     let provider = holdfast_rest::tls::provider();
     let key = SigningKey::from_seed(&draw_secret(&*node.entropy));
@@ -64,13 +91,7 @@ pub(super) fn endpoint(node: &Node, snapshot: &Snapshot) -> Result<Endpoint, Ref
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport()));
     config.migration(true);
-    let socket = bind(node.config.quic).map_err(|error| {
-        tracing::error!(address = %node.config.quic, %error, "QUIC address can't be bound");
-        Refusal::Unavailable("the QUIC address")
-    })?;
-    let runtime = quinn::default_runtime().ok_or(Refusal::Unavailable("the QUIC endpoint"))?;
-    Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
-        .map_err(|_| Refusal::Unavailable("the QUIC endpoint"))
+    Ok(config)
 }
 
 fn bind(listen: std::net::SocketAddr) -> std::io::Result<std::net::UdpSocket> {

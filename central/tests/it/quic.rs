@@ -72,19 +72,10 @@ impl Central {
         protocol: &[u8],
         identity: Option<(Vec<Vec<u8>>, Vec<u8>)>,
     ) -> Result<Connection, quinn::ConnectionError> {
-        let tls = rustls::ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer));
-        let mut tls = match identity {
-            None => tls.with_no_client_auth(),
-            Some((chain, key)) => {
-                let chain = chain.into_iter().map(CertificateDer::from).collect();
-                tls.with_client_auth_cert(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key))).unwrap()
-            }
-        };
-        tls.alpn_protocols = vec![protocol.to_vec()];
+        self.connect_by(from, tls(protocol, identity)).await
+    }
+
+    async fn connect_by(&self, from: &str, tls: rustls::ClientConfig) -> Result<Connection, quinn::ConnectionError> {
         let endpoint = Endpoint::client(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
         let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         endpoint.connect_with(config, self.quic, "central").unwrap().await
@@ -95,6 +86,24 @@ impl Central {
         let site = self.ask("GET", "/v1/state/system/sites/udc1", None).await;
         site["hosts"][0]["state"].as_str().unwrap().to_owned()
     }
+}
+
+/// TLS of a client that would resume a session if it could; copies of it share what they remember.
+fn tls(protocol: &[u8], identity: Option<(Vec<Vec<u8>>, Vec<u8>)>) -> rustls::ClientConfig {
+    let tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer));
+    let mut tls = match identity {
+        None => tls.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = chain.into_iter().map(CertificateDer::from).collect();
+            tls.with_client_auth_cert(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key))).unwrap()
+        }
+    };
+    tls.alpn_protocols = vec![protocol.to_vec()];
+    tls
 }
 
 async fn say<T: Serialize>(to: &mut SendStream, message: &T) {
@@ -189,10 +198,17 @@ impl Host {
         }))
     }
 
+    fn tls(&self) -> rustls::ClientConfig {
+        tls(ALPN_SYNC, Some((self.enrolled.dist_chain.clone(), self.key.to_pkcs8_der().to_vec())))
+    }
+
     /// Up to the challenge.
     async fn begin(&self, central: &Central) -> Session {
-        let identity = (self.enrolled.dist_chain.clone(), self.key.to_pkcs8_der().to_vec());
-        let connection = central.connect("127.0.0.1", ALPN_SYNC, Some(identity)).await;
+        self.begin_by(central, self.tls()).await
+    }
+
+    async fn begin_by(&self, central: &Central, tls: rustls::ClientConfig) -> Session {
+        let connection = central.connect_by("127.0.0.1", tls).await.unwrap();
         let (mut to, mut from) = connection.open_bi().await.unwrap();
         say(&mut to, &self.hello()).await;
         let FromCentral::Welcome { .. } = hear(&mut from).await else { panic!("a welcome") };
@@ -305,5 +321,28 @@ async fn a_host_that_ends_its_stream_does_not_keep_its_connection() {
     let mut session = host.begin(&central).await;
     session.to.finish().unwrap();
     session.connection.closed().await;
+    central.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quarantined_host_does_not_come_back_by_resuming_a_session() {
+    let central = Central::unsealed().await;
+    let host = Host::join(&central).await;
+    let tls = host.tls();
+    // What it might resume later would have come by now: the challenge followed it.
+    let session = host.begin_by(&central, tls.clone()).await;
+    let who = As { token: Some(&central.root), operator: None };
+    let path = "/v1/state/system/sites/udc1/quarantine-site";
+    let answer = try_call(central.running.rest_addr(), who, ("POST", path), Some(json!({}))).await.unwrap();
+    assert_eq!(answer.status, 204, "{}", answer.text);
+    session.connection.closed().await;
+
+    let refusal = match central.connect_by("127.0.0.1", tls).await {
+        Ok(connection) => connection.closed().await,
+        Err(error) => error,
+    };
+    let revoked = quinn::TransportErrorCode::crypto(44);
+    let quinn::ConnectionError::ConnectionClosed(close) = &refusal else { panic!("{refusal:?}") };
+    assert_eq!(close.error_code, revoked, "the certificate was looked at, and refused");
     central.running.stop().await;
 }

@@ -49,8 +49,13 @@ fn gcm_nonce(nonce: &[u8; NONCE_BYTES]) -> Nonce {
     Nonce::assume_unique_for_key(tail)
 }
 
-/// The key for one nonce: CMAC-based KDF of NIST SP 800-108r1 in counter mode, as the specification unrolls it.
 fn derived(key: &Secret<32>, nonce: &[u8; NONCE_BYTES]) -> LessSafeKey {
+    let gcm_key = derive(key, nonce);
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, gcm_key.as_slice()).expect("32 bytes make an AES-256 key"))
+}
+
+/// The key for one nonce: CMAC-based KDF of NIST SP 800-108r1 in counter mode, as the specification unrolls it.
+fn derive(key: &Secret<32>, nonce: &[u8; NONCE_BYTES]) -> Zeroizing<[u8; 32]> {
     let cipher = aes::Aes256::new(key.expose().into());
     let mut k1 = Block::<aes::Aes256>::default();
     cipher.encrypt_block(&mut k1);
@@ -77,7 +82,7 @@ fn derived(key: &Secret<32>, nonce: &[u8; NONCE_BYTES]) -> LessSafeKey {
         block.zeroize();
     }
     k1.zeroize();
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, gcm_key.as_slice()).expect("32 bytes make an AES-256 key"))
+    gcm_key
 }
 
 #[cfg(test)]
@@ -96,6 +101,20 @@ mod tests {
         assert_eq!(hex::encode(&sealed), "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271");
         let sealed = seal(&key(3), &nonce, b"c2sp.org/XAES-256-GCM", b"XAES-256-GCM");
         assert_eq!(hex::encode(&sealed), "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d");
+    }
+
+    #[test]
+    fn a_second_implementation_of_gcm_opens_what_ours_sealed() {
+        use aes_gcm::aead::{Aead, KeyInit, Payload};
+        let nonce = [0x5A; NONCE_BYTES];
+        for len in [0, 1, 15, 16, 17, 1000] {
+            let plaintext = vec![7; len];
+            let sealed = seal(&key(9), &nonce, b"aad", &plaintext);
+            let gcm = aes_gcm::Aes256Gcm::new_from_slice(derive(&key(9), &nonce).as_slice()).unwrap();
+            let gcm_nonce = aes_gcm::Nonce::try_from(&nonce[12..]).unwrap();
+            let opened = gcm.decrypt(&gcm_nonce, Payload { msg: &sealed, aad: b"aad" }).unwrap();
+            assert_eq!(opened, plaintext);
+        }
     }
 
     #[test]
