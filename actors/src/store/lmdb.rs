@@ -95,7 +95,7 @@ struct Shared {
     watchers: Mutex<Vec<Arc<Wake>>>,
     stopped: AtomicBool,
     /// Held as long as the writer may write; the kernel lets go when the process ends, however it ends.
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl LmdbEngine {
@@ -225,10 +225,21 @@ impl LmdbReader {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, OpenError> {
+/// Given back at once when it is dropped: a child that is just being started still has a copy of the descriptor until
+/// it becomes another program, and closing ours alone would leave the folder locked for that long.
+struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Where this fails, closing the file does the same.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(folder.join("lock"))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(FolderLock(file)),
         Err(Errno::WOULDBLOCK) => Err(OpenError::InUse(folder.to_owned())),
         Err(errno) => Err(OpenError::Io(errno.into())),
     }

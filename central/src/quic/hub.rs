@@ -165,10 +165,15 @@ impl Hub {
     pub(crate) async fn stop(&self) {
         self.connections.cut(|_| true);
         self.connections.end_all(CloseCode::CentralSealed).await;
-        for task in self.tasks.lock().expect("no holder of this lock panics").drain(..) {
+        let tasks: Vec<_> = self.tasks.lock().expect("no holder of this lock panics").drain(..).collect();
+        for task in tasks {
             task.abort();
+            // Until it has really ended it holds the store.
+            let _ = task.await;
         }
         self.endpoint.close((CloseCode::CentralSealed as u32).into(), b"");
+        // What judges certificates asks the store, and the endpoint ends by itself some time later.
+        self.endpoint.set_server_config(None);
         let supervision = self.supervision.lock().await.take();
         if let Some(supervision) = supervision {
             supervision.stop().await;
