@@ -15,7 +15,7 @@ mod session;
 mod verifying;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -25,7 +25,7 @@ use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::HostId;
 use holdfast_rest::access::BoxFuture;
 use holdfast_rest::strongbox::{FleetControl, Pending};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::node::Node;
@@ -44,6 +44,8 @@ pub struct Fleet {
     retry: Mutex<Option<Retry>>,
     /// Why the machines behind it have given up, once they have.
     failure: watch::Sender<Option<String>>,
+    /// Told of each commit. Watchers of a store stay for its life, so there is one for all unsealings.
+    committed: OnceLock<Arc<Notify>>,
 }
 
 impl Fleet {
@@ -53,7 +55,8 @@ impl Fleet {
     /// # Errors
     /// Why hosts can't connect yet, for the log; central serves without them, and goes on trying until it is stopped.
     pub async fn start(&self, node: Node) -> Result<(), String> {
-        match Hub::start(node.clone(), self.failure.clone()).await {
+        let committed = self.committed(&node);
+        match Hub::start(node.clone(), self.failure.clone(), committed).await {
             Ok(hub) => {
                 self.hub.store(Some(hub));
                 Ok(())
@@ -65,15 +68,25 @@ impl Fleet {
         }
     }
 
+    fn committed(&self, node: &Node) -> Arc<Notify> {
+        let watch = || {
+            let committed = Arc::new(Notify::new());
+            let told = committed.clone();
+            node.barrier.engine().watch(Box::new(move |_| told.notify_one()));
+            committed
+        };
+        self.committed.get_or_init(watch).clone()
+    }
+
     /// The address may be held by our own last endpoint, which says goodbye to far hosts, or by another program.
     fn keep_trying(&self, node: Node) {
         let (stop, mut stopped) = oneshot::channel();
-        let (slot, failure) = (self.hub.clone(), self.failure.clone());
+        let (slot, failure, committed) = (self.hub.clone(), self.failure.clone(), self.committed(&node));
         let task = tokio::spawn(async move {
             let mut after = RETRY_AFTER;
             // An opening that has begun is never broken off: what it started would go on by itself.
             while tokio::time::timeout(after, &mut stopped).await.is_err() {
-                match Hub::start(node.clone(), failure.clone()).await {
+                match Hub::start(node.clone(), failure.clone(), committed.clone()).await {
                     Ok(hub) => {
                         slot.store(Some(hub));
                         tracing::info!("hosts can connect");

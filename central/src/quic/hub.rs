@@ -91,6 +91,7 @@ impl Hub {
     pub(crate) async fn start(
         node: Node,
         failure: tokio::sync::watch::Sender<Option<String>>,
+        committed: Arc<Notify>,
     ) -> Result<Arc<Self>, Refusal> {
         let ((signer, signer_certificate), endpoint) = {
             let snapshot = node.barrier.snapshot()?;
@@ -119,7 +120,7 @@ impl Hub {
         hub.clone().supervise(failure).await?;
         let accepting = tokio::spawn(listener::accept(hub.clone(), hub.endpoint.clone()));
         let renewing = tokio::spawn(listener::renew(hub.clone(), hub.endpoint.clone()));
-        let watching = tokio::spawn(watch_changes(hub.clone()));
+        let watching = tokio::spawn(watch_changes(hub.clone(), committed));
         hub.tasks.lock().expect("no holder of this lock panics").extend([accepting, renewing, watching]);
         Ok(hub)
     }
@@ -277,14 +278,7 @@ fn begin_again(hub: &Weak<Hub>) {
 }
 
 /// Tells distribution whose content has changed, after each commit that changed some.
-async fn watch_changes(hub: Arc<Hub>) {
-    let committed = Arc::new(Notify::new());
-    let wake = Arc::downgrade(&committed);
-    hub.node.barrier.engine().watch(Box::new(move |_| {
-        if let Some(committed) = wake.upgrade() {
-            committed.notify_one();
-        }
-    }));
+async fn watch_changes(hub: Arc<Hub>, committed: Arc<Notify>) {
     let mut cursor = match hub.snapshot() {
         Ok(snapshot) => holdfast_actors::rows::Rows::revision(&snapshot),
         Err(_) => Revision::default(),
@@ -294,9 +288,8 @@ async fn watch_changes(hub: Arc<Hub>) {
         match changed_tenants(&hub, cursor) {
             Ok((now, tenants)) => {
                 cursor = now;
-                let event = distribution::Event::ContentChanged { tenants };
-                if !matches!(&event, distribution::Event::ContentChanged { tenants } if tenants.is_empty()) {
-                    let _ = hub.distribution.cast(event);
+                if !tenants.is_empty() {
+                    let _ = hub.distribution.cast(distribution::Event::ContentChanged { tenants });
                 }
             }
             Err(Refusal::Sealed) => return,
