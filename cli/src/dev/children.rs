@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -125,14 +125,29 @@ pub(crate) fn spawn(mut command: Command, log: &Path) -> Result<Child, Failure> 
         .map_err(Failure::io(format!("starting {program}")))
 }
 
-/// Runs a program to its end; its output is appended to `log`.
+/// Runs a program to its end; its output is appended to `log`. Where that is given up, what the program has started
+/// ends with it.
 pub(crate) async fn complete(what: &str, command: Command, log: &Path) -> Result<(), Failure> {
-    let status = spawn(command, log)?.wait().await.map_err(Failure::io(what))?;
+    let mut child = spawn(command, log)?;
+    let mut family = Family(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+    let status = child.wait().await.map_err(Failure::io(what))?;
+    family.0 = None;
     if status.success() {
         return Ok(());
     }
     let tail = crate::files::tail(log, 20);
     Err(Failure::Program { what: format!("{what} failed ({})", describe(status)), log: log.to_owned(), tail })
+}
+
+/// A program and its children, until it has ended by itself.
+struct Family(Option<Pid>);
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
 }
 
 /// `exit status: 1` or `signal: 9 (SIGKILL)`, as the standard library says it.
