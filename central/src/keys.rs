@@ -4,9 +4,8 @@
 //! The first start certifies the key by itself, to be trusted by the fingerprint that is printed. Initialisation has the
 //! same key certified by the deployment's API CA.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use holdfast_actors::ports::{Entropy, Now, draw, draw_secret};
@@ -14,6 +13,7 @@ use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::pki::issue::first_start_rest;
 use holdfast_protocol::pki::{PkiError, Serial, Terms, Validity, pem, read};
 use holdfast_protocol::secret::{Secret, SecretBytes};
+use holdfast_rest::files;
 
 use crate::config::Config;
 
@@ -39,15 +39,6 @@ pub enum KeyError {
     /// A name of the configuration can't be certified.
     #[error("can't certify the REST key: {0}")]
     Certify(#[from] PkiError),
-}
-
-/// Makes a folder that only this program's user may enter.
-///
-/// # Errors
-/// It can't be made.
-pub fn private_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
 
 /// Central's REST key and the certificates it shows.
@@ -154,20 +145,13 @@ impl BootstrapSecret {
 
 /// Writes a file whole or not at all, and durably.
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
-    let write = || {
-        let new = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(|error| KeyError::Io(path.to_owned(), error))
+    files::replace(path, bytes, mode).map_err(|error| KeyError::Io(path.to_owned(), error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use holdfast_actors::ports::Clock;
     use holdfast_actors::shell::{OsClock, OsEntropy};
 

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_actors::audit_log::journal::{Journal, Limits};
+use holdfast_actors::audit_log::journal::Journal;
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::ports::{Clock, Entropy};
 use holdfast_actors::shell::{MachineParts, OsClock, OsEntropy};
-use holdfast_actors::store::lmdb::{LmdbEngine, OpenError, Settings};
+use holdfast_actors::store::lmdb::{LmdbEngine, OpenError};
 use holdfast_rest::front::Front;
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
@@ -42,7 +42,8 @@ pub use fronts::VERSION;
 
 use audit::{JOURNAL, STORE};
 use fronts::Behind;
-use keys::{BootstrapSecret, KeyError, RestKey, private_folder};
+use holdfast_rest::files::private_folder;
+use keys::{BootstrapSecret, KeyError, RestKey};
 use node::{Gate, Node};
 use quic::Fleet;
 use seal::{Hands, LoadError, Opening, SealService};
@@ -148,25 +149,19 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 }
 
 fn open_store(config: &Config, gate: Arc<Gate>) -> Result<(LmdbEngine, watch::Receiver<Option<String>>), StartError> {
-    let settings = Settings {
-        reserve_bytes: config.store.reserve_bytes,
-        map_bytes: config.store.map_bytes,
-        ..Settings::default()
-    };
     let (tell, failed) = watch::channel(None);
     let fatal = Box::new(move |reason: &str| {
         // Nothing may be served from memory that is not on disk.
         gate.set(SealState::Sealed);
         tell.send_replace(Some(reason.to_owned()));
     });
-    Ok((LmdbEngine::open(&config.data_dir.join(STORE), settings, fatal)?, failed))
+    Ok((LmdbEngine::open(&config.data_dir.join(STORE), config.store.settings(), fatal)?, failed))
 }
 
 fn open_journal(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Journal, StartError> {
     let folder = config.data_dir.join(JOURNAL);
     private_folder(&folder).map_err(io_at(&folder))?;
-    let holdfast_rest::config::node::Audit { segment_bytes, total_bytes, reserve_bytes } = config.audit;
-    Journal::open(&folder, Limits { segment_bytes, total_bytes, reserve_bytes }, entropy).map_err(io_at(&folder))
+    Journal::open(&folder, config.audit.limits(), entropy).map_err(io_at(&folder))
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StartError {

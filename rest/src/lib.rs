@@ -10,6 +10,7 @@ pub mod cerberus;
 pub mod config;
 pub mod dispatch;
 pub mod distribute;
+pub mod files;
 pub mod front;
 pub mod health;
 pub mod metrics;

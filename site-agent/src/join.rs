@@ -24,7 +24,6 @@ use holdfast_protocol::wire::{
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::Config;
-use crate::files;
 use crate::quic::{Central, Link, Lost};
 use crate::state::{JoinState, Membership, StateError, StateFile};
 use crate::time::AgentClock;
@@ -167,7 +166,7 @@ pub fn write_api_ca(config: &Config, state: &JoinState) -> Result<(), JoinError>
     let issuer = state.membership.as_ref().and_then(|membership| membership.api_chain.get(1));
     let chain: Vec<&[u8]> = issuer.map(Vec::as_slice).into_iter().chain([state.root.as_slice()]).collect();
     let path = config.data_dir.join(API_CA_FILE);
-    files::replace(&path, pem::certificates(&chain).as_bytes(), 0o644)
+    holdfast_rest::files::replace(&path, pem::certificates(&chain).as_bytes(), 0o644)
         .map_err(|error| JoinError::File(API_CA_FILE, error))
 }
 

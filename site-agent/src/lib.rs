@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_actors::audit_log::journal::{Journal, Limits};
+use holdfast_actors::audit_log::journal::Journal;
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::ports::Entropy;
 use holdfast_actors::shell::{OsClock, OsEntropy, Supervision};
 use holdfast_actors::store::Fault;
-use holdfast_actors::store::lmdb::{LmdbEngine, OpenError, Settings};
+use holdfast_actors::store::lmdb::{LmdbEngine, OpenError};
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::Node;
 use holdfast_rest::server::{self, Server};
@@ -33,7 +33,6 @@ use tokio::sync::watch;
 pub mod boot;
 pub mod chip;
 pub mod config;
-pub mod files;
 mod fronts;
 pub mod host;
 pub mod join;
@@ -55,7 +54,7 @@ pub use config::Config;
 pub use fronts::VERSION;
 
 use boot::Boot;
-use files::private_folder;
+use holdfast_rest::files::private_folder;
 use host::Host;
 use join::HostKeys;
 use lease::Leases;
@@ -214,24 +213,18 @@ fn open_store(
     config: &Config,
     failed: Arc<AtomicBool>,
 ) -> Result<(LmdbEngine, watch::Receiver<Option<String>>), StartError> {
-    let settings = Settings {
-        reserve_bytes: config.store.reserve_bytes,
-        map_bytes: config.store.map_bytes,
-        ..Settings::default()
-    };
     let (tell, told) = watch::channel(None);
     let fatal = Box::new(move |reason: &str| {
         failed.store(true, Ordering::SeqCst);
         tell.send_replace(Some(reason.to_owned()));
     });
-    Ok((LmdbEngine::open(&config.data_dir.join(STORE), settings, fatal)?, told))
+    Ok((LmdbEngine::open(&config.data_dir.join(STORE), config.store.settings(), fatal)?, told))
 }
 
 fn open_journal(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Journal, StartError> {
     let folder = config.data_dir.join(JOURNAL);
     private_folder(&folder).map_err(io_at(&folder))?;
-    let holdfast_rest::config::node::Audit { segment_bytes, total_bytes, reserve_bytes } = config.audit;
-    Journal::open(&folder, Limits { segment_bytes, total_bytes, reserve_bytes }, entropy).map_err(io_at(&folder))
+    Journal::open(&folder, config.audit.limits(), entropy).map_err(io_at(&folder))
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StartError {

@@ -12,7 +12,6 @@ use holdfast_protocol::codec::{self, DecodeError};
 use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId};
 use serde::{Deserialize, Serialize};
 
-use crate::files;
 use crate::tpm::{AkBlob, Identity, SealedBlob};
 
 /// First byte of the file.
@@ -108,7 +107,7 @@ impl StateFile {
     pub fn begin(data_dir: &Path, state: JoinState) -> Result<Self, StateError> {
         let path = Self::path_in(data_dir);
         for folder in [data_dir, path.parent().unwrap_or(data_dir)] {
-            files::private_folder(folder).map_err(|error| StateError::Io(folder.to_owned(), error))?;
+            holdfast_rest::files::private_folder(folder).map_err(|error| StateError::Io(folder.to_owned(), error))?;
         }
         write(&path, &state)?;
         Ok(Self { path, current: Arc::new(Mutex::new(Arc::new(state))) })
@@ -136,7 +135,7 @@ impl StateFile {
 fn write(path: &Path, state: &JoinState) -> Result<(), StateError> {
     let mut bytes = vec![FORMAT];
     bytes.extend_from_slice(&codec::encode(state));
-    files::replace(path, &bytes, 0o600).map_err(|error| StateError::Io(path.to_owned(), error))
+    holdfast_rest::files::replace(path, &bytes, 0o600).map_err(|error| StateError::Io(path.to_owned(), error))
 }
 
 fn decode(bytes: &[u8]) -> Result<JoinState, DecodeError> {

@@ -65,6 +65,11 @@ pub struct Tls {
 }
 
 impl Store {
+    /// What the engine is opened with.
+    pub fn settings(self) -> lmdb::Settings {
+        lmdb::Settings { reserve_bytes: self.reserve_bytes, map_bytes: self.map_bytes, ..lmdb::Settings::default() }
+    }
+
     /// Reads `[store]`.
     pub fn read(of: &Checker) -> Self {
         let usual = lmdb::Settings::default();
@@ -78,6 +83,12 @@ impl Store {
 }
 
 impl Audit {
+    /// What the journal is opened with.
+    pub fn limits(self) -> journal::Limits {
+        let Self { segment_bytes, total_bytes, reserve_bytes } = self;
+        journal::Limits { segment_bytes, total_bytes, reserve_bytes }
+    }
+
     /// Reads `[audit]`.
     pub fn read(of: &Checker) -> Self {
         let usual = journal::Limits::default();

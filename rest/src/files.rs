@@ -1,4 +1,4 @@
-//! Files of the agent's own: written whole or not at all, durably, and for nobody else to read.
+//! Files of a node's own: written whole or not at all, durably, and for nobody else to read.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
