@@ -25,7 +25,10 @@ test: tpm-needs
 	@echo '== building'
 	cargo build --workspace --bins --tests --locked
 	@echo '== testing'
+	@rm -rf "$${CARGO_TARGET_DIR:-target}/debug/figures"
 	cargo test --workspace --locked
+	@echo '== figures'
+	@cat "$${CARGO_TARGET_DIR:-target}"/debug/figures/*.txt
 
 lint: build-needs
 	cargo fmt --all --check
