@@ -1,229 +1,43 @@
-//! Everything that a host's parts share, and what it does when it is told where it stands.
+//! Everything that a host's parts share: [`Local`], and what reaches out of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::Arc;
 
-use holdfast_actors::barrier::Barrier;
-use holdfast_actors::ports::{Clock, Entropy};
-use holdfast_actors::store::Fault;
-use holdfast_protocol::ids::{HostId, StandingGeneration};
-use holdfast_protocol::wire::{Notice, NoticedStanding, Signed, VerdictNotice};
 use holdfast_rest::tls::ServerIdentity;
 use tokio::sync::watch;
 
-use crate::boot::{Boot, Contact};
 use crate::config::Config;
 use crate::join::{self, Enrolment, HostKeys, JoinError};
-use crate::lease::Leases;
+pub use crate::local::{Heeded, Local, NoticeFault, VerdictFault};
 use crate::quic::Central;
-use crate::replica::Replica;
-use crate::seal::{HostSeal, SealFault};
-use crate::state::StateFile;
-use crate::status::Status;
-use crate::time::AgentClock;
 use crate::tpm::TpmHandle;
-use crate::trust::{Course, HeadOrder, Trust, TrustError, is_quarantine, order_heads, weigh};
-use crate::uplink::core::Attempt;
 
 /// The parts.
 pub struct Host {
     /// The configuration.
     pub config: Config,
-    /// The state of the join.
-    pub file: StateFile,
     /// The TPM.
     pub tpm: TpmHandle,
-    /// The store.
-    pub barrier: Barrier,
-    /// Its rows outside the barrier.
-    pub boot: Boot,
-    /// The seal.
-    pub seal: HostSeal,
-    /// Whom to believe.
-    pub trust: Arc<Trust>,
-    /// The content.
-    pub replica: Replica,
-    /// For how long it may be served.
-    pub leases: Arc<Leases>,
-    /// The time.
-    pub clock: Arc<AgentClock>,
-    /// Randomness.
-    pub entropy: Arc<dyn Entropy>,
-    /// For people and gauges.
-    pub status: Arc<Status>,
-    /// What the last verdict brought, as it is stored.
-    pub contact: Mutex<Contact>,
     /// The certificate of the REST listener.
     pub identity: Arc<ServerIdentity>,
     /// `true` once the agent is to end.
     pub stopping: watch::Sender<bool>,
+    /// All else.
+    pub local: Arc<Local>,
 }
 
-/// A notice could not be followed.
-#[derive(Debug, thiserror::Error)]
-pub enum NoticeFault {
-    /// It is not to be believed.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] Fault),
-    /// What it orders could not be done.
-    #[error(transparent)]
-    Seal(#[from] SealFault),
-}
+impl Deref for Host {
+    type Target = Local;
 
-/// What came of a notice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heeded {
-    /// What it asked for.
-    pub course: Course,
-    /// The order to wipe that is carried out now, to be acknowledged.
-    pub wiped: Option<StandingGeneration>,
-}
-
-/// A verdict says what can't be.
-#[derive(Debug, thiserror::Error)]
-pub enum VerdictFault {
-    /// Something in it is not to be believed.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// Its head is lower than one that this host has seen.
-    #[error("central shows a lower head than before: it was restored from an older copy, or it is not central")]
-    LowerHead,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] Fault),
+    fn deref(&self) -> &Local {
+        &self.local
+    }
 }
 
 impl Host {
-    /// Who it is.
-    pub fn id(&self) -> HostId {
-        self.file.get().host.clone()
-    }
-
     /// Where central is.
     pub fn central(&self) -> Central {
         join::central(&self.config, &self.file.get())
-    }
-
-    /// The newest notice.
-    ///
-    /// # Errors
-    /// The store's fault.
-    pub fn notice(&self) -> Result<Option<Notice>, Fault> {
-        Ok(self.boot.notice()?.and_then(|stored| self.trust.remembered_notice(&stored)))
-    }
-
-    /// Whether nothing but a higher notice may unseal this host.
-    ///
-    /// # Errors
-    /// The store's fault.
-    pub fn is_barred(&self) -> Result<bool, Fault> {
-        Ok(self.notice()?.as_ref().is_some_and(is_quarantine))
-    }
-
-    /// What a start, or a new uplink, tries first.
-    ///
-    /// # Errors
-    /// The store's fault.
-    pub fn first_attempt(&self) -> Result<Attempt, Fault> {
-        if self.is_barred()? { Ok(Attempt::Notice) } else { Ok(self.usual_attempt()) }
-    }
-
-    /// A session, unless the certificate for it is ending or an enrolment was begun and not completed.
-    pub fn usual_attempt(&self) -> Attempt {
-        let state = self.file.get();
-        let ending = state.membership.as_ref().is_none_or(|member| join::is_expiring(member, self.clock.now()));
-        if ending || state.renewal.is_some() { Attempt::Enrol } else { Attempt::Session }
-    }
-
-    /// Follows a notice: it is remembered before it is acted upon, so that a crash in between forgets nothing. A host
-    /// that can't remember it seals all the same.
-    ///
-    /// # Errors
-    /// What it asks for is to be tried again.
-    pub async fn heed(&self, signed: &Signed) -> Result<Heeded, NoticeFault> {
-        let notice = self.trust.notice(signed, self.clock.now().wall_s())?;
-        let held = self.notice()?;
-        let course = weigh(held.as_ref(), &notice);
-        let mut remembered = Ok(());
-        if course.store {
-            tracing::warn!(standing = ?notice.standing, generation = %notice.generation, "central's notice");
-            remembered = self.boot.put_notice(signed).await;
-            self.status.noticed(Some(&notice));
-        }
-        if course.seal {
-            self.shut("central").await;
-        }
-        remembered?;
-        if course.wipe {
-            self.wipe(notice.generation).await?;
-        }
-        Ok(Heeded { course, wiped: course.wipe.then_some(notice.generation) })
-    }
-
-    /// Carries out an order to wipe that is remembered and was cut short, by a loss of power perhaps. Central, which may
-    /// not be there any more, has said all that is needed.
-    ///
-    /// # Errors
-    /// To be tried again.
-    pub async fn resume_wipe(&self) -> Result<(), NoticeFault> {
-        match self.notice()? {
-            Some(Notice { standing: NoticedStanding::Quarantined { wipe: true }, generation, .. }) => {
-                self.wipe(generation).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn wipe(&self, order: StandingGeneration) -> Result<(), NoticeFault> {
-        if self.boot.wiped()? < order {
-            self.seal.wipe(order).await?;
-            tracing::warn!(generation = %order, "wiped by order of central");
-        }
-        Ok(())
-    }
-
-    /// Seals and forgets every key that came from central.
-    pub async fn shut(&self, by: &str) {
-        self.seal.seal(by).await;
-        self.replica.forget_keys();
-    }
-
-    /// Takes what a passing verdict brings: time, head, lease.
-    ///
-    /// # Errors
-    /// Something in it can't be; the session must end.
-    pub async fn passed(&self, verdict: &VerdictNotice) -> Result<(), VerdictFault> {
-        self.clock.set(verdict.time_us);
-        let now = self.clock.now();
-        let offered = self.trust.head(&verdict.head, now.wall_s())?;
-        let lease = match &verdict.lease {
-            Some(signed) => Some(self.trust.lease(signed, now.wall_s())?),
-            None => None,
-        };
-        let mut contact = self.contact();
-        let held = contact.head.as_ref().and_then(|head| self.trust.remembered_head(head));
-        match order_heads(held.as_ref(), &offered) {
-            HeadOrder::Newer => contact.head = Some(verdict.head.clone()),
-            HeadOrder::Same => {}
-            HeadOrder::Lower => return Err(VerdictFault::LowerHead),
-        }
-        contact.time_us = verdict.time_us;
-        if verdict.lease.is_some() {
-            contact.lease.clone_from(&verdict.lease);
-        }
-        self.boot.put_contact(&contact).await?;
-        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = contact;
-        if let Some(lease) = lease {
-            self.leases.renew(lease);
-        }
-        Ok(())
-    }
-
-    /// What the last verdict brought.
-    pub fn contact(&self) -> Contact {
-        self.contact.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Enrols again, and shows the new certificate.

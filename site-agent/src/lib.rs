@@ -14,8 +14,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_actors::audit_log::journal::Journal;
@@ -37,6 +37,7 @@ mod fronts;
 pub mod host;
 pub mod join;
 pub mod lease;
+pub mod local;
 mod metrics;
 pub mod node;
 pub mod quic;
@@ -53,19 +54,13 @@ pub mod uplink;
 pub use config::Config;
 pub use fronts::VERSION;
 
-use boot::Boot;
 use holdfast_rest::files::private_folder;
 use host::Host;
 use join::HostKeys;
-use lease::Leases;
+use local::{Local, LocalParts};
 use node::{AtSite, Fronted};
-use replica::Replica;
-use seal::{HostSeal, SealParts};
 use state::{Membership, StateError, StateFile};
-use status::Status;
-use time::AgentClock;
 use tpm::{TpmError, TpmHandle};
-use trust::Trust;
 
 /// The store's folder in a data folder.
 pub const STORE: &str = "store";
@@ -167,46 +162,10 @@ fn assemble(
     entropy: Arc<dyn Entropy>,
     identity: Arc<ServerIdentity>,
 ) -> Result<Host, StartError> {
-    let state = file.get();
-    let boot = Boot::new(barrier.clone());
-    let contact = boot.contact()?;
-    let last_us = Some(contact.time_us).filter(|time_us| *time_us != 0);
-    let clock = Arc::new(AgentClock::new(Box::new(OsClock::start()), last_us));
-    let trust = Arc::new(Trust::new(state.deployment, state.host.clone(), state.root.clone()));
-    let leases = Arc::new(Leases::default());
-    if let Some(lease) = contact.lease.as_ref().and_then(|lease| trust.remembered_lease(lease)) {
-        leases.renew(lease);
-    }
-    let status = Arc::new(Status::new(join::central(&config, &state).addresses.join(", ")));
-    let seal = HostSeal::new(SealParts {
-        barrier: barrier.clone(),
-        file: file.clone(),
-        chip: Arc::new(tpm.clone()),
-        clock: clock.clone(),
-        leases: leases.clone(),
-    });
-    let replica = Replica::new(barrier.clone(), clock.clone(), trust.clone());
-    let stopping = watch::Sender::new(false);
-    let contact = Mutex::new(contact);
-    let host = Host {
-        config,
-        file,
-        tpm,
-        barrier,
-        boot,
-        seal,
-        trust,
-        replica,
-        leases,
-        clock,
-        entropy,
-        status,
-        contact,
-        identity,
-        stopping,
-    };
-    host.status.noticed(host.notice()?.as_ref());
-    Ok(host)
+    let dialled = join::central(&config, &file.get()).addresses.join(", ");
+    let (chip, system) = (Arc::new(tpm.clone()), Box::new(OsClock::start()));
+    let local = Arc::new(Local::assemble(LocalParts { file, chip, barrier, system, entropy, dialled })?);
+    Ok(Host { config, tpm, identity, stopping: watch::Sender::new(false), local })
 }
 
 fn open_store(

@@ -1,0 +1,376 @@
+//! The host's side of a session without its connection: what central's messages ask for is done in their order, and
+//! answered. [`super::session`] runs it over QUIC; simulations run the very same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_actors::attestation_verifier::core::session_info;
+use holdfast_actors::ports::{Clock, draw_secret};
+use holdfast_actors::rows::Refusal;
+use holdfast_actors::store::Fault;
+use holdfast_protocol::crypto::hash::sha256;
+use holdfast_protocol::crypto::kem::{self, KemSecret};
+use holdfast_protocol::ids::{HostGeneration, HostId};
+use holdfast_protocol::secret::Secret;
+use holdfast_protocol::session::{SessionError, open_message};
+use holdfast_protocol::tpm::Evidence;
+use holdfast_protocol::tpm::binding::QuoteBinding;
+use holdfast_protocol::wire::{
+    Challenge, CloseCode, FromCentral, FromHost, Hello, QuoteAnswer, Release, SealKey, Sealed, VERSION_MAX,
+    VERSION_MIN, VerdictNotice,
+};
+
+use crate::chip::BoxFuture;
+use crate::local::{Local, NoticeFault, VerdictFault};
+use crate::quic::{Lost, Reason};
+use crate::seal::{Opened, SealFault};
+use crate::state::JoinState;
+use crate::tpm::{AkBlob, TpmError, TpmHandle};
+use crate::uplink::core::End;
+
+/// For a quote: central does not wait longer either.
+const QUOTE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Hears how a session gets on.
+pub trait Observer: Send + Sync {
+    /// Central has welcomed this host.
+    fn welcomed(&self);
+
+    /// A quote has passed.
+    fn passed(&self);
+}
+
+/// Takes what the host says to where central hears it.
+pub trait Say: Send {
+    /// Says it; whatever was said before goes before it.
+    fn say<'a>(&'a mut self, message: &'a FromHost) -> BoxFuture<'a, Result<(), Stop>>;
+}
+
+/// What quotes for a host.
+pub trait Quoter: Send + Sync {
+    /// A quote over these registers.
+    fn quote<'a>(
+        &'a self,
+        ak: &'a AkBlob,
+        qualifying: [u8; 32],
+        pcrs: &'a [u8],
+    ) -> BoxFuture<'a, Result<Evidence, TpmError>>;
+}
+
+impl Quoter for TpmHandle {
+    fn quote<'a>(
+        &'a self,
+        ak: &'a AkBlob,
+        qualifying: [u8; 32],
+        pcrs: &'a [u8],
+    ) -> BoxFuture<'a, Result<Evidence, TpmError>> {
+        Box::pin(Self::quote(self, ak, qualifying, pcrs))
+    }
+}
+
+/// Why a session ends from this side, or was ended by the other.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    #[error("the agent is stopping")]
+    Stopping,
+    #[error("central did not welcome this host in time")]
+    NoWelcome,
+    #[error("central sent something that does not belong here: {0}")]
+    Protocol(&'static str),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    Verdict(#[from] VerdictFault),
+    #[error(transparent)]
+    Notice(#[from] NoticeFault),
+    #[error(transparent)]
+    Seal(#[from] SealFault),
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    #[error("the TPM gave no quote in time")]
+    NoQuote,
+    #[error("a release came while this host is quarantined")]
+    Barred,
+    #[error("this host was sealed after it had said that it needs no seal key")]
+    SealedSince,
+    #[error(transparent)]
+    Store(#[from] Fault),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl Stop {
+    /// What it is to the uplink.
+    pub fn end(&self) -> End {
+        match self {
+            Self::Lost(Lost::Revoked) | Self::Barred => End::CutOff,
+            Self::Lost(Lost::Expired) => End::Unenrolled,
+            Self::Lost(Lost::Closed(Reason::Known(
+                CloseCode::Quarantined | CloseCode::Untrusted | CloseCode::Clone,
+            )))
+            | Self::Notice(NoticeFault::Store(_) | NoticeFault::Seal(_)) => End::CutOff,
+            Self::Lost(_) | Self::Stopping | Self::NoWelcome | Self::SealedSince => End::Lost,
+            _ => End::Failed,
+        }
+    }
+
+    /// What central is told.
+    pub fn code(&self) -> CloseCode {
+        match self {
+            Self::Protocol(_) | Self::Session(_) | Self::Verdict(_) | Self::Notice(NoticeFault::Trust(_)) => {
+                CloseCode::Protocol
+            }
+            _ => CloseCode::Done,
+        }
+    }
+}
+
+/// One session's state.
+pub struct Dialogue {
+    local: Arc<Local>,
+    quoter: Arc<dyn Quoter>,
+    id: HostId,
+    state: Arc<JoinState>,
+    generation: HostGeneration,
+    exporter: [u8; 32],
+    /// Whether hello asked for the key of the epoch held.
+    asked_for_key: bool,
+    kem: KemSecret,
+    /// `info` of the session message, from the last quote.
+    info: Option<[u8; 32]>,
+    key: Option<Secret<32>>,
+    /// Number of the next message under the session key.
+    counter: u64,
+}
+
+impl Dialogue {
+    /// On a fresh connection with this exporter.
+    pub fn new(local: Arc<Local>, quoter: Arc<dyn Quoter>, exporter: [u8; 32]) -> Self {
+        let state = local.file.get();
+        let generation = state.membership.as_ref().map(|member| member.generation).unwrap_or_default();
+        let kem = KemSecret::from_seed(&draw_secret(&*local.entropy));
+        Self {
+            local,
+            quoter,
+            id: state.host.clone(),
+            state,
+            generation,
+            exporter,
+            asked_for_key: false,
+            kem,
+            info: None,
+            key: None,
+            counter: 0,
+        }
+    }
+
+    /// Begins: says what this host holds.
+    ///
+    /// # Errors
+    /// What ends the session.
+    pub async fn hello(&mut self, say: &mut dyn Say) -> Result<(), Stop> {
+        let contact = self.local.contact();
+        let head = self.local.barrier.commit_head()?;
+        self.asked_for_key = self.local.seal.is_sealed();
+        let hello = Hello {
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            generation: self.generation,
+            seal_epoch: self.local.seal.epoch()?,
+            needs_seal_key: self.asked_for_key,
+            positions: self.local.replica.positions()?,
+            head: contact.head,
+            notice: self.local.boot.notice()?,
+            audit_head: (head.seq, head.hash),
+        };
+        say.say(&FromHost::Hello(Box::new(hello))).await
+    }
+
+    /// Takes the first message of central.
+    ///
+    /// # Errors
+    /// What ends the session.
+    pub fn welcomed(&self, message: FromCentral) -> Result<(), Stop> {
+        let FromCentral::Welcome { version, time_us } = message else {
+            return Err(Stop::Protocol("no welcome"));
+        };
+        if !(VERSION_MIN..=VERSION_MAX).contains(&version) {
+            return Err(Stop::Protocol("a version that this agent does not speak"));
+        }
+        self.local.clock.set(time_us);
+        let now = self.local.clock.now().mono;
+        self.local.status.change(|standing| {
+            standing.connected = true;
+            standing.contact = Some(now);
+            standing.error = None;
+        });
+        Ok(())
+    }
+
+    /// Takes a further message: does what it asks for, in order, and answers.
+    ///
+    /// # Errors
+    /// What ends the session.
+    pub async fn handle(
+        &mut self,
+        say: &mut dyn Say,
+        message: FromCentral,
+        observer: &dyn Observer,
+    ) -> Result<(), Stop> {
+        let now = self.local.clock.now().mono;
+        self.local.status.change(|standing| standing.contact = Some(now));
+        match message {
+            FromCentral::Challenge(challenge) => self.quote(say, &challenge).await,
+            FromCentral::Verdict(verdict) => self.verdict(say, &verdict, observer).await,
+            FromCentral::Session(message) => self.session(&message),
+            FromCentral::Sealed { counter, envelope } => self.sealed(say, counter, &envelope).await,
+            FromCentral::Bundle(bytes) => self.bundle(say, &bytes).await,
+            FromCentral::Standing(signed) => {
+                if let Some(generation) = self.local.heed(&signed).await?.wiped {
+                    say.say(&FromHost::Wiped(generation)).await?;
+                }
+                Ok(())
+            }
+            FromCentral::Welcome { .. } => Err(Stop::Protocol("a second welcome")),
+        }
+    }
+
+    async fn quote(&mut self, say: &mut dyn Say, challenge: &Challenge) -> Result<(), Stop> {
+        let binding = QuoteBinding {
+            deployment: self.state.deployment,
+            site: &self.id.site,
+            host: &self.id.host,
+            host_generation: self.generation,
+            nonce: &challenge.nonce,
+            exporter: &self.exporter,
+            hpke_suite: kem::SUITE,
+            hpke_public: self.kem.public(),
+            policy_version: challenge.policy,
+            ima_offset: challenge.ima_offset,
+            ima_count: challenge.ima_count,
+        };
+        let (transcript, qualifying) = binding.qualifying_data();
+        let quoting = self.quoter.quote(&self.state.ak, qualifying, &challenge.pcrs);
+        let evidence = tokio::time::timeout(QUOTE_LIMIT, quoting).await.map_err(|_| Stop::NoQuote)??;
+        self.info = Some(session_info(&transcript, &evidence.attest));
+        let answer = QuoteAnswer {
+            attest: evidence.attest,
+            signature: evidence.signature,
+            pcrs: evidence.pcrs,
+            hpke_public: *self.kem.public(),
+            continuity: self.local.boot.continuity()?,
+        };
+        say.say(&FromHost::Quote(Box::new(answer))).await
+    }
+
+    async fn verdict(
+        &mut self,
+        say: &mut dyn Say,
+        verdict: &VerdictNotice,
+        observer: &dyn Observer,
+    ) -> Result<(), Stop> {
+        if !verdict.passed {
+            tracing::error!(reasons = verdict.reasons.join("; "), "appraisal failed");
+            self.local.status.change(|standing| {
+                standing.trusted = false;
+                standing.reasons.clone_from(&verdict.reasons);
+            });
+            self.local.shut("central").await;
+            return Ok(());
+        }
+        match self.local.passed(verdict).await {
+            Ok(()) => {}
+            Err(fault) => {
+                say.say(&FromHost::Alarm { what: fault.to_string() }).await?;
+                return Err(fault.into());
+            }
+        }
+        let first = !self.local.status.get().trusted;
+        self.local.status.change(|standing| {
+            standing.trusted = true;
+            standing.reasons.clear();
+        });
+        if first {
+            observer.passed();
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, message: &kem::Message) -> Result<(), Stop> {
+        let (Some(info), None) = (self.info, &self.key) else { return Err(Stop::Protocol("a session key")) };
+        let key = self.kem.open(&info, b"", message).map_err(|_| Stop::Protocol("another's session key"))?;
+        self.key = Some(Secret::from_slice(key.expose()).ok_or(Stop::Protocol("a session key of another length"))?);
+        Ok(())
+    }
+
+    async fn sealed(&mut self, say: &mut dyn Say, counter: u64, envelope: &[u8]) -> Result<(), Stop> {
+        let key = self.key.as_ref().ok_or(Stop::Protocol("an encrypted message before its key"))?;
+        let message = open_message(key, &self.id, self.counter, counter, envelope)?;
+        self.counter += 1;
+        match message {
+            Sealed::Release(release) => self.released(say, release).await,
+            Sealed::Rewrap(current) => self.rewrap(say, &current).await,
+            Sealed::DistKey { tenant, epoch, key } => {
+                self.local.replica.take_key(tenant, epoch, key);
+                Ok(())
+            }
+        }
+    }
+
+    async fn released(&mut self, say: &mut dyn Say, release: Release) -> Result<(), Stop> {
+        if self.local.is_barred()? {
+            return Err(Stop::Barred);
+        }
+        // Without the key that it is wrapped with a good store would be given up for lost.
+        if self.local.seal.is_sealed() && !self.asked_for_key {
+            return Err(Stop::SealedSince);
+        }
+        let Release { held, current, continuity_next } = release;
+        let opened = self.local.seal.open(held.as_ref(), &current).await?;
+        self.local.boot.put_continuity(continuity_next).await?;
+        self.local.status.change(|standing| {
+            standing.sealed_by_operator = false;
+            // Only a host that passed is given its key: whatever was held against it is lifted.
+            standing.notice = None;
+        });
+        say.say(&FromHost::ContinuityStored(sha256(&[&continuity_next]))).await?;
+        self.confirm_seal(say).await?;
+        match opened {
+            Opened::Already => return Ok(()),
+            Opened::Unsealed => tracing::info!("unsealed"),
+            Opened::Begun => tracing::info!("unsealed with a new store: all content comes anew from central"),
+        }
+        self.local.replica.sweep().await?;
+        // Hello could not say what a sealed store holds.
+        for held in self.local.replica.positions()? {
+            say.say(&FromHost::OutOfStep(held)).await?;
+        }
+        Ok(())
+    }
+
+    async fn rewrap(&mut self, say: &mut dyn Say, current: &SealKey) -> Result<(), Stop> {
+        if self.local.seal.is_sealed() {
+            return Ok(());
+        }
+        self.local.seal.rewrap(current).await?;
+        self.confirm_seal(say).await
+    }
+
+    async fn confirm_seal(&mut self, say: &mut dyn Say) -> Result<(), Stop> {
+        match self.local.seal.epoch()? {
+            Some(epoch) => say.say(&FromHost::SealConfirmed(epoch)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn bundle(&mut self, say: &mut dyn Say, bytes: &[u8]) -> Result<(), Stop> {
+        match self.local.replica.take(bytes).await {
+            Ok(Some(answer)) => say.say(&answer).await,
+            // Sealed in the meantime: there is nothing to apply it to.
+            Ok(None) | Err(Refusal::Sealed) => Ok(()),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+}
