@@ -1,5 +1,6 @@
 //! What cores are handed instead of a clock and a random source.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One reading of both clocks.
@@ -40,4 +41,10 @@ pub fn draw_secret<const N: usize>(entropy: &dyn Entropy) -> holdfast_protocol::
 pub trait Clock: Send + Sync {
     /// Reads both.
     fn now(&self) -> Now;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Now {
+        (**self).now()
+    }
 }

@@ -46,6 +46,7 @@ use holdfast_rest::files::private_folder;
 use keys::{BootstrapSecret, KeyError, RestKey};
 use node::{Gate, Node};
 use quic::Fleet;
+use quic::network::OsNetwork;
 use seal::{Hands, LoadError, Opening, SealService};
 use tree::Tree;
 
@@ -117,7 +118,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let key = Arc::new(RestKey::load(&config, &*entropy, clock.now())?);
     let shown = Arc::new(ServerIdentity::new(key.chain().to_vec(), &key.key().to_pkcs8_der())?);
     let (metrics, config) = (Arc::new(Metrics::new()), Arc::new(config));
-    let node = Node { config, barrier, journal, clock, entropy, metrics, gate };
+    let node = Node { config, barrier, journal, clock, entropy, network: Arc::new(OsNetwork), metrics, gate };
 
     let fleet = Arc::new(Fleet::default());
     let (seal, lines) = SealService::new(node.clone());

@@ -10,6 +10,7 @@ use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
 
 use crate::config::Config;
+use crate::quic::network::Network;
 
 /// Central, as its parts see it. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +25,8 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Where hosts come from.
+    pub network: Arc<dyn Network>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Whether it is open.

@@ -11,6 +11,7 @@ mod enrol;
 mod frames;
 mod hub;
 mod listener;
+pub mod network;
 mod session;
 mod verifying;
 

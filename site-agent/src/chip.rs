@@ -1,12 +1,13 @@
-//! What the seal asks of a TPM, so that its rules can be tested without one.
+//! What the agent asks of a TPM, so that its rules can be tested without one, and the agent simulated.
 
 use std::future::Future;
 use std::pin::Pin;
 
-use holdfast_protocol::secret::Secret;
-use holdfast_protocol::tpm::Counters;
+use holdfast_protocol::secret::{Secret, SecretBytes};
+use holdfast_protocol::tpm::{Counters, Credential};
 
-use crate::tpm::{SealedBlob, TpmError, TpmHandle};
+use crate::tpm::{AkBlob, EkKind, Identity, SealedBlob, TpmError, TpmHandle};
+use crate::uplink::dialogue::Quoter;
 
 /// A future in a box, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -26,6 +27,28 @@ pub trait SecretChip: Send + Sync {
     fn counters(&self) -> BoxFuture<'_, Result<Counters, TpmError>>;
 }
 
+/// The whole TPM, as enrolment and sessions use it. What each member does is said at [`TpmHandle`].
+pub trait Chip: SecretChip + Quoter {
+    /// The endorsement key.
+    fn identity(&self, kind: Option<EkKind>) -> BoxFuture<'_, Result<Identity, TpmError>>;
+
+    /// A new attestation key.
+    fn create_ak(&self, ek_kind: EkKind) -> BoxFuture<'_, Result<AkBlob, TpmError>>;
+
+    /// Opens a credential.
+    fn activate<'a>(
+        &'a self,
+        ak: &'a AkBlob,
+        credential: &'a Credential,
+    ) -> BoxFuture<'a, Result<Secret<32>, TpmError>>;
+
+    /// TPM-seals a few bytes.
+    fn seal(&self, data: SecretBytes) -> BoxFuture<'_, Result<SealedBlob, TpmError>>;
+
+    /// Opens what [`Chip::seal`] made.
+    fn unseal<'a>(&'a self, blob: &'a SealedBlob) -> BoxFuture<'a, Result<SecretBytes, TpmError>>;
+}
+
 impl SecretChip for TpmHandle {
     fn create<'a>(&'a self, secret: &'a Secret<32>) -> BoxFuture<'a, Result<SealedBlob, TpmError>> {
         Box::pin(self.create_host_secret(secret.duplicate()))
@@ -41,5 +64,31 @@ impl SecretChip for TpmHandle {
 
     fn counters(&self) -> BoxFuture<'_, Result<Counters, TpmError>> {
         Box::pin(async { Ok(self.clock().await?.counters) })
+    }
+}
+
+impl Chip for TpmHandle {
+    fn identity(&self, kind: Option<EkKind>) -> BoxFuture<'_, Result<Identity, TpmError>> {
+        Box::pin(self.identity(kind))
+    }
+
+    fn create_ak(&self, ek_kind: EkKind) -> BoxFuture<'_, Result<AkBlob, TpmError>> {
+        Box::pin(self.create_ak(ek_kind))
+    }
+
+    fn activate<'a>(
+        &'a self,
+        ak: &'a AkBlob,
+        credential: &'a Credential,
+    ) -> BoxFuture<'a, Result<Secret<32>, TpmError>> {
+        Box::pin(self.activate(ak, credential))
+    }
+
+    fn seal(&self, data: SecretBytes) -> BoxFuture<'_, Result<SealedBlob, TpmError>> {
+        Box::pin(self.seal(data))
+    }
+
+    fn unseal<'a>(&'a self, blob: &'a SealedBlob) -> BoxFuture<'a, Result<SecretBytes, TpmError>> {
+        Box::pin(self.unseal(blob))
     }
 }

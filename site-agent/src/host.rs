@@ -6,18 +6,21 @@ use std::sync::Arc;
 use holdfast_rest::tls::ServerIdentity;
 use tokio::sync::watch;
 
+use crate::chip::Chip;
 use crate::config::Config;
 use crate::join::{self, Enrolment, HostKeys, JoinError};
 pub use crate::local::{Heeded, Local, NoticeFault, VerdictFault};
 use crate::quic::Central;
-use crate::tpm::TpmHandle;
+use crate::quic::network::Network;
 
 /// The parts.
 pub struct Host {
     /// The configuration.
     pub config: Config,
     /// The TPM.
-    pub tpm: TpmHandle,
+    pub tpm: Arc<dyn Chip>,
+    /// The network.
+    pub network: Arc<dyn Network>,
     /// The certificate of the REST listener.
     pub identity: Arc<ServerIdentity>,
     /// `true` once the agent is to end.
@@ -37,7 +40,7 @@ impl Deref for Host {
 impl Host {
     /// Where central is.
     pub fn central(&self) -> Central {
-        join::central(&self.config, &self.file.get())
+        join::central(&self.config, &self.file.get(), &self.network)
     }
 
     /// Enrols again, and shows the new certificate.
@@ -46,10 +49,10 @@ impl Host {
     /// As [`Enrolment::run`].
     pub async fn enrol_again(&self) -> Result<(), JoinError> {
         let central = self.central();
-        Enrolment { file: &self.file, tpm: &self.tpm, central, clock: &self.clock }.run(None).await?;
+        Enrolment { file: &self.file, tpm: &*self.tpm, central, clock: &self.clock }.run(None).await?;
         let state = self.file.get();
         join::write_api_ca(&self.config, &state)?;
-        let keys = HostKeys::open(&self.tpm, &state).await?;
+        let keys = HostKeys::open(&*self.tpm, &state).await?;
         if let Some(member) = &state.membership
             && let Err(error) = self.identity.swap(member.api_chain.clone(), &keys.rest.to_pkcs8_der())
         {

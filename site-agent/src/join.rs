@@ -23,11 +23,14 @@ use holdfast_protocol::wire::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::chip::Chip;
 use crate::config::Config;
+use crate::ports::Ports;
+use crate::quic::network::Network;
 use crate::quic::{Central, Link, Lost};
 use crate::state::{JoinState, Membership, StateError, StateFile};
 use crate::time::AgentClock;
-use crate::tpm::{AkBlob, SealedBlob, TpmError, TpmHandle};
+use crate::tpm::{AkBlob, SealedBlob, TpmError};
 
 /// The register that the enrolment's quote covers. Its value says nothing here: the quote shows whose the key is.
 const QUOTED: [u8; 1] = [0];
@@ -82,12 +85,12 @@ impl HostKeys {
     ///
     /// # Errors
     /// The TPM did not.
-    pub async fn open(tpm: &TpmHandle, state: &JoinState) -> Result<Self, TpmError> {
+    pub async fn open(tpm: &dyn Chip, state: &JoinState) -> Result<Self, TpmError> {
         Ok(Self { quic: open_seed(tpm, &state.quic_seed).await?, rest: open_seed(tpm, &state.rest_seed).await? })
     }
 }
 
-async fn open_seed(tpm: &TpmHandle, blob: &SealedBlob) -> Result<SigningKey, TpmError> {
+async fn open_seed(tpm: &dyn Chip, blob: &SealedBlob) -> Result<SigningKey, TpmError> {
     let seed = tpm.unseal(blob).await?;
     let seed = Secret::from_slice(seed.expose()).ok_or(TpmError::Malformed("key seed"))?;
     Ok(SigningKey::from_seed(&seed))
@@ -97,16 +100,11 @@ async fn open_seed(tpm: &TpmHandle, blob: &SealedBlob) -> Result<SigningKey, Tpm
 ///
 /// # Errors
 /// Nothing of what was there before is lost; it may be tried again with the same bundle.
-pub async fn join(
-    config: &Config,
-    bundle: &SiteBundle,
-    name: &HostName,
-    entropy: &dyn Entropy,
-    clock: &Arc<AgentClock>,
-) -> Result<(), JoinError> {
+pub async fn join(config: &Config, bundle: &SiteBundle, name: &HostName, ports: &Ports) -> Result<(), JoinError> {
     let invited = bundle.host(name).ok_or(JoinError::Bundle("names no such host, or the host has joined"))?;
     let host = HostId { site: bundle.site.clone(), host: name.clone() };
-    let tpm = TpmHandle::start(config.tpm.clone())?;
+    let clock = Arc::new(AgentClock::new(Box::new(ports.clock.clone()), None));
+    let tpm = &*ports.tpm;
     let known = StateFile::open(&config.data_dir)?;
     let file = match known {
         Some(file) if file.get().deployment == bundle.deployment && file.get().host == host => file,
@@ -114,10 +112,11 @@ pub async fn join(
             return Err(JoinError::OtherHost { host: file.get().host.clone() });
         }
         // What was begun for another host or deployment never led anywhere.
-        Some(_) | None => StateFile::begin(&config.data_dir, begun(bundle, host, &tpm, entropy).await?)?,
+        Some(_) | None => StateFile::begin(&config.data_dir, begun(bundle, host, tpm, &*ports.entropy).await?)?,
     };
     if file.get().membership.is_none() {
-        let enrolment = Enrolment { file: &file, tpm: &tpm, central: central(config, &file.get()), clock };
+        let enrolment =
+            Enrolment { file: &file, tpm, central: central(config, &file.get(), &ports.network), clock: &clock };
         enrolment.run(Some(&invited.token.0)).await?;
     }
     write_api_ca(config, &file.get())
@@ -126,7 +125,7 @@ pub async fn join(
 async fn begun(
     bundle: &SiteBundle,
     host: HostId,
-    tpm: &TpmHandle,
+    tpm: &dyn Chip,
     entropy: &dyn Entropy,
 ) -> Result<JoinState, JoinError> {
     let mut roots = pem::decode_certificates(&bundle.root_ca).map_err(|_| JoinError::Bundle("has no root"))?;
@@ -147,15 +146,15 @@ async fn begun(
     })
 }
 
-async fn sealed_seed(tpm: &TpmHandle, entropy: &dyn Entropy) -> Result<SealedBlob, TpmError> {
+async fn sealed_seed(tpm: &dyn Chip, entropy: &dyn Entropy) -> Result<SealedBlob, TpmError> {
     let seed: Secret<32> = draw_secret(entropy);
     tpm.seal(SecretBytes::new(seed.expose().to_vec())).await
 }
 
 /// Where central is and what it is known by.
-pub fn central(config: &Config, state: &JoinState) -> Central {
+pub fn central(config: &Config, state: &JoinState, network: &Arc<dyn Network>) -> Central {
     let addresses = config.central.clone().map_or_else(|| state.central.clone(), |address| vec![address]);
-    Central { addresses, deployment: state.deployment, root: state.root.clone() }
+    Central { addresses, deployment: state.deployment, root: state.root.clone(), network: network.clone() }
 }
 
 /// Writes what clients know this host's REST API by.
@@ -175,7 +174,7 @@ pub struct Enrolment<'a> {
     /// The state; changed only when central has answered, but for the key of a re-enrolment.
     pub file: &'a StateFile,
     /// The TPM.
-    pub tpm: &'a TpmHandle,
+    pub tpm: &'a dyn Chip,
     /// Whom to ask.
     pub central: Central,
     /// For central's certificate.

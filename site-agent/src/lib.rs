@@ -21,7 +21,7 @@ use std::time::Duration;
 use holdfast_actors::audit_log::journal::Journal;
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::ports::Entropy;
-use holdfast_actors::shell::{OsClock, OsEntropy, Supervision};
+use holdfast_actors::shell::Supervision;
 use holdfast_actors::store::Fault;
 use holdfast_actors::store::lmdb::{LmdbEngine, OpenError};
 use holdfast_rest::metrics::Metrics;
@@ -40,6 +40,7 @@ pub mod lease;
 pub mod local;
 mod metrics;
 pub mod node;
+pub mod ports;
 pub mod quic;
 pub mod replica;
 pub mod seal;
@@ -47,20 +48,22 @@ pub mod state;
 pub mod status;
 pub mod time;
 pub mod tpm;
-mod tree;
+pub mod tree;
 pub mod trust;
 pub mod uplink;
 
 pub use config::Config;
 pub use fronts::VERSION;
 
+use chip::Chip;
 use holdfast_rest::files::private_folder;
 use host::Host;
 use join::HostKeys;
 use local::{Local, LocalParts};
 use node::{AtSite, Fronted};
-use state::{Membership, StateError, StateFile};
-use tpm::{TpmError, TpmHandle};
+use ports::Ports;
+use state::{JoinState, StateError, StateFile};
+use tpm::TpmError;
 
 /// The store's folder in a data folder.
 pub const STORE: &str = "store";
@@ -120,18 +123,16 @@ pub struct Running {
 /// # Errors
 /// It can't; nothing is left running.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let file = StateFile::open(&config.data_dir)?.ok_or(StartError::NotJoined)?;
-    let member = file.get().membership.clone().ok_or(StartError::NotJoined)?;
-    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-    let failed = Arc::new(AtomicBool::new(false));
+    let file = StateFile::open(&config.data_dir)?;
+    let file = file.filter(|file| file.get().membership.is_some()).ok_or(StartError::NotJoined)?;
     private_folder(&config.data_dir).map_err(io_at(&config.data_dir))?;
+    let ports = Ports::of_machine(&config.tpm)?;
+    let failed = Arc::new(AtomicBool::new(false));
     let (engine, store_failed) = open_store(&config, failed.clone())?;
-    let journal = Arc::new(open_journal(&config, entropy.clone())?);
-    let barrier = Barrier::new(Arc::new(engine), entropy.clone(), journal.clone());
-    let tpm = TpmHandle::start(config.tpm.clone())?;
-    let identity = rest_identity(&tpm, &file, &member).await?;
+    let journal = Arc::new(open_journal(&config, ports.entropy.clone())?);
+    let barrier = Barrier::new(Arc::new(engine), ports.entropy.clone(), journal.clone());
 
-    let host = Arc::new(assemble(config, file, tpm, barrier, entropy, identity.clone())?);
+    let host = Arc::new(assemble(config, file, barrier, ports).await?);
     let metrics = Arc::new(Metrics::new());
     metrics::register(&metrics, host.clone(), journal.clone());
     let place = AtSite { site: host.id().site, leases: host.leases.clone(), clock: host.clock.clone() };
@@ -139,33 +140,29 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let fronted = Arc::new(Fronted { host: host.clone(), failed });
     let front = fronts::front(node, fronted, metrics, &host.config);
     let (addr, options) = (host.config.rest, fronts::server_options(&host.config));
-    let server = Server::bind(addr, Some(server_config(identity)), front, options).await;
+    let server = Server::bind(addr, Some(server_config(host.identity.clone())), front, options).await;
     let server = server.map_err(|error| StartError::Listen(addr, error))?;
     let supervision = tree::start(&host).await.map_err(|error| StartError::Actors(error.to_string()))?;
     Ok(Running { host, rest: server.start(), supervision, store_failed })
 }
 
-async fn rest_identity(
-    tpm: &TpmHandle,
-    file: &StateFile,
-    member: &Membership,
-) -> Result<Arc<ServerIdentity>, StartError> {
-    let keys = HostKeys::open(tpm, &file.get()).await?;
-    Ok(Arc::new(ServerIdentity::new(member.api_chain.clone(), &keys.rest.to_pkcs8_der())?))
+/// Puts a host that has joined together, above its store and its ports. Nothing runs yet: [`tree::start`] begins.
+///
+/// # Errors
+/// It has not joined, or its TPM or store can't be used.
+pub async fn assemble(config: Config, file: StateFile, barrier: Barrier, ports: Ports) -> Result<Host, StartError> {
+    let Ports { tpm, network, clock, entropy } = ports;
+    let identity = rest_identity(&*tpm, &file.get()).await?;
+    let dialled = join::central(&config, &file.get(), &network).addresses.join(", ");
+    let (chip, system) = (tpm.clone(), Box::new(clock));
+    let local = Arc::new(Local::assemble(LocalParts { file, chip, barrier, system, entropy, dialled })?);
+    Ok(Host { config, tpm, network, identity, stopping: watch::Sender::new(false), local })
 }
 
-fn assemble(
-    config: Config,
-    file: StateFile,
-    tpm: TpmHandle,
-    barrier: Barrier,
-    entropy: Arc<dyn Entropy>,
-    identity: Arc<ServerIdentity>,
-) -> Result<Host, StartError> {
-    let dialled = join::central(&config, &file.get()).addresses.join(", ");
-    let (chip, system) = (Arc::new(tpm.clone()), Box::new(OsClock::start()));
-    let local = Arc::new(Local::assemble(LocalParts { file, chip, barrier, system, entropy, dialled })?);
-    Ok(Host { config, tpm, identity, stopping: watch::Sender::new(false), local })
+async fn rest_identity(tpm: &dyn Chip, state: &JoinState) -> Result<Arc<ServerIdentity>, StartError> {
+    let member = state.membership.as_ref().ok_or(StartError::NotJoined)?;
+    let keys = HostKeys::open(tpm, state).await?;
+    Ok(Arc::new(ServerIdentity::new(member.api_chain.clone(), &keys.rest.to_pkcs8_der())?))
 }
 
 fn open_store(

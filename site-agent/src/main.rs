@@ -3,15 +3,13 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, ExitCode};
-use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use holdfast_actors::shell::{OsClock, OsEntropy};
 use holdfast_protocol::ids::HostName;
 use holdfast_protocol::site_bundle::{SITE_BUNDLE_BYTES_MAX, SiteBundle};
 use holdfast_rest::program::{harden, write_log};
 use holdfast_site_agent::join::join;
-use holdfast_site_agent::time::AgentClock;
+use holdfast_site_agent::ports::Ports;
 use holdfast_site_agent::{Config, start};
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
@@ -113,8 +111,11 @@ fn join_as(config: Config, bundle: &Path, host: &HostName) -> ExitCode {
         Err(problem) => return fail(FAILURE, format_args!("{}: {problem}", bundle.display())),
     };
     in_runtime(async move {
-        let clock = Arc::new(AgentClock::new(Box::new(OsClock::start()), None));
-        match join(&config, &bundle, host, &OsEntropy, &clock).await {
+        let joined = match Ports::of_machine(&config.tpm) {
+            Ok(ports) => join(&config, &bundle, host, &ports).await,
+            Err(error) => Err(error.into()),
+        };
+        match joined {
             Ok(()) => {
                 println!("{}/{host} has joined", bundle.site);
                 ExitCode::SUCCESS

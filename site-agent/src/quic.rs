@@ -1,6 +1,6 @@
 //! The agent's end of QUIC: dialling central, messages on the one stream, and what a connection's end means.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 use crate::time::AgentClock;
+
+pub mod network;
+
+use network::Network;
 
 /// Until a connection is there or given up.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
@@ -74,6 +78,8 @@ pub struct Central {
     pub deployment: DeploymentId,
     /// The deployment's root certificate (DER).
     pub root: Vec<u8>,
+    /// The way there.
+    pub network: Arc<dyn Network>,
 }
 
 /// A client certificate chain and its key.
@@ -118,13 +124,13 @@ impl Central {
         let name = central_name(&self.deployment);
         let mut failed = Lost::Network("no address of central is known".to_owned());
         for address in &self.addresses {
-            match dial_name(address, &config, &name).await {
+            match self.dial_name(address, &config, &name).await {
                 // Wrong by a clock that is far ahead, perhaps: once more by the other time that it may be.
                 Err(Lost::CentralExpired) => {
                     failed = Lost::CentralExpired;
                     let Some(other) = clock.other().map(Arc::new) else { continue };
                     let config = self.config(identity, other.clone())?;
-                    if let Ok(link) = dial_name(address, &config, &name).await {
+                    if let Ok(link) = self.dial_name(address, &config, &name).await {
                         other.proved();
                         return Ok(link);
                     }
@@ -134,6 +140,33 @@ impl Central {
             }
         }
         Err(failed)
+    }
+
+    async fn dial_name(&self, address: &str, config: &ClientConfig, name: &str) -> Result<Link, Lost> {
+        let found = match tokio::time::timeout(DIAL_LIMIT, self.network.resolve(address)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return Err(Lost::Network(format!("{address}: {error}"))),
+            Err(_) => return Err(Lost::Network(format!("{address}: no answer from name resolution"))),
+        };
+        let mut failed = Lost::Network(format!("{address}: no such host"));
+        for socket_address in found {
+            match tokio::time::timeout(DIAL_LIMIT, self.dial_address(socket_address, config, name)).await {
+                Ok(Ok(link)) => return Ok(link),
+                Ok(Err(error)) => failed = error,
+                Err(_) => failed = Lost::Network("no answer".to_owned()),
+            }
+        }
+        Err(failed)
+    }
+
+    /// Each connection has a socket of its own: after a change of networks the next one finds the new way.
+    async fn dial_address(&self, address: SocketAddr, config: &ClientConfig, name: &str) -> Result<Link, Lost> {
+        let endpoint = self.network.endpoint(address).map_err(|error| Lost::Network(error.to_string()))?;
+        let connecting =
+            endpoint.connect_with(config.clone(), address, name).map_err(|error| Lost::Network(error.to_string()))?;
+        let connection = connecting.await.map_err(lost)?;
+        let (to, from) = connection.open_bi().await.map_err(lost)?;
+        Ok(Link { connection, to, from, endpoint })
     }
 
     fn config(&self, identity: Option<ClientIdentity<'_>>, time: Arc<dyn TimeProvider>) -> Result<ClientConfig, Lost> {
@@ -226,37 +259,6 @@ fn transport() -> TransportConfig {
     transport.max_concurrent_bidi_streams(0u32.into());
     transport.max_concurrent_uni_streams(0u32.into());
     transport
-}
-
-async fn dial_name(address: &str, config: &ClientConfig, name: &str) -> Result<Link, Lost> {
-    let found = match tokio::time::timeout(DIAL_LIMIT, tokio::net::lookup_host(address)).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => return Err(Lost::Network(format!("{address}: {error}"))),
-        Err(_) => return Err(Lost::Network(format!("{address}: no answer from name resolution"))),
-    };
-    let mut failed = Lost::Network(format!("{address}: no such host"));
-    for socket_address in found {
-        match tokio::time::timeout(DIAL_LIMIT, dial_address(socket_address, config, name)).await {
-            Ok(Ok(link)) => return Ok(link),
-            Ok(Err(error)) => failed = error,
-            Err(_) => failed = Lost::Network("no answer".to_owned()),
-        }
-    }
-    Err(failed)
-}
-
-/// Each connection has a socket of its own: after a change of networks the next one finds the new way.
-async fn dial_address(address: SocketAddr, config: &ClientConfig, name: &str) -> Result<Link, Lost> {
-    let local: SocketAddr = match address {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let endpoint = Endpoint::client(local).map_err(|error| Lost::Network(error.to_string()))?;
-    let connecting =
-        endpoint.connect_with(config.clone(), address, name).map_err(|error| Lost::Network(error.to_string()))?;
-    let connection = connecting.await.map_err(lost)?;
-    let (to, from) = connection.open_bi().await.map_err(lost)?;
-    Ok(Link { connection, to, from, endpoint })
 }
 
 impl Link {

@@ -24,7 +24,10 @@ use crate::uplink::hands::UplinkHands;
 const MAILBOX_MAX: usize = 16;
 
 /// Starts the supervised part.
-pub(crate) async fn start(host: &Arc<Host>) -> Result<Supervision, SpawnErr> {
+///
+/// # Errors
+/// The store can't be read.
+pub async fn start(host: &Arc<Host>) -> Result<Supervision, SpawnErr> {
     let mailbox = Mailbox::new(MAILBOX_MAX);
     let parts = MachineParts {
         performer: Arc::new(UplinkHands::new(host.clone(), mailbox.clone())),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_actors::barrier::Snapshot;
-use holdfast_actors::ports::{draw, draw_secret};
+use holdfast_actors::ports::{Clock, draw, draw_secret};
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::site_registry::authorities::quic_leaf;
 use holdfast_actors::site_registry::{authority, host, site};
@@ -20,6 +20,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
 use crate::node::Node;
@@ -34,9 +35,6 @@ const HANDSHAKES_EACH_MAX: usize = HANDSHAKES_MAX / 4;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Without a packet for so long a connection has ended.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// Bytes the kernel may hold of what all hosts sent.
-const SOCKET_BUFFER: usize = 4 << 20;
-
 /// Bytes of a connection that are received and not read: two of the longest messages.
 const RECEIVE_WINDOW: u32 = 512 << 10;
 
@@ -46,13 +44,10 @@ const RENEWED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Binds the endpoint.
 pub(super) fn endpoint(node: &Node, snapshot: &Snapshot) -> Result<Endpoint, Refusal> {
     let config = server_config(node, snapshot)?;
-    let socket = bind(node.config.quic).map_err(|error| {
+    node.network.listen(node.config.quic, config).map_err(|error| {
         tracing::error!(address = %node.config.quic, %error, "QUIC address can't be bound");
         Refusal::Unavailable("the QUIC address")
-    })?;
-    let runtime = quinn::default_runtime().ok_or(Refusal::Unavailable("the QUIC endpoint"))?;
-    Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
-        .map_err(|_| Refusal::Unavailable("the QUIC endpoint"))
+    })
 }
 
 /// Gives the endpoint a new certificate every day; sessions go on under the one they began with.
@@ -77,7 +72,7 @@ fn server_config(node: &Node, snapshot: &Snapshot) -> Result<quinn::ServerConfig
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_pkcs8_der().to_vec()));
 
     let verifier = Arc::new(HostVerifier { node: node.clone(), provider: provider.clone() });
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+    let mut tls = rustls::ServerConfig::builder_with_details(provider, Arc::new(NodeTime(node.clock.clone())))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, key))
         .map_err(unusable)?;
@@ -92,14 +87,6 @@ fn server_config(node: &Node, snapshot: &Snapshot) -> Result<quinn::ServerConfig
     config.transport_config(Arc::new(transport()));
     config.migration(true);
     Ok(config)
-}
-
-fn bind(listen: std::net::SocketAddr) -> std::io::Result<std::net::UdpSocket> {
-    let socket = std::net::UdpSocket::bind(listen)?;
-    // Less than asked for is normal where the system's limit is lower.
-    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
-    Ok(socket)
 }
 
 fn transport() -> TransportConfig {
@@ -152,6 +139,22 @@ async fn serve(hub: Arc<Hub>, connection: Connection, protocol: &[u8]) {
     match identity.as_ref().and_then(|chain| chain.first()) {
         Some(certificate) => session::serve(hub, connection.clone(), certificate.to_vec()).await,
         None => connection.close((CloseCode::Protocol as u32).into(), b"a client certificate is required"),
+    }
+}
+
+/// Certificates are judged by the clock that they are issued by.
+struct NodeTime(Arc<dyn Clock>);
+
+impl TimeProvider for NodeTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().wall_s()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+impl fmt::Debug for NodeTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeTime")
     }
 }
 

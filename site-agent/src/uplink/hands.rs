@@ -137,7 +137,7 @@ async fn session_attempt(host: &Arc<Host>, mailbox: Mailbox<Event>) -> End {
     }
     let state = host.file.get();
     let Some(member) = &state.membership else { return End::Unenrolled };
-    let keys = match HostKeys::open(&host.tpm, &state).await {
+    let keys = match HostKeys::open(&*host.tpm, &state).await {
         Ok(keys) => keys,
         Err(error) => {
             failed(host, "the QUIC key can't be opened", &error);
@@ -192,7 +192,7 @@ async fn acknowledge(host: &Host, generation: StandingGeneration) -> Result<(), 
     let Some(certificate) = state.membership.as_ref().and_then(|member| member.dist_chain.first()) else {
         return Ok(());
     };
-    let keys = HostKeys::open(&host.tpm, &state).await?;
+    let keys = HostKeys::open(&*host.tpm, &state).await?;
     let receipt = WipeReceipt { host: state.host.clone(), generation };
     tell_wiped(&host.central(), &receipt, &keys.quic, certificate.clone(), &host.clock).await
 }

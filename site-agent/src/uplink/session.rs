@@ -83,7 +83,7 @@ impl Drop for Session {
 impl Session {
     fn begin(host: &Arc<Host>, link: Link) -> Result<Self, Stop> {
         let exporter = link.exporter(EXPORTER_QUOTE)?;
-        let dialogue = Dialogue::new(host.local.clone(), Arc::new(host.tpm.clone()), exporter);
+        let dialogue = Dialogue::new(host.local.clone(), host.tpm.clone(), exporter);
         let (connection, to, from, endpoint) = link.split();
         let (deliver, inbox) = mpsc::channel(INBOX_MAX);
         let reader = tokio::spawn(read(connection.clone(), from, deliver));
