@@ -16,7 +16,7 @@ use holdfast_actors::shell::machine::MachineParts;
 use holdfast_actors::shell::mailbox::Mailbox;
 use holdfast_actors::shell::supervisor::{Child, Supervision};
 use holdfast_actors::site_registry::authorities::signer;
-use holdfast_actors::site_registry::{deployment, standing};
+use holdfast_actors::site_registry::{head, standing};
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::ids::{HostId, Realm, Revision, TenantName};
 use holdfast_protocol::signed;
@@ -218,17 +218,7 @@ impl Hub {
 
     /// Central's head as of a snapshot.
     pub(crate) fn head(&self, snapshot: &Snapshot) -> Result<Head, Refusal> {
-        use holdfast_actors::rows::Rows;
-        let deployment = deployment(snapshot)?;
-        let audit = snapshot.commit_head()?;
-        Ok(Head {
-            deployment: deployment.id,
-            term: deployment.term,
-            incarnation: deployment.incarnation,
-            revision: snapshot.revision(),
-            standing_digest: deployment.standing_digest,
-            audit_head: (audit.seq, audit.hash),
-        })
+        head(snapshot)
     }
 
     /// The newest notice for a host, signed; `None` if nothing was ever decided.
