@@ -11,6 +11,7 @@ mod enrol;
 mod frames;
 mod hub;
 mod listener;
+mod restored;
 mod session;
 mod verifying;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use holdfast_actors::rows::Refusal;
+use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::HostId;
@@ -161,5 +163,11 @@ impl FleetControl for Fleet {
             let hub = self.hub.load_full().ok_or(Refusal::Sealed)?;
             hub.decide(decision).await.map(Pending)
         })
+    }
+
+    fn adopt(&self, by: String) -> BoxFuture<'_, Result<Report, Refusal>> {
+        Box::pin(
+            async move { self.hub.load_full().ok_or(Refusal::Unavailable("the hosts' listener"))?.adopt(by).await },
+        )
     }
 }

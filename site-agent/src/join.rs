@@ -93,14 +93,15 @@ async fn open_seed(tpm: &TpmHandle, blob: &SealedBlob) -> Result<SigningKey, Tpm
     Ok(SigningKey::from_seed(&seed))
 }
 
-/// Joins as `name` with a site bundle's token. A host that has joined is left as it is.
+/// Joins as `name` with a site bundle's token. A host that has joined is left as it is, but for `again`: then central
+/// has lost its enrolment, and it proves itself anew, with the keys that it has.
 ///
 /// # Errors
 /// Nothing of what was there before is lost; it may be tried again with the same bundle.
 pub async fn join(
     config: &Config,
     bundle: &SiteBundle,
-    name: &HostName,
+    (name, again): (&HostName, bool),
     entropy: &dyn Entropy,
     clock: &Arc<AgentClock>,
 ) -> Result<(), JoinError> {
@@ -116,7 +117,7 @@ pub async fn join(
         // What was begun for another host or deployment never led anywhere.
         Some(_) | None => StateFile::begin(&config.data_dir, begun(bundle, host, &tpm, entropy).await?)?,
     };
-    if file.get().membership.is_none() {
+    if again || file.get().membership.is_none() {
         let enrolment = Enrolment { file: &file, tpm: &tpm, central: central(config, &file.get()), clock };
         enrolment.run(Some(&invited.token.0)).await?;
     }
@@ -278,16 +279,17 @@ fn checked(enrolled: Enrolled, state: &JoinState, keys: &HostKeys) -> Result<Mem
     Ok(Membership { generation, agent_id, dist_chain, api_chain })
 }
 
-/// Asks for the newest notice.
+/// Asks for the newest notice, and shows the newest that this host has seen of central.
 ///
 /// # Errors
 /// No connection, or central can't say now.
 pub async fn fetch_notice(
     central: &Central,
     host: &HostId,
+    (head, notice): (Option<Signed>, Option<Signed>),
     clock: &Arc<AgentClock>,
 ) -> Result<Option<Signed>, JoinError> {
-    match ask(central, &EnrolRequest::Notice { host: host.clone() }, clock).await? {
+    match ask(central, &EnrolRequest::Notice { host: host.clone(), head, notice }, clock).await? {
         EnrolAnswer::Notice(notice) => Ok(notice),
         EnrolAnswer::Refused(code) => Err(JoinError::Refused(code)),
         EnrolAnswer::Challenge { .. } | EnrolAnswer::Enrolled(_) => Err(JoinError::Answer("is no notice")),

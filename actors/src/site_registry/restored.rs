@@ -210,14 +210,16 @@ pub fn examine(claims: Claims<'_>, snapshot: &Snapshot) -> Result<Option<Finding
         Some(_) | None => None,
     };
     let about_it = |notice: &Notice| {
-        let of_host = notice.host.as_ref().is_none_or(|name| *name == claims.host.host);
-        notice.deployment == own.id && notice.site == claims.host.site && of_host
+        let names_it = notice.host.as_ref() == Some(&claims.host.host);
+        notice.deployment == own.id && notice.site == claims.host.site && names_it
     };
     let known = standing_known(snapshot, claims.host)?;
     let notice = believed::<Notice>(claims.notice, &root).map(|(notice, _)| notice);
     let notice = notice.filter(|notice| about_it(notice) && known < notice.generation);
     let generation = claims.certificate.filter(|certificate| is_later(&entry, certificate)).map(|(shown, _)| shown);
-    if head.is_none() && notice.is_none() && generation.is_none() {
+    // A head names no host: without a certificate it is nothing to be noted of one that nobody heard of.
+    let is_strangers = claims.certificate.is_none() && notice.is_none() && matches!(entry, Known::Never);
+    if is_strangers || (head.is_none() && notice.is_none() && generation.is_none()) {
         return Ok(None);
     }
     let beyond = beyond(claims, snapshot)?;
