@@ -32,6 +32,10 @@ pub enum Kind {
     Cut = 0x15,
     /// What a site has been sent.
     Holding = 0x16,
+    /// That this store is an older copy, and how far it has been taken back into service.
+    Restored = 0x17,
+    /// What a host showed of what an older copy has lost.
+    Shown = 0x18,
     // A tenant's realm.
     /// A person or program that logs in: its password hash.
     Login = 0x20,
@@ -61,7 +65,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Tenant,
         Self::Site,
         Self::Host,
@@ -69,6 +73,8 @@ impl Kind {
         Self::Deployment,
         Self::Cut,
         Self::Holding,
+        Self::Restored,
+        Self::Shown,
         Self::Login,
         Self::Principal,
         Self::Token,
@@ -352,6 +358,12 @@ pub enum Refusal {
     /// The lease on content from central has ended.
     #[error("the lease has expired: this host has not heard from central for too long")]
     LeaseExpired,
+    /// A host has shown that this store is an older copy: nothing changes until an operator adopts it.
+    #[error(
+        "this central was restored from an older copy: it changes nothing and gives hosts nothing until an operator has \
+         run `holdfast central adopt-restored`"
+    )]
+    Restored,
     /// A record does not open or decode: damage, or another key.
     #[error("a stored record is damaged")]
     Corrupt,

@@ -13,8 +13,10 @@ use holdfast_protocol::secret::{Secret, sealed};
 use serde::{Deserialize, Serialize};
 
 use holdfast_protocol::tpm::Counters;
+use holdfast_protocol::wire::Head;
 
 use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
+use crate::barrier::Snapshot;
 use crate::rows::{Kind, ReadRows, Record, Refusal, Row, Rows};
 
 pub mod authorities;
@@ -22,6 +24,7 @@ pub mod enrolment;
 #[cfg(test)]
 mod fixtures;
 pub mod initialise;
+pub mod restored;
 pub mod sites;
 pub mod standing;
 
@@ -285,6 +288,22 @@ pub fn hosts(rows: &dyn Rows, site: &SiteName) -> Result<BTreeMap<HostName, Host
 /// [`Refusal::NotFound`], or the store's fault.
 pub fn authority(rows: &dyn Rows, path: &[&str]) -> Result<AuthorityKey, Refusal> {
     Ok(rows.read::<AuthorityKey>(Realm::NODE, path)?.ok_or(Refusal::NotFound("authority"))?.value)
+}
+
+/// Central's head as of a snapshot.
+///
+/// # Errors
+/// [`Refusal::NotFound`] before initialisation, or the store's fault.
+pub fn head(snapshot: &Snapshot) -> Result<Head, Refusal> {
+    let (deployment, audit) = (deployment(snapshot)?, snapshot.commit_head()?);
+    Ok(Head {
+        deployment: deployment.id,
+        term: deployment.term,
+        incarnation: deployment.incarnation,
+        revision: snapshot.revision(),
+        standing_digest: deployment.standing_digest,
+        audit_head: (audit.seq, audit.hash),
+    })
 }
 
 /// Reads the deployment.

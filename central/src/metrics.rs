@@ -44,6 +44,8 @@ impl Collector for Gauges {
             i64::from(state != SealState::Uninitialized),
         )?;
         gauge(&mut encoder, "sealed", "Whether the barrier is closed", i64::from(state != SealState::Unsealed))?;
+        let restored = i64::from(self.gate.is_restored());
+        gauge(&mut encoder, "restored_copy", "Whether central is a restored copy that is not adopted yet", restored)?;
         let waiting = self.seal.upgrade().map_or(0, |seal| seal.waiting());
         gauge(
             &mut encoder,

@@ -1,11 +1,12 @@
 //! What all parts of central share: the store behind its barrier, the journal, time, and whether it is open.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use holdfast_actors::audit_log::journal::Journal;
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::ports::{Clock, Entropy, Now};
+use holdfast_actors::rows::Refusal;
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
 
@@ -42,7 +43,11 @@ impl Node {
 
 /// Whether central serves. It opens after the barrier, when all that follows an unsealing is done, and closes before.
 #[derive(Debug, Default)]
-pub struct Gate(AtomicU8);
+pub struct Gate {
+    seal: AtomicU8,
+    /// Whether the rows say that this is a restored copy that nobody has adopted, as far as they could be read.
+    restored: AtomicBool,
+}
 
 impl Gate {
     /// From now on.
@@ -52,7 +57,7 @@ impl Gate {
             SealState::Sealed => 1,
             SealState::Unsealed => 2,
         };
-        self.0.store(number, Ordering::SeqCst);
+        self.seal.store(number, Ordering::SeqCst);
     }
 }
 
@@ -61,14 +66,28 @@ impl Gate {
     pub fn is_closed(&self) -> bool {
         self.seal_state() != SealState::Unsealed
     }
+
+    /// Whether central is a restored copy that changes nothing until it is adopted.
+    pub fn is_restored(&self) -> bool {
+        self.restored.load(Ordering::SeqCst)
+    }
+
+    /// Says whether it is; gives what was said before. The rows say it first.
+    pub(crate) fn set_restored(&self, restored: bool) -> bool {
+        self.restored.swap(restored, Ordering::SeqCst)
+    }
 }
 
 impl NodeState for Gate {
     fn seal_state(&self) -> SealState {
-        match self.0.load(Ordering::SeqCst) {
+        match self.seal.load(Ordering::SeqCst) {
             0 => SealState::Uninitialized,
             1 => SealState::Sealed,
             _ => SealState::Unsealed,
         }
+    }
+
+    fn reason(&self) -> Option<String> {
+        self.is_restored().then(|| Refusal::Restored.to_string())
     }
 }

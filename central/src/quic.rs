@@ -12,6 +12,7 @@ mod frames;
 mod hub;
 mod listener;
 pub mod network;
+mod restored;
 mod session;
 mod verifying;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use holdfast_actors::rows::Refusal;
+use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::HostId;
@@ -162,5 +164,11 @@ impl FleetControl for Fleet {
             let hub = self.hub.load_full().ok_or(Refusal::Sealed)?;
             hub.decide(decision).await.map(Pending)
         })
+    }
+
+    fn adopt(&self, by: String) -> BoxFuture<'_, Result<Report, Refusal>> {
+        Box::pin(
+            async move { self.hub.load_full().ok_or(Refusal::Unavailable("the hosts' listener"))?.adopt(by).await },
+        )
     }
 }

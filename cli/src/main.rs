@@ -4,6 +4,7 @@
 //! found beside its own executable.
 
 mod audit;
+mod central;
 mod client;
 mod connect;
 mod dev;
@@ -45,6 +46,9 @@ enum Command {
     /// Create sites, hand out their bundles, cut sites and hosts off.
     #[command(subcommand)]
     Site(site::Command),
+    /// Central itself, after a backup of it was restored.
+    #[command(subcommand)]
+    Central(central::Command),
     /// Check the audit log of a node.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -73,6 +77,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Command::Operator(command) => operator::run(command).await.map(done),
             Command::Tenant(command) => tenant::run(command).await.map(done),
             Command::Site(command) => site::run(command).await.map(done),
+            Command::Central(command) => central::run(command).await.map(done),
             Command::Audit(command) => audit::run(command).await,
         }
     })
@@ -107,6 +112,7 @@ mod tests {
             "site create --dir d udc1 --host udc1-001 --host udc1-002 --learn-reference-values",
             "site quarantine --dir d udc1 --wipe",
             "site quarantine-host --dir d udc1 udc1-001",
+            "central adopt-restored --dir d --validate --json",
             "audit verify --data d",
         ] {
             let words = std::iter::once("holdfast").chain(line.split(' '));

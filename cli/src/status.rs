@@ -44,7 +44,11 @@ async fn ask(client: &Client) -> Result<Value, Failure> {
     let mut central = client.get("/v1/state/strongbox/system/seal-status").await?.body;
     central["api"] = json!(client.url());
     let sites = match central["sealed"].as_bool() {
-        Some(false) => client.get("/v1/state/system/sites").await?.body,
+        Some(false) => {
+            // What an unsealed central does not do, and why.
+            central["reason"] = client.get("/v1/health").await?.body["reason"].clone();
+            client.get("/v1/state/system/sites").await?.body
+        }
         _ => Value::Null,
     };
     Ok(json!({"central": central, "sites": sites}))
@@ -53,6 +57,9 @@ async fn ask(client: &Client) -> Result<Value, Failure> {
 fn as_table(status: &Value) -> String {
     let central = &status["central"];
     let mut text = format!("central  {}  {}", cell(central, "api"), seal_state(central));
+    if let Some(reason) = central["reason"].as_str() {
+        text.push_str(&format!("\n{reason}"));
+    }
     let Some(sites) = status["sites"].as_array() else { return text };
     text.push_str("\n\n");
     if sites.is_empty() {

@@ -2,6 +2,7 @@
 
 use crate::codec::{self, DecodeError, length_prefixed};
 use crate::crypto::sign::{PublicKey, SigningKey};
+use crate::pki::read;
 use crate::wire::{Signable, Signed};
 
 /// Longest signed body.
@@ -35,6 +36,13 @@ pub fn open<T: Signable>(signed: &Signed, key: &PublicKey) -> Result<T, SignedEr
         return Err(SignedError::Signature);
     }
     Ok(codec::decode(&signed.body, SIGNED_BYTES_MAX)?)
+}
+
+/// Opens a value that counts for as long as it is kept: a signer that `root` (DER) certified signed it, and whether that
+/// certificate has ended since is no matter. `None`: it is nobody's word.
+pub fn open_lasting<T: Signable>(signed: &Signed, root: &[u8]) -> Option<T> {
+    let begun_s = read::validity(&signed.signer).ok()?.not_before;
+    open(signed, &read::bundle_signer_of(&signed.signer, root, begun_s).ok()?).ok()
 }
 
 fn preimage<T: Signable>(body: &[u8]) -> Vec<u8> {

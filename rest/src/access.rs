@@ -15,6 +15,7 @@ use holdfast_actors::audit_log::journal::Journal;
 use holdfast_actors::barrier::{Barrier, Snapshot};
 use holdfast_actors::ports::{Clock, Entropy, Now};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
+use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::Realm;
 
 use crate::node::{Central, Deed, Node};
@@ -123,8 +124,20 @@ impl Access {
     /// Runs a decision in the writer's transaction.
     ///
     /// # Errors
-    /// The decision's refusal, or the store's; not journalled.
+    /// The decision's refusal, [`Refusal::Restored`], or the store's; not journalled.
     pub async fn change<T: Send + 'static>(
+        &self,
+        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.change_even_stopped(move |rows, now| {
+            refuse_while_stopped(rows)?;
+            decide(rows, now)
+        })
+        .await
+    }
+
+    /// The same for what a restored copy of central still does: it hands out tokens, without which nobody could read.
+    async fn change_even_stopped<T: Send + 'static>(
         &self,
         mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {

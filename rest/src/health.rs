@@ -39,7 +39,7 @@ pub trait NodeState: Send + Sync {
     /// Now.
     fn seal_state(&self) -> SealState;
 
-    /// Why it does not serve, in plain words, if there is more to say than the state.
+    /// Why it does not serve, or not all, in plain words, if there is more to say than the state.
     fn reason(&self) -> Option<String> {
         None
     }
@@ -49,7 +49,7 @@ pub trait NodeState: Send + Sync {
 ///
 /// Health is 200 `{"status": "ok", "version": ..}` on an unsealed node, and 503 with status `sealed` or
 /// `uninitialized` on others, so that a load balancer needs to look at the status code only. A node that knows more
-/// says so as `reason`.
+/// says so as `reason`: of an unsealed one, what it does not do.
 pub fn routes(state: Arc<dyn NodeState>, metrics: Arc<Metrics>, version: &'static str) -> Router {
     Router::new()
         .route("/v1/health", get(move || async move { health(&*state, version) }))
@@ -67,7 +67,7 @@ fn health(node: &dyn NodeState, version: &str) -> Response {
         SealState::Sealed | SealState::Uninitialized => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut body = json!({ "status": state.name(), "version": version });
-    if let Some(reason) = node.reason().filter(|_| state != SealState::Unsealed) {
+    if let Some(reason) = node.reason() {
         body["reason"] = reason.into();
     }
     Format::Json.reply(status, &body)

@@ -10,6 +10,7 @@ use holdfast_actors::barrier::{Barrier, Snapshot};
 use holdfast_actors::distribute::Gate;
 use holdfast_actors::ports::{Clock, Now, draw};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
+use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::{Realm, SiteName};
 
 pub mod passwords;
@@ -178,8 +179,25 @@ impl Node {
     /// changed meanwhile.
     ///
     /// # Errors
-    /// What the decision refuses, noted.
+    /// What the decision refuses, noted; [`Refusal::Restored`].
     pub async fn change<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        deed: &Deed,
+        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let fenced = move |rows: &dyn Rows, now| {
+            refuse_while_stopped(rows)?;
+            decide(rows, now)
+        };
+        self.change_even_stopped(caller, deed, fenced).await
+    }
+
+    /// The same for what a restored copy of central still does: it hands out tokens, without which nobody could read.
+    ///
+    /// # Errors
+    /// What the decision refuses, noted.
+    pub async fn change_even_stopped<T: Send + 'static>(
         &self,
         caller: &Caller,
         deed: &Deed,

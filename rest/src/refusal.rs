@@ -23,6 +23,7 @@ impl From<Refusal> for Problem {
             Refusal::Unavailable(what) => unavailable(format!("{what} is not available")),
             // Nothing that the client does differently would help; hearing from central does.
             Refusal::LeaseExpired => unavailable(refusal.to_string()),
+            Refusal::Restored => unavailable(refusal.to_string()),
             Refusal::Corrupt => {
                 tracing::error!("a stored record is damaged");
                 Self::internal()
@@ -96,6 +97,7 @@ mod tests {
             (Refusal::TooManyAttempts { retry_after_s: 9 }, 403),
             (Refusal::Unavailable("central"), 503),
             (Refusal::LeaseExpired, 503),
+            (Refusal::Restored, 503),
             (Refusal::Corrupt, 500),
             (Refusal::Fault(Fault::Full), 503),
             (Refusal::Fault(Fault::TooLarge), 400),

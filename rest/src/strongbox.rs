@@ -9,6 +9,8 @@
 //! | `GET /v1/state/strongbox/system/seal-status`, `GET /v1/state/system/ca` | anybody |
 //! | `POST /v1/state/strongbox/system/{reveal-sealkey,unseal}` | whoever holds what the operation proves |
 //! | `POST /v1/state/strongbox/system/{seal,rotate-seal,setup-tenant}` | an admin of the tenant `system` |
+//! | `POST /v1/state/system/adopt-restored` | an admin of `system`, or an operator's certificate |
+//! | `GET` of the same | an admin of `system` |
 //! | `POST /v1/login` | anybody |
 //! | `POST /v1/config/tenants` | an admin of `system` |
 //! | `GET /v1/config/tenants[/NAME]` | an admin; other tenants only of `system` |
@@ -29,6 +31,7 @@ mod control;
 mod fleet;
 mod handed;
 mod login;
+mod restored;
 mod seal;
 mod sites;
 mod tenants;
@@ -78,6 +81,10 @@ pub fn routes_central(node: Arc<StrongboxNode>) -> Router {
         .route("/v1/state/strongbox/system/rotate-seal", post(op(n, "seal.rotate", SYSTEM, seal::rotate)))
         .route("/v1/state/strongbox/system/setup-tenant", post(op(n, "tenant.setup", SYSTEM, tenants::setup)))
         .route("/v1/state/system/ca", get(ca::ca).with_state(n.clone()))
+        .route(
+            "/v1/state/system/adopt-restored",
+            get(op(n, "central.restored", SYSTEM, restored::read)).post(restored::adopt).with_state(n.clone()),
+        )
         .route("/v1/login", post(login::login).with_state(n.clone()))
         .route(
             "/v1/config/tenants",

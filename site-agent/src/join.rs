@@ -96,11 +96,17 @@ async fn open_seed(tpm: &dyn Chip, blob: &SealedBlob) -> Result<SigningKey, TpmE
     Ok(SigningKey::from_seed(&seed))
 }
 
-/// Joins as `name` with a site bundle's token. A host that has joined is left as it is.
+/// Joins as `name` with a site bundle's token. A host that has joined is left as it is, but for `again`: then central
+/// has lost its enrolment, and it proves itself anew, with the keys that it has.
 ///
 /// # Errors
 /// Nothing of what was there before is lost; it may be tried again with the same bundle.
-pub async fn join(config: &Config, bundle: &SiteBundle, name: &HostName, ports: &Ports) -> Result<(), JoinError> {
+pub async fn join(
+    config: &Config,
+    bundle: &SiteBundle,
+    (name, again): (&HostName, bool),
+    ports: &Ports,
+) -> Result<(), JoinError> {
     let invited = bundle.host(name).ok_or(JoinError::Bundle("names no such host, or the host has joined"))?;
     let host = HostId { site: bundle.site.clone(), host: name.clone() };
     let clock = Arc::new(AgentClock::new(Box::new(ports.clock.clone()), None));
@@ -114,7 +120,7 @@ pub async fn join(config: &Config, bundle: &SiteBundle, name: &HostName, ports: 
         // What was begun for another host or deployment never led anywhere.
         Some(_) | None => StateFile::begin(&config.data_dir, begun(bundle, host, tpm, &*ports.entropy).await?)?,
     };
-    if file.get().membership.is_none() {
+    if again || file.get().membership.is_none() {
         let enrolment =
             Enrolment { file: &file, tpm, central: central(config, &file.get(), &ports.network), clock: &clock };
         enrolment.run(Some(&invited.token.0)).await?;
@@ -277,16 +283,17 @@ fn checked(enrolled: Enrolled, state: &JoinState, keys: &HostKeys) -> Result<Mem
     Ok(Membership { generation, agent_id, dist_chain, api_chain })
 }
 
-/// Asks for the newest notice.
+/// Asks for the newest notice, and shows the newest that this host has seen of central.
 ///
 /// # Errors
 /// No connection, or central can't say now.
 pub async fn fetch_notice(
     central: &Central,
     host: &HostId,
+    (head, notice): (Option<Signed>, Option<Signed>),
     clock: &Arc<AgentClock>,
 ) -> Result<Option<Signed>, JoinError> {
-    match ask(central, &EnrolRequest::Notice { host: host.clone() }, clock).await? {
+    match ask(central, &EnrolRequest::Notice { host: host.clone(), head, notice }, clock).await? {
         EnrolAnswer::Notice(notice) => Ok(notice),
         EnrolAnswer::Refused(code) => Err(JoinError::Refused(code)),
         EnrolAnswer::Challenge { .. } | EnrolAnswer::Enrolled(_) => Err(JoinError::Answer("is no notice")),

@@ -35,6 +35,9 @@ enum Command {
         /// Which host of the bundle this machine is.
         #[arg(long, value_name = "NAME")]
         host: HostName,
+        /// Join anew although this machine has joined: central was restored from a backup made before it did.
+        #[arg(long)]
+        again: bool,
     },
     /// Run until SIGTERM.
     Serve {
@@ -65,8 +68,8 @@ fn main() -> ExitCode {
         return with_quiet_libraries();
     }
     match args.command {
-        Command::Join { config, bundle, host } => {
-            with_config(&config, |config| guarded(false, config, |config| join_as(config, &bundle, &host)))
+        Command::Join { config, bundle, host, again } => {
+            with_config(&config, |config| guarded(false, config, |config| join_as(config, &bundle, (&host, again))))
         }
         Command::Serve { config, check_config: true, .. } => with_config(&config, |_| ExitCode::SUCCESS),
         Command::Serve { config, die_with_parent, .. } => {
@@ -104,7 +107,7 @@ fn fail(code: u8, why: std::fmt::Arguments<'_>) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn join_as(config: Config, bundle: &Path, host: &HostName) -> ExitCode {
+fn join_as(config: Config, bundle: &Path, (host, again): (&HostName, bool)) -> ExitCode {
     write_log(&config.log, QUIET);
     let bundle = match read_bundle(bundle) {
         Ok(bundle) => bundle,
@@ -112,7 +115,7 @@ fn join_as(config: Config, bundle: &Path, host: &HostName) -> ExitCode {
     };
     in_runtime(async move {
         let joined = match Ports::of_machine(&config.tpm) {
-            Ok(ports) => join(&config, &bundle, host, &ports).await,
+            Ok(ports) => join(&config, &bundle, (host, again), &ports).await,
             Err(error) => Err(error.into()),
         };
         match joined {

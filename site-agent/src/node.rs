@@ -55,7 +55,7 @@ impl NodeState for Fronted {
     }
 
     fn reason(&self) -> Option<String> {
-        Some(self.host.status.why_sealed())
+        self.host.seal.is_sealed().then(|| self.host.status.why_sealed())
     }
 }
 

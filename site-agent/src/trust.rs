@@ -122,8 +122,7 @@ impl Trust {
     /// What is stored outside the barrier may have been written by whoever had the disk in his hands: it counts only if
     /// a certified signer signed it. That its certificate has ended since is no matter.
     fn remembered<T: Signable>(&self, stored: &Signed) -> Option<T> {
-        let begun_s = read::validity(&stored.signer).ok()?.not_before;
-        signed::open(stored, &read::bundle_signer_of(&stored.signer, &self.root, begun_s).ok()?).ok()
+        signed::open_lasting(stored, &self.root)
     }
 
     fn concerns_us(&self, notice: &Notice) -> bool {

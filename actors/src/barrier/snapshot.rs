@@ -9,8 +9,8 @@ use holdfast_protocol::ids::{Realm, Revision};
 
 use crate::audit_log::Head;
 use crate::barrier::layout::{
-    COMMIT_HEAD, SCAN_PAGE, after_prefix, change_head_key, head_at, highest_realm, load, open_row, scan, scan_entries,
-    split_store_key, store_key,
+    COMMIT_HEAD, COMMIT_LINES, SCAN_PAGE, after_prefix, change_head_key, head_at, highest_realm, load, open_row, scan,
+    scan_entries, split_store_key, store_key,
 };
 use crate::keyring::{Keyring, REALM_KEYS, RealmKeys};
 use crate::rows::{Kind, RawRow, Refusal, RowKey, Rows};
@@ -94,6 +94,20 @@ impl Snapshot {
     /// The engine failed.
     pub fn commit_head(&self) -> Result<Head, Fault> {
         head_at(&*self.view, &[COMMIT_HEAD])
+    }
+
+    /// A line of the node's chain of commits: the hash up to it, and the revision that its commit ended at. `None`: there
+    /// is no such line.
+    ///
+    /// # Errors
+    /// The engine failed, or the line is damaged.
+    pub fn commit_line(&self, seq: u64) -> Result<Option<(Head, Revision)>, Fault> {
+        let mut key = vec![COMMIT_LINES];
+        key.extend_from_slice(&seq.to_be_bytes());
+        let Some(entry) = self.view.get(&key)? else { return Ok(None) };
+        let hash = entry.value.first_chunk::<32>().copied();
+        let hash = hash.ok_or_else(|| Fault::Io("an audit line is damaged".to_owned()))?;
+        Ok(Some((Head { seq, hash }, entry.modified)))
     }
 
     /// The realms with rows of tenants changed after `after`, and the revision up to which that is told. `None` in

@@ -19,6 +19,7 @@ use crate::distribution::placement::{COMMON, SitePlacement};
 use crate::distribution::{CUTS_KEPT, Cut, Cuts, DELTA_BYTES_MAX, DELTA_ROWS_MAX, Holding, PART_BYTES_MAX};
 use crate::ports::draw;
 use crate::rows::{Batch, Kind, ReadRows, Refusal, Rows};
+use crate::site_registry::restored::refuse_while_stopped;
 use crate::site_registry::{Held, Site, deployment, site};
 use crate::store::Fault;
 
@@ -64,6 +65,7 @@ pub fn build(
     signer: &SigningKey,
 ) -> Result<Built, Refusal> {
     let snapshot = barrier.snapshot()?;
+    refuse_while_stopped(&snapshot)?;
     let place = site(&snapshot, site_name)?.value;
     if place.standing.held == Held::Quarantined {
         return Err(Refusal::Denied);
@@ -82,7 +84,9 @@ pub fn build(
     if base == Some(&target.position) {
         return Ok(Built::UpToDate);
     }
-    let from = base.and_then(|base| cuts.at(base)).filter(|cut| cut.has_content && target.has_content);
+    // What an earlier term has cut may be known here and is not built upon: an adoption orders full copies.
+    let from = base.filter(|base| base.term == target.position.term).and_then(|base| cuts.at(base));
+    let from = from.filter(|cut| cut.has_content && target.has_content);
     if let Some(from) = from
         && let Some(rows) = job.delta(from)?
         && rows.len() <= DELTA_ROWS_MAX
@@ -190,6 +194,7 @@ impl Job<'_> {
             let path = [tenant.as_str(), name.as_str()];
             let place = site(rows, &name)?.value;
             let last = rows.read::<Cuts>(Realm::NODE, &path)?.and_then(|row| row.value.last().map(|cut| cut.position));
+            refuse_while_stopped(rows)?;
             // The fence, and the promise of one cut at a time, hold at the commit or there is no cut.
             if place.standing.held == Held::Quarantined {
                 return Err(Refusal::Denied);

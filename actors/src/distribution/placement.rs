@@ -45,6 +45,8 @@ impl SitePlacement {
             | Kind::TokenKey
             | Kind::BoxId
             | Kind::SecretVersion
+            | Kind::Restored
+            | Kind::Shown
             | Kind::Copy => false,
         }
     }

@@ -33,6 +33,7 @@ use crate::audit_log::Line;
 use crate::ports::{Entropy, Now, draw, draw_secret};
 use crate::rows::{Batch, Refusal, Rows};
 use crate::site_registry::authorities::{Loaded, root_certificate};
+use crate::site_registry::restored::refuse_while_stopped;
 use crate::site_registry::sites::token_hash;
 use crate::site_registry::{Deployment, EkTrust, Host, HostState, Identity, Invitation, Site, deployment, host, site};
 
@@ -444,6 +445,7 @@ impl From<Refusal> for Stop {
 
 /// All that rows decide about a claim; asked before the challenge and again in the transaction.
 fn admit(claim: &Claim, rows: &dyn Rows, now: Now) -> Result<Admitted, Stop> {
+    refuse_while_stopped(rows).map_err(Stop::Store)?;
     let deployment = deployment(rows).map_err(Stop::Store)?;
     if deployment.id != claim.deployment {
         return Err(Reason::OtherDeployment.into());

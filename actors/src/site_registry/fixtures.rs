@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use holdfast_protocol::ids::{DeploymentId, HostId};
+use holdfast_protocol::ids::{DeploymentId, HostId, Realm};
 use holdfast_protocol::pki::Serial;
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::site_bundle::SiteBundle;
@@ -20,6 +20,7 @@ use crate::site_registry::authorities::FreshKey;
 use crate::site_registry::initialise::{Fresh, initialise};
 use crate::site_registry::sites::{Appraisal, CreateSite, Invite, NewHost, Reallow, TOKEN_VALID_S, invite, reallow};
 use crate::site_registry::standing::{Decide, Decision, decide};
+use crate::store::Engine;
 use crate::store::memory::MemoryEngine;
 
 pub(super) const NOW: Now = Now { mono: Duration::from_secs(1_000), wall_us: 1_800_000_000_000_000 };
@@ -53,6 +54,7 @@ pub(super) fn id(text: &str) -> HostId {
 
 /// An unsealed store.
 pub(super) struct Store {
+    engine: Arc<MemoryEngine>,
     barrier: Barrier,
     lines: Arc<Mutex<Vec<Line>>>,
 }
@@ -60,12 +62,37 @@ pub(super) struct Store {
 impl Store {
     /// With the node's realm and nothing in it.
     pub(super) fn empty() -> Self {
-        let barrier = Barrier::new(Arc::new(MemoryEngine::new()), Arc::new(Counting::default()), Arc::new(NoReads));
+        let store = Self::over(MemoryEngine::new(), Counting::default());
         let ring = Keyring::new(DEPLOYMENT, secret(1));
-        let keys = barrier.first_realm(&ring, RealmKeys::new(secret(2), secret(3)));
-        barrier.submit_begin(keys, Vec::new(), |outcome| outcome.unwrap());
-        barrier.unseal(ring);
-        Self { barrier, lines: Arc::default() }
+        let keys = store.barrier.first_realm(&ring, RealmKeys::new(secret(2), secret(3)));
+        store.barrier.submit_begin(keys, Vec::new(), |outcome| outcome.unwrap());
+        store.barrier.unseal(ring);
+        store
+    }
+
+    fn over(engine: MemoryEngine, entropy: Counting) -> Self {
+        let engine = Arc::new(engine);
+        let barrier = Barrier::new(engine.clone(), Arc::new(entropy), Arc::new(NoReads));
+        Self { engine, barrier, lines: Arc::default() }
+    }
+
+    /// A copy of it as it is now, opened by a process of its own, which leaves a line as each start does. Both go on.
+    pub(super) fn copied(&self) -> Self {
+        let drawn = self.engine.restarted().snapshot().unwrap().revision().0;
+        let copy = Self::over(self.engine.restarted(), Counting(AtomicU8::new(drawn.to_be_bytes()[7] ^ 0x80)));
+        copy.barrier.unseal(Keyring::new(DEPLOYMENT, secret(1)));
+        copy.act("node.start");
+        copy
+    }
+
+    /// A change that is only a line.
+    pub(super) fn act(&self, action: &'static str) {
+        let line = Line::done(NOW.wall_us, "alice", action, "");
+        self.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).unwrap();
+    }
+
+    pub(super) fn barrier(&self) -> &Barrier {
+        &self.barrier
     }
 
     /// With a deployment.

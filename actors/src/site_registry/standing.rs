@@ -15,6 +15,7 @@ use crate::attestation_verifier::appraisal::ReferenceValues;
 use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, Refusal, Rows};
+use crate::site_registry::restored::refuse_while_stopped;
 use crate::site_registry::{
     Continuity, Deployment, Held, Host, HostState, SealKeyRecord, Site, Standing, deployment, host, hosts, site,
 };
@@ -79,6 +80,7 @@ pub struct Grant {
 /// # Errors
 /// The host is gone or of another generation, or the store's fault.
 pub fn record_pass(cmd: &RecordPass, rows: &dyn Rows, now: Now) -> Result<(Batch, Passed), Refusal> {
+    refuse_while_stopped(rows)?;
     let mut entry = host(rows, &cmd.host)?.value;
     let place = site(rows, &cmd.host.site)?.value;
     if entry.generation != cmd.generation {
@@ -262,6 +264,7 @@ pub enum Decision {
 /// # Errors
 /// No such site or host, or the store's fault.
 pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standing), Refusal> {
+    refuse_while_stopped(rows)?;
     let mut place = site(rows, &cmd.site)?.value;
     let mut target = match &cmd.host {
         Some(name) => {
@@ -410,7 +413,7 @@ pub fn notice(id: &HostId, rows: &dyn Rows) -> Result<Option<Notice>, Refusal> {
     Ok(Some(Notice { deployment, site: id.site.clone(), host: Some(id.host.clone()), generation, standing, at_us }))
 }
 
-fn next_standing(deployment: &mut Deployment, held: Held, wipe: bool, object: &str, now: Now) -> Standing {
+pub(super) fn next_standing(deployment: &mut Deployment, held: Held, wipe: bool, object: &str, now: Now) -> Standing {
     deployment.standing_generation = deployment.standing_generation.next();
     let standing = Standing { generation: deployment.standing_generation, held, wipe, at_us: now.wall_us };
     deployment.standing_digest =
@@ -419,7 +422,7 @@ fn next_standing(deployment: &mut Deployment, held: Held, wipe: bool, object: &s
 }
 
 /// New seal and distribution keys for a site, derived from one fresh seed.
-fn advance_epochs(place: &mut Site, seed: &Secret<32>) {
+pub(super) fn advance_epochs(place: &mut Site, seed: &Secret<32>) {
     place.seal_epoch = place.seal_epoch.next();
     let key = hkdf(seed.expose(), "holdfast/next-seal-key/v1", b"");
     place.seal_keys.push(SealKeyRecord { epoch: place.seal_epoch, key });
@@ -429,7 +432,7 @@ fn advance_epochs(place: &mut Site, seed: &Secret<32>) {
 
 /// Drops the keys of epochs that no host in good standing can be wrapped with. A host that confirmed one epoch may have
 /// moved on to any later one. `changed` is a host as this transaction leaves it.
-fn erase_confirmed_epochs(
+pub(super) fn erase_confirmed_epochs(
     place: &mut Site,
     name: &SiteName,
     changed: Option<(HostId, Host)>,
@@ -437,17 +440,22 @@ fn erase_confirmed_epochs(
 ) -> Result<(), Refusal> {
     let mut all = hosts(rows, name)?;
     all.extend(changed.map(|(id, entry)| (id.host, entry)));
-    let in_standing = all.values().filter(|entry| !entry.is_cut_off(place));
+    erase_unused_epochs(place, all.values());
+    Ok(())
+}
+
+/// The same with all hosts of the site as this transaction leaves them.
+pub(super) fn erase_unused_epochs<'h>(place: &mut Site, all: impl Iterator<Item = &'h Host>) {
+    let in_standing = all.filter(|entry| !entry.is_cut_off(place));
     let oldest = in_standing.filter_map(|entry| entry.seal_epoch).min().unwrap_or(place.seal_epoch);
     place.seal_keys.retain(|record| oldest <= record.epoch);
-    Ok(())
 }
 
 fn line(now: Now, id: &HostId, action: &str) -> Line {
     Line::done(now.wall_us, id.to_string(), action, id.to_string())
 }
 
-fn put(batch: &mut Batch, id: &HostId, entry: &Host) {
+pub(super) fn put(batch: &mut Batch, id: &HostId, entry: &Host) {
     batch.put(Realm::NODE, &[id.site.as_str(), id.host.as_str()], entry);
 }
 

@@ -1,6 +1,5 @@
 //! The hands of distribution: builds on threads that may block, sends keys and bundles.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use holdfast_actors::distribution::build::{Built, TenantRef, build};
@@ -29,7 +28,7 @@ impl Perform<Distribution> for DistributionHands {
         match effect {
             Effect::Build { stream, base } => drop(tokio::spawn(run_build(hub, stream, base))),
             Effect::Push { host, conn, push } => {
-                if !hub.is_trusted(&host) || hub.outdated.load(Ordering::SeqCst) {
+                if !hub.is_trusted(&host) || hub.is_stopped() {
                     return Ok(());
                 }
                 let key = Sealed::DistKey {

@@ -1,12 +1,12 @@
 //! One connection of the enrolment protocol: a join, a re-enrolment, or the fetching of a notice. No client
 //! certificate; everything is bounded and cheap until the request has shown a token or a pinned key.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::rows::{Refusal, Row};
 use holdfast_actors::site_registry::enrolment::{self, PROOF_WITHIN, Refused, Seeds, Serials};
+use holdfast_actors::site_registry::restored::Claims;
 use holdfast_actors::site_registry::{Host, host, standing};
 use holdfast_protocol::codec;
 use holdfast_protocol::ids::{HostId, Realm};
@@ -58,7 +58,13 @@ async fn exchange(hub: &Hub, connection: &Connection, place: Place) -> Result<()
             (enrol(hub, connection, &request, &mut to, &mut from).await?, turn)
         }
         EnrolRequest::Proof(_) => (EnrolAnswer::Refused(RefusalCode::Malformed), place),
-        EnrolRequest::Notice { host } => (notice(hub, &host), place),
+        EnrolRequest::Notice { host, head, notice: held } => {
+            // What it shows is central's own word, whoever shows it: a host that is cut off gets no further than here.
+            let claims =
+                Claims { host: &host, certificate: None, head: head.as_ref(), notice: held.as_ref(), positions: &[] };
+            let _ = hub.look_at(claims).await;
+            (notice(hub, &host), place)
+        }
         EnrolRequest::Wiped(receipt) => (wiped(hub, &receipt).await, place),
     };
     reply(&mut to, &answer).await
@@ -96,8 +102,7 @@ async fn enrol(
     from: &mut RecvStream,
 ) -> Result<EnrolAnswer, FrameError> {
     let mut exporter = [0; 32];
-    let outdated = hub.outdated.load(Ordering::SeqCst);
-    if outdated || connection.export_keying_material(&mut exporter, EXPORTER_ENROL, b"").is_err() {
+    if hub.is_stopped() || connection.export_keying_material(&mut exporter, EXPORTER_ENROL, b"").is_err() {
         return Ok(EnrolAnswer::Refused(RefusalCode::Unavailable));
     }
     let begun = match hub.snapshot() {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use holdfast_actors::access_control::tenants::tenants;
@@ -16,7 +16,8 @@ use holdfast_actors::shell::machine::MachineParts;
 use holdfast_actors::shell::mailbox::Mailbox;
 use holdfast_actors::shell::supervisor::{Child, Supervision};
 use holdfast_actors::site_registry::authorities::signer;
-use holdfast_actors::site_registry::{deployment, standing};
+use holdfast_actors::site_registry::restored::refuse_while_stopped;
+use holdfast_actors::site_registry::{head, standing};
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::ids::{HostId, Realm, Revision, TenantName};
 use holdfast_protocol::signed;
@@ -73,8 +74,8 @@ pub(crate) struct Hub {
     pub(crate) enrolments: Arc<Places>,
     /// Builds that run at the same time.
     pub(crate) builds: Arc<Semaphore>,
-    /// Set once a host showed a head newer than ours: we are a restored copy, and stop giving anything out.
-    pub(crate) outdated: AtomicBool,
+    /// Whoever adopts this restored copy holds it.
+    pub(crate) adopting: tokio::sync::Mutex<()>,
     /// What each session's hello said it holds, until distribution has planned for it.
     hellos: Mutex<BTreeMap<ConnId, BTreeMap<TenantName, Position>>>,
     next_conn: AtomicU64,
@@ -95,6 +96,7 @@ impl Hub {
     ) -> Result<Arc<Self>, Refusal> {
         let ((signer, signer_certificate), endpoint) = {
             let snapshot = node.barrier.snapshot()?;
+            node.gate.set_restored(refuse_while_stopped(&snapshot).is_err());
             let endpoint = listener::endpoint(&node, &snapshot)?;
             (signer(&snapshot)?, endpoint)
         };
@@ -109,7 +111,7 @@ impl Hub {
             arrivals: Places::new(ARRIVALS_MAX, ARRIVALS_MAX / 4),
             enrolments: Places::new(ENROLMENTS_MAX, ENROLMENTS_MAX / 2),
             builds: Arc::new(Semaphore::new(BUILDS_MAX)),
-            outdated: AtomicBool::new(false),
+            adopting: tokio::sync::Mutex::new(()),
             hellos: Mutex::default(),
             next_conn: AtomicU64::new(1),
             endpoint,
@@ -218,17 +220,7 @@ impl Hub {
 
     /// Central's head as of a snapshot.
     pub(crate) fn head(&self, snapshot: &Snapshot) -> Result<Head, Refusal> {
-        use holdfast_actors::rows::Rows;
-        let deployment = deployment(snapshot)?;
-        let audit = snapshot.commit_head()?;
-        Ok(Head {
-            deployment: deployment.id,
-            term: deployment.term,
-            incarnation: deployment.incarnation,
-            revision: snapshot.revision(),
-            standing_digest: deployment.standing_digest,
-            audit_head: (audit.seq, audit.hash),
-        })
+        head(snapshot)
     }
 
     /// The newest notice for a host, signed; `None` if nothing was ever decided.

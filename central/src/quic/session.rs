@@ -1,7 +1,6 @@
 //! One host's session: its messages become events; what is to be sent goes through [`super::connections`].
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_actors::attestation_verifier::core::{ConnId, Event, Facts};
@@ -10,12 +9,12 @@ use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::shell::CallError;
-use holdfast_actors::site_registry::{Held, authority, deployment, host, site, standing};
-use holdfast_protocol::ids::{HostId, Realm};
+use holdfast_actors::site_registry::restored::Claims;
+use holdfast_actors::site_registry::{Held, deployment, host, site, standing};
+use holdfast_protocol::ids::{HostGeneration, HostId, Realm};
 use holdfast_protocol::pki::read;
-use holdfast_protocol::signed;
 use holdfast_protocol::tpm::Public;
-use holdfast_protocol::wire::{CloseCode, EXPORTER_QUOTE, FromHost, Head, Hello, QuoteAnswer};
+use holdfast_protocol::wire::{CloseCode, EXPORTER_QUOTE, FromHost, Hello, QuoteAnswer};
 use quinn::{Connection, RecvStream};
 
 use crate::quic::frames::{self, FrameError};
@@ -42,24 +41,23 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
     let session = Session {
         conn: hub.next_conn(),
         host: peer.host,
+        generation: peer.generation,
         fingerprint: read::fingerprint(&certificate),
         hub: hub.clone(),
     };
+    if let Err(code) = session.look_at(&hello).await {
+        return close(code);
+    }
     let facts = match session.facts() {
         Ok(facts) => facts,
-        Err(Refusal::Denied) => return close(CloseCode::Quarantined),
-        Err(Refusal::Sealed) => return close(CloseCode::CentralSealed),
-        Err(error) => {
-            tracing::warn!(host = %session.host, %error, "session refused");
-            return close(CloseCode::Protocol);
+        Err(Unfit(code)) => {
+            tracing::warn!(host = %session.host, ?code, "session refused");
+            return close(code);
         }
     };
     let mut exporter = [0; 32];
     if connection.export_keying_material(&mut exporter, EXPORTER_QUOTE, b"").is_err() {
         return close(CloseCode::Protocol);
-    }
-    if let Err(code) = session.compare_heads(&hello).await {
-        return close(code);
     }
     // It may have been restarted, or its last word may have been lost.
     if hello.needs_seal_key
@@ -107,6 +105,8 @@ struct Session {
     hub: Arc<Hub>,
     conn: ConnId,
     host: HostId,
+    /// Which of the host's identities its certificate names.
+    generation: HostGeneration,
     fingerprint: [u8; 32],
 }
 
@@ -194,9 +194,7 @@ impl Session {
     fn quote(&self, answer: Box<QuoteAnswer>) -> Result<(), CloseCode> {
         let facts = match self.facts() {
             Ok(facts) => Box::new(facts),
-            Err(Refusal::Denied) => return Err(CloseCode::Quarantined),
-            Err(Refusal::Sealed) => return Err(CloseCode::CentralSealed),
-            Err(_) => return Err(CloseCode::Protocol),
+            Err(Unfit(code)) => return Err(code),
         };
         let event = Event::QuoteReceived { conn: self.conn, answer, facts, seed: self.hub.seed() };
         self.hub.verifier.cast(event).map_err(|_| CloseCode::Stale)
@@ -223,47 +221,19 @@ impl Session {
     }
 
     /// What the rows say of this host now.
-    fn facts(&self) -> Result<Facts, Refusal> {
-        let snapshot = self.hub.snapshot()?;
-        facts(&snapshot, &self.host, &self.fingerprint)
+    fn facts(&self) -> Result<Facts, Unfit> {
+        facts(&self.hub.snapshot()?, &self.host, (self.generation, self.fingerprint))
     }
 
-    /// A host that has seen a newer head than ours has seen a future that we, restored from a copy, have lost.
-    async fn compare_heads(&self, hello: &Hello) -> Result<(), CloseCode> {
-        if self.hub.outdated.load(Ordering::SeqCst) {
-            return Err(CloseCode::CentralSealed);
-        }
-        let Some(shown) = &hello.head else { return Ok(()) };
-        let (ours, shown) = {
-            let snapshot = self.hub.snapshot().map_err(|_| CloseCode::CentralSealed)?;
-            let root = authority(&snapshot, &["root"]).map_err(|_| CloseCode::CentralSealed)?;
-            let now = self.hub.node.clock.now().wall_s();
-            // A head that is not ours to believe is no reason to refuse the host: its quote will speak for it.
-            let Ok(key) = read::bundle_signer_of(&shown.signer, &root.certificate, now) else { return Ok(()) };
-            let Ok(shown) = signed::open::<Head>(shown, &key) else { return Ok(()) };
-            (self.hub.head(&snapshot).map_err(|_| CloseCode::CentralSealed)?, shown)
+    async fn look_at(&self, hello: &Hello) -> Result<(), CloseCode> {
+        let claims = Claims {
+            host: &self.host,
+            certificate: Some((self.generation, self.fingerprint)),
+            head: hello.head.as_ref(),
+            notice: hello.notice.as_ref(),
+            positions: &hello.positions,
         };
-        let same = (shown.term, shown.incarnation) == (ours.term, ours.incarnation);
-        let newer = ours.term < shown.term
-            || (ours.term == shown.term && shown.incarnation != ours.incarnation)
-            || (same && ours.revision < shown.revision);
-        if !newer {
-            return Ok(());
-        }
-        self.hub.outdated.store(true, Ordering::SeqCst);
-        tracing::error!(
-            host = %self.host,
-            ours = ours.revision.0,
-            shown = shown.revision.0,
-            "a host has seen a newer head: this central was restored from an older copy; nothing is released or \
-             distributed until it is adopted"
-        );
-        let (host, now) = (self.host.to_string(), self.hub.node.clock.now());
-        let line = Line::refused(now.wall_us, &host, "central.outdated", "head", "a host has seen a newer head");
-        let _ = self.hub.node.barrier.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await;
-        self.hub.connections.cut(|_| true);
-        self.hub.connections.end_all(CloseCode::CentralSealed).await;
-        Err(CloseCode::CentralSealed)
+        self.hub.look_at(claims).await
     }
 }
 
@@ -294,16 +264,26 @@ impl Words {
     }
 }
 
-/// What the rows say of a host; `Denied`: it is cut off.
-fn facts(snapshot: &Snapshot, id: &HostId, fingerprint: &[u8; 32]) -> Result<Facts, Refusal> {
+/// Why a host gets no session, as it hears it.
+struct Unfit(CloseCode);
+
+impl From<Refusal> for Unfit {
+    fn from(refusal: Refusal) -> Self {
+        Self(if matches!(refusal, Refusal::Sealed) { CloseCode::CentralSealed } else { CloseCode::Protocol })
+    }
+}
+
+/// What the rows say of a host that shows a certificate of this generation and fingerprint.
+fn facts(snapshot: &Snapshot, id: &HostId, shown: (HostGeneration, [u8; 32])) -> Result<Facts, Unfit> {
     let entry = host(snapshot, id)?.value;
     let place = site(snapshot, &id.site)?.value;
     if entry.is_cut_off(&place) {
-        return Err(Refusal::Denied);
+        return Err(Unfit(CloseCode::Quarantined));
     }
-    let identity = entry.identity.ok_or(Refusal::NotFound("identity"))?;
-    if identity.dist_fingerprint != *fingerprint {
-        return Err(Refusal::Conflict("the certificate is of an earlier enrolment".to_owned()));
+    let identity = entry.identity.ok_or(Unfit(CloseCode::Protocol))?;
+    if identity.dist_fingerprint != shown.1 {
+        // Not an earlier one: of an enrolment that was lost with what this store was restored from.
+        return Err(Unfit(if entry.generation <= shown.0 { CloseCode::EnrolAgain } else { CloseCode::Protocol }));
     }
     let mut reference = place.reference;
     for (pcr, values) in entry.reference.0 {
@@ -312,7 +292,7 @@ fn facts(snapshot: &Snapshot, id: &HostId, fingerprint: &[u8; 32]) -> Result<Fac
     Ok(Facts {
         deployment: deployment(snapshot)?.id,
         generation: entry.generation,
-        ak: Public::parse(&identity.ak_public).map_err(|_| Refusal::Corrupt)?,
+        ak: Public::parse(&identity.ak_public).map_err(|_| Unfit(CloseCode::Protocol))?,
         policy: place.policy,
         reference,
         counters: entry.counters,

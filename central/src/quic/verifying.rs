@@ -1,6 +1,5 @@
 //! The hands of the attestation verifier: sends its messages, commits its verdicts, releases what they permit.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use holdfast_actors::attestation_verifier::core::{ConnId, Effect, Event, Failure, Pass, Verifier};
@@ -119,8 +118,8 @@ async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
 
 /// Sends the verdict, and on the first pass of a connection the session key and what rides under it.
 fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refusal> {
-    if hub.outdated.load(Ordering::SeqCst) {
-        return Err(Refusal::Unavailable("a central that is up to date"));
+    if hub.is_stopped() {
+        return Err(Refusal::Restored);
     }
     let (head, lease) = {
         let snapshot = hub.snapshot()?;
@@ -196,7 +195,7 @@ fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
     let snapshot = hub.snapshot()?;
     let place = site(&snapshot, &host.site)?.value;
     let entry = holdfast_actors::site_registry::host(&snapshot, host)?.value;
-    if entry.is_cut_off(&place) || hub.outdated.load(Ordering::SeqCst) {
+    if entry.is_cut_off(&place) || hub.is_stopped() {
         return Ok(());
     }
     let current = place.seal_keys.iter().find(|record| record.epoch == place.seal_epoch).ok_or(Refusal::Corrupt)?;

@@ -278,7 +278,7 @@ async fn a_stranger_who_connects_and_says_nothing_does_not_keep_hosts_from_their
     }
     let other = central.connect("127.0.0.2", ALPN_ENROL, None).await;
     let (mut to, mut from) = other.open_bi().await.unwrap();
-    say(&mut to, &EnrolRequest::Notice { host: id() }).await;
+    say(&mut to, &EnrolRequest::Notice { host: id(), head: None, notice: None }).await;
     assert_eq!(hear::<EnrolAnswer>(&mut from).await, EnrolAnswer::Notice(None));
     central.running.stop().await;
 }

@@ -22,6 +22,10 @@ pub enum EnrolRequest {
     Notice {
         /// Who asks.
         host: HostId,
+        /// The newest signed [`Head`] it has seen.
+        head: Option<Signed>,
+        /// The newest signed [`Notice`] it has seen: central may have been restored from before it gave that.
+        notice: Option<Signed>,
     },
     /// Says that an ordered wipe has been carried out.
     Wiped(Signed),
@@ -144,13 +148,15 @@ pub enum CloseCode {
     Aged = 7,
     /// The clock went back or the continuity token is not known: two machines claim to be this host.
     Clone = 8,
+    /// The certificate is of an enrolment that central has lost: enrol again.
+    EnrolAgain = 9,
 }
 
 impl CloseCode {
     /// The code behind a number on the wire.
     pub fn from_u64(code: u64) -> Option<Self> {
         use CloseCode::*;
-        [Done, CentralSealed, Quarantined, Untrusted, Protocol, Replaced, Stale, Aged, Clone]
+        [Done, CentralSealed, Quarantined, Untrusted, Protocol, Replaced, Stale, Aged, Clone, EnrolAgain]
             .into_iter()
             .find(|known| *known as u64 == code)
     }

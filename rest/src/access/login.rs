@@ -74,7 +74,7 @@ impl Access {
     ) -> Result<Issued, Refusal> {
         let token_id = self.node.fresh_token_id();
         let command = LogIn { realm, username, verified_version, token_id, ttl_s };
-        let about = self.change(move |rows, now| logins::log_in(&command, rows, now)).await?;
+        let about = self.change_even_stopped(move |rows, now| logins::log_in(&command, rows, now)).await?;
         Ok(Issued { token: self.mint(&about.claims)?, about })
     }
 

@@ -100,7 +100,7 @@ pub(super) async fn refresh(State(cerberus): State<Cerberus>, token: Token) -> R
         return Err(denied(refusal, 99231, "Only tokens of users can be renewed."));
     }
     let (id, settings, by) = (node.fresh_token_id(), cerberus.settings.clone(), caller.clone());
-    let renewed = node.change(&caller, &deed, move |rows, now| {
+    let renewed = node.change_even_stopped(&caller, &deed, move |rows, now| {
         logins::refresh(&by, id, settings.token_ttl_s, settings.token_refreshes_max, rows, now)
     });
     let renewed = renewed.await;

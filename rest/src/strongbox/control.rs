@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::seal_keeper::{Class, Proof, RequestId, Revealer, SealRefusal, Status};
 use holdfast_actors::shamir::Share;
+use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::HostId;
@@ -136,4 +137,7 @@ pub trait FleetControl: Send + Sync {
     /// Commits the decision, with its audit line, and sees to it that it bites: closes connections and awaits that,
     /// orders a wipe, replaces what was held. Returns when all is done, or after a bounded time with what is left.
     fn decide(&self, decision: Decide) -> BoxFuture<'_, Result<Pending, Refusal>>;
+
+    /// Takes a restored copy back into service, for `by`; goes on where the caller does not wait for it.
+    fn adopt(&self, by: String) -> BoxFuture<'_, Result<Report, Refusal>>;
 }

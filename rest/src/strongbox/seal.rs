@@ -34,7 +34,7 @@ const BOOTSTRAP_SECRET: &str = "holdfast-bootstrap-secret";
 
 /// From where a call comes, for the limit on attempts. An admin's certificate goes first, so that a stranger on this
 /// very machine can't lock out the operator beside it.
-fn class_of(peer: &Peer, admins: &BTreeSet<String>) -> Class {
+pub(super) fn class_of(peer: &Peer, admins: &BTreeSet<String>) -> Class {
     if peer.identity().is_some_and(|identity| admins.contains(identity)) {
         Class::Admin
     } else if peer.loopback {
@@ -248,18 +248,23 @@ pub(super) async fn site_seal(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let class = class_of(&peer, &node.admin_identities);
-    let name = site_operator(&node.access, &headers, &peer, class).await?;
+    let name = operator_by(&node.access, &headers, (&peer, class), "seal.seal").await?;
     node.seal.seal(Operator { class, name }).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// The tenant `system` may have nothing at this site, and then none of its tokens is known: an admin's certificate
-/// serves as well. Sealing gives nothing away.
-async fn site_operator(access: &Access, headers: &HeaderMap, peer: &Peer, class: Class) -> Result<String, Problem> {
+/// An operator by name. An admin's certificate serves where no token need be known: the tenant `system` may have
+/// nothing at a site, and sealing gives nothing away; a central that was restored may know no token that is left.
+pub(super) async fn operator_by(
+    access: &Access,
+    headers: &HeaderMap,
+    (peer, class): (&Peer, Class),
+    action: &'static str,
+) -> Result<String, Problem> {
     match (class, peer.identity()) {
         (Class::Admin, Some(identity)) => Ok(identity.to_owned()),
         _ => {
-            let caller = call::authorise(access, headers, Right::SystemAdmin, ("seal.seal", "")).await?;
+            let caller = call::authorise(access, headers, Right::SystemAdmin, (action, "")).await?;
             Ok(caller.actor().to_owned())
         }
     }

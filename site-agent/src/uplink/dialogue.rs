@@ -106,7 +106,7 @@ impl Stop {
     pub fn end(&self) -> End {
         match self {
             Self::Lost(Lost::Revoked) | Self::Barred => End::CutOff,
-            Self::Lost(Lost::Expired) => End::Unenrolled,
+            Self::Lost(Lost::Expired | Lost::Closed(Reason::Known(CloseCode::EnrolAgain))) => End::Unenrolled,
             Self::Lost(Lost::Closed(Reason::Known(
                 CloseCode::Quarantined | CloseCode::Untrusted | CloseCode::Clone,
             )))

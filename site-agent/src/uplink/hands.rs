@@ -172,7 +172,8 @@ async fn notice(host: &Arc<Host>) -> Result<End, Box<dyn std::error::Error + Sen
     if let Err(error) = host.resume_wipe().await {
         tracing::error!(%error, "an order to wipe could not be carried out; it is tried again");
     }
-    let fetched = fetch_notice(&host.central(), &host.id(), &host.clock).await?;
+    let shown = (host.contact().head, host.boot.notice()?);
+    let fetched = fetch_notice(&host.central(), &host.id(), shown, &host.clock).await?;
     let now = host.clock.now().mono;
     host.status.change(|standing| standing.contact = Some(now));
     if let Some(signed) = &fetched {

@@ -221,6 +221,6 @@ fn token_word(invitation: Option<&Invitation>, now: Now) -> TokenWord {
 }
 
 /// Microseconds since the Unix epoch, to the second; empty outside the years that can be written.
-pub(super) fn rfc3339(us: i64) -> String {
+pub(in crate::site_registry) fn rfc3339(us: i64) -> String {
     jiff::Timestamp::from_second(us.div_euclid(1_000_000)).map_or_else(|_| String::new(), |at| at.to_string())
 }

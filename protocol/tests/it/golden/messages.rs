@@ -113,7 +113,10 @@ fn enrol_requests() -> Vec<Golden> {
         golden("enrol-request.enrol", &EnrolRequest::Enrol(enrol)),
         golden("enrol-request.enrol-again", &EnrolRequest::Enrol(again)),
         golden("enrol-request.proof", &EnrolRequest::Proof(proof)),
-        golden("enrol-request.notice", &EnrolRequest::Notice { host: host() }),
+        golden(
+            "enrol-request.notice",
+            &EnrolRequest::Notice { host: host(), head: Some(by_signer(&head())), notice: None },
+        ),
         golden("enrol-request.wiped", &EnrolRequest::Wiped(by_signer(&receipt()))),
     ]
 }

@@ -19,6 +19,7 @@ use holdfast_actors::rows::Refusal;
 use holdfast_actors::seal_keeper::{Class, Proof, RequestId, Revealer, SealRefusal, Status};
 use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
+use holdfast_actors::site_registry::restored::{Adopt, Report as RestoredReport, adopt_site, finish, plan, report};
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::{Decide, decide};
 use holdfast_actors::store::memory::MemoryEngine;
@@ -345,6 +346,20 @@ impl FleetControl for FakeFleet {
             let now = self.clock.now();
             self.barrier.run(move |rows| decide(&decision, rows, now)).await?;
             Ok(Pending(*self.left.lock().unwrap()))
+        })
+    }
+    fn adopt(&self, by: String) -> BoxFuture<'_, Result<RestoredReport, Refusal>> {
+        Box::pin(async move {
+            let (barrier, now) = (&self.barrier, self.clock.now());
+            let plan = plan(&barrier.snapshot()?)?;
+            let seed = Secret::fill_with(|into| into.fill(7));
+            let cmd = Arc::new(Adopt { term: plan.term, incarnation: [7; 16], seed, by });
+            for name in plan.sites {
+                let cmd = cmd.clone();
+                barrier.run(move |rows| adopt_site(&cmd, &name, rows, now)).await?;
+            }
+            barrier.run(move |rows| finish(&cmd, rows, now)).await?;
+            report(&barrier.snapshot()?)?.ok_or(Refusal::Corrupt)
         })
     }
 }

@@ -1,0 +1,66 @@
+//! A central that was restored from an older copy: what is known of that, and taking it back into service.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use holdfast_actors::rows::Refusal;
+use holdfast_actors::site_registry::restored::{plan, report};
+use holdfast_protocol::ids::Realm;
+use serde::Deserialize;
+
+use super::StrongboxNode;
+use super::call::{self, Call};
+use super::seal::{class_of, operator_by};
+use crate::body;
+use crate::peer::Peer;
+use crate::problem::Problem;
+use crate::reply::Format;
+
+const ACTION: &str = "central.adopt-restored";
+
+/// What hosts have shown, before an adoption and after it; 404 where this central was never restored, as far as it knows.
+pub(super) async fn read(call: Call) -> Result<Response, Problem> {
+    let report = report(&call.snapshot()?)?.ok_or(Refusal::NotFound("a restored copy"))?;
+    Ok(call.format.reply(StatusCode::OK, &report))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    #[serde(default)]
+    validate: bool,
+}
+
+/// Adopts, and says what that was; with `validate=true` only says what it would be. 409: there is nothing to adopt.
+pub(super) async fn adopt(
+    State(node): State<Arc<StrongboxNode>>,
+    Extension(peer): Extension<Peer>,
+    query: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    format: Format,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let class = class_of(&peer, &node.admin_identities);
+    let by = operator_by(&node.access, &headers, (&peer, class), ACTION).await?;
+    let asked = async {
+        let Query(of_query) = query.map_err(|_| Problem::bad_request("the only parameter is validate=true"))?;
+        let of_body: Asked = body::decode(&headers, body).await?;
+        Ok(of_query.validate || of_body.validate)
+    };
+    let done = match asked.await {
+        Ok(true) => node.access.snapshot().and_then(|rows| Ok(plan(&rows)?.report)).map_err(Problem::from),
+        Ok(false) => node.fleet.adopt(by.clone()).await.map_err(Problem::from),
+        Err(problem) => Err(problem),
+    };
+    match done {
+        Ok(report) => Ok(format.reply(StatusCode::OK, &report)),
+        Err(problem) => {
+            call::note(&node.access, Realm::NODE, &by, (ACTION, ""), &problem)?;
+            Err(problem)
+        }
+    }
+}
