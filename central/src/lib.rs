@@ -220,6 +220,11 @@ impl Running {
         self.rest.local_addr()
     }
 
+    /// Where hosts connect; `None` while sealed.
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.fleet.local_addr()
+    }
+
     /// What the parts of central share.
     pub fn node(&self) -> &Node {
         &self.node
