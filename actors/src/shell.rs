@@ -4,13 +4,19 @@
 //! A node's actors are spawned without names (the registry is global to the process) and are reached by
 //! [`mailbox::Mailbox`], which outlives restarts.
 
+pub mod bound;
+pub mod looping;
 pub mod machine;
 pub mod mailbox;
 pub mod os;
 pub mod replies;
 pub mod restart_budget;
+#[cfg(debug_assertions)]
+pub mod strike;
 pub mod supervisor;
 
+pub use bound::{Bounded, Load};
+pub use looping::caught;
 pub use machine::{Failed, Machine, MachineParts, Perform};
 pub use mailbox::{CallError, Mailbox};
 pub use os::{OsClock, OsEntropy};

@@ -9,6 +9,7 @@ use holdfast_rest::access::Access;
 use holdfast_rest::cerberus;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health;
+use holdfast_rest::metrics::bounds;
 use holdfast_rest::server::ServerOptions;
 use holdfast_rest::strongbox::{self, BootstrapSecret, LOGIN_TTL_S, StrongboxNode};
 
@@ -42,8 +43,9 @@ pub(crate) fn front(behind: Behind) -> Arc<Front> {
 /// Each dialect mounts its routes here.
 fn routes(behind: Behind) -> Router {
     let Behind { node, seal, fleet, bootstrap_secret, quic } = behind;
-    let Node { barrier, journal, clock, config, .. } = node;
+    let Node { barrier, journal, clock, config, metrics, .. } = node;
     let access = Arc::new(Access::at_central(barrier, journal, clock, seal.clone()));
+    metrics.bound(bounds::PASSWORDS, access.node().passwords());
     // A root token that is used through any dialect ends the repeating of the reveal.
     let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));
     let strongbox = StrongboxNode {
@@ -63,6 +65,7 @@ fn routes(behind: Behind) -> Router {
 pub(crate) fn server_options(config: &Config) -> ServerOptions {
     ServerOptions {
         connections_max: config.tls.connections_max,
+        connections_each_max: config.tls.connections_per_address,
         handshake_timeout: config.tls.handshake_timeout,
         connection_age_max: Some(config.tls.connection_age_max),
         ..ServerOptions::default()

@@ -18,6 +18,7 @@ use std::time::Duration;
 use holdfast_actors::audit_log::journal::Journal;
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::ports::{Clock, Entropy};
+use holdfast_actors::shell::supervisor::Tended;
 use holdfast_actors::shell::{MachineParts, OsClock, OsEntropy};
 use holdfast_actors::store::lmdb::{LmdbEngine, OpenError};
 use holdfast_rest::front::Front;
@@ -25,6 +26,7 @@ use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::server::{self, Server};
 use holdfast_rest::tls::{IdentityError, ServerIdentity, server_config};
+use ractor::ActorCell;
 use tokio::sync::watch;
 
 pub mod audit;
@@ -91,6 +93,21 @@ pub struct FirstStart {
     pub secret: zeroize::Zeroizing<String>,
 }
 
+/// The machine that central runs on.
+pub struct Ports {
+    /// Its clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Its randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Default for Ports {
+    /// The real one.
+    fn default() -> Self {
+        Self { clock: Arc::new(OsClock::start()), entropy: Arc::new(OsEntropy) }
+    }
+}
+
 /// A central at work. Dropping it leaves nothing half done on disk, but closes connections at once.
 pub struct Running {
     node: Node,
@@ -98,7 +115,7 @@ pub struct Running {
     fleet: Arc<Fleet>,
     rest: server::Running,
     tree: Tree,
-    store_failed: watch::Receiver<Option<String>>,
+    failed: watch::Receiver<Option<String>>,
     first_start: Option<FirstStart>,
 }
 
@@ -107,13 +124,23 @@ pub struct Running {
 /// # Errors
 /// It can't; nothing is left running.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let clock: Arc<dyn Clock> = Arc::new(OsClock::start());
-    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    start_on(config, Ports::default()).await
+}
+
+/// As [`start`], on a machine of the caller's choice.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_on(config: Config, Ports { clock, entropy }: Ports) -> Result<Running, StartError> {
     let data = config.data_dir.clone();
     private_folder(&data).map_err(io_at(&data))?;
     let gate = Arc::<Gate>::default();
-    let (engine, store_failed) = open_store(&config, gate.clone())?;
+    let (failure, failed) = watch::channel(None);
+    let failure = Failure { gate: gate.clone(), tell: Arc::new(failure) };
+    let engine = LmdbEngine::open(&config.data_dir.join(STORE), config.store.settings(), failure.of("the store"))?;
+    let queue = engine.queue();
     let journal = Arc::new(open_journal(&config, entropy.clone())?);
+    journal.on_failure(failure.of("the read journal"));
     let barrier = Barrier::new(Arc::new(engine), entropy.clone(), journal.clone());
     let key = Arc::new(RestKey::load(&config, &*entropy, clock.now())?);
     let shown = Arc::new(ServerIdentity::new(key.chain().to_vec(), &key.key().to_pkcs8_der())?);
@@ -143,20 +170,27 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         MachineParts { performer: Arc::new(hands), mailbox, clock: node.clock.clone(), entropy: node.entropy.clone() };
     let tree = Tree::start(&node, keeper, key, shown).await;
     let tree = tree.map_err(|error| StartError::Actors(error.to_string()))?;
-    metrics::register(&node, &seal, &fleet);
+    metrics::register(&node, queue, &seal, &fleet, tree.supervision());
 
-    let rest = server.start();
-    Ok(Running { node, seal, fleet, rest, tree, store_failed, first_start })
+    let rest = server.start().await.map_err(|error| StartError::Actors(error.to_string()))?;
+    Ok(Running { node, seal, fleet, rest, tree, failed, first_start })
 }
 
-fn open_store(config: &Config, gate: Arc<Gate>) -> Result<(LmdbEngine, watch::Receiver<Option<String>>), StartError> {
-    let (tell, failed) = watch::channel(None);
-    let fatal = Box::new(move |reason: &str| {
-        // Nothing may be served from memory that is not on disk.
-        gate.set(SealState::Sealed);
-        tell.send_replace(Some(reason.to_owned()));
-    });
-    Ok((LmdbEngine::open(&config.data_dir.join(STORE), config.store.settings(), fatal)?, failed))
+/// What without which nothing goes on has failed: nothing may be served from memory that is not on disk, nor without
+/// its line in the audit log.
+struct Failure {
+    gate: Arc<Gate>,
+    tell: Arc<watch::Sender<Option<String>>>,
+}
+
+impl Failure {
+    fn of(&self, what: &'static str) -> Box<dyn FnOnce(&str) + Send> {
+        let (gate, tell) = (self.gate.clone(), self.tell.clone());
+        Box::new(move |reason| {
+            gate.set(SealState::Sealed);
+            tell.send_if_modified(|told| told.replace(format!("{what} failed: {reason}")).is_none());
+        })
+    }
 }
 
 fn open_journal(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Journal, StartError> {
@@ -187,6 +221,11 @@ impl Running {
         self.rest.local_addr()
     }
 
+    /// Where hosts connect; `None` while sealed.
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.fleet.local_addr()
+    }
+
     /// What the parts of central share.
     pub fn node(&self) -> &Node {
         &self.node
@@ -209,15 +248,29 @@ impl Running {
 
     /// Waits until central can't go on; says why. The process must end then, and not try to write.
     pub async fn failed(&self) -> String {
-        let mut store = self.store_failed.clone();
+        let mut failed = self.failed.clone();
         tokio::select! {
-            reason = store.wait_for(Option::is_some) => match reason {
-                Ok(reason) => format!("the store failed: {}", reason.clone().unwrap_or_default()),
+            reason = failed.wait_for(Option::is_some) => match reason {
+                Ok(reason) => reason.clone().unwrap_or_default(),
                 Err(_) => "the store has stopped".to_owned(),
             },
             reason = self.tree.ended() => reason,
+            reason = self.rest.ended() => reason,
             reason = self.fleet.failed() => reason,
         }
+    }
+
+    /// The actors at work now, those that central has only while it is unsealed included.
+    pub fn children(&self) -> Vec<Tended> {
+        let mut all = self.tree.supervision().roster().children();
+        all.extend(self.rest.children());
+        all.extend(self.fleet.children());
+        all
+    }
+
+    /// The actor above the seal keeper.
+    pub fn supervisor(&self) -> ActorCell {
+        self.tree.supervision().cell()
     }
 
     /// Stops in order: hosts, REST once its requests are answered, actors; then the keys are erased and the store is

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use holdfast_actors::rows::Refusal;
+use holdfast_actors::shell::Load;
+use holdfast_actors::shell::supervisor::Tended;
 use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
@@ -40,8 +42,12 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 
 /// The hosts, over QUIC.
+///
+/// Starting and stopping run in tasks of their own, one after the other: whoever asked for it may be killed in between,
+/// and a listener that is half opened or half closed would keep its address for ever.
 #[derive(Default)]
 pub struct Fleet {
+    turn: tokio::sync::Mutex<()>,
     hub: Arc<ArcSwapOption<Hub>>,
     /// Opens the listener where that failed at first.
     retry: Mutex<Option<Retry>>,
@@ -57,7 +63,25 @@ impl Fleet {
     ///
     /// # Errors
     /// Why hosts can't connect yet, for the log; central serves without them, and goes on trying until it is stopped.
-    pub async fn start(&self, node: Node) -> Result<(), String> {
+    pub async fn start(self: &Arc<Self>, node: Node) -> Result<(), String> {
+        let fleet = self.clone();
+        let starting = tokio::spawn(async move {
+            let _turn = fleet.turn.lock().await;
+            match fleet.is_started() {
+                true => Ok(()),
+                // Sealed while this waited for its turn.
+                false if node.gate.is_closed() => Err(Refusal::Sealed.to_string()),
+                false => fleet.begin(node).await,
+            }
+        });
+        starting.await.unwrap_or_else(|_| Err("the start of the listener panicked".to_owned()))
+    }
+
+    fn is_started(&self) -> bool {
+        self.hub.load().is_some() || self.retry.lock().expect("no holder of this lock panics").is_some()
+    }
+
+    async fn begin(&self, node: Node) -> Result<(), String> {
         let committed = self.committed(&node);
         match Hub::start(node.clone(), self.failure.clone(), committed).await {
             Ok(hub) => {
@@ -105,7 +129,18 @@ impl Fleet {
 
     /// Central is being sealed or stopped: closes every connection with code `central-sealed` and lets go of every
     /// snapshot and key. Ends when that is done. Also called where nothing was started.
-    pub async fn stop(&self) {
+    pub async fn stop(self: &Arc<Self>) {
+        let fleet = self.clone();
+        let stopping = tokio::spawn(async move {
+            let _turn = fleet.turn.lock().await;
+            fleet.end().await;
+        });
+        if stopping.await.is_err() {
+            tracing::error!("the closing of the hosts' connections panicked");
+        }
+    }
+
+    async fn end(&self) {
         let retry = self.retry.lock().expect("no holder of this lock panics").take();
         if let Some(Retry { stop, task }) = retry {
             let _ = stop.send(());
@@ -136,10 +171,41 @@ impl Fleet {
             .to_vec()
     }
 
+    /// The actors that run while central is unsealed.
+    pub fn children(&self) -> Vec<Tended> {
+        self.hub.load().as_ref().map(|hub| hub.children()).unwrap_or_default()
+    }
+
+    /// How much of a bound is used; `None` while sealed.
+    pub(crate) fn load(&self, look: of_hosts::Look) -> Option<Load> {
+        self.hub.load().as_ref().map(|hub| look(hub))
+    }
+
     /// Where hosts connect; `None` while sealed.
     pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
         self.hub.load().as_ref().and_then(|hub| hub.local_addr())
     }
+}
+
+/// What is bounded while hosts can connect.
+pub(crate) mod of_hosts {
+    use holdfast_actors::shell::{Bounded, Load};
+
+    use super::hub::Hub;
+
+    /// By name.
+    pub(crate) const BOUNDS: [(&str, Look); 8] = [
+        ("attestation-verifier", |hub| hub.verifier.load()),
+        ("distribution", |hub| hub.distribution.load()),
+        ("host-handshakes", |hub| hub.handshakes.load()),
+        ("host-arrivals", |hub| hub.arrivals.load()),
+        ("enrolments", |hub| hub.enrolments.load()),
+        ("bundle-builds", Hub::builds_load),
+        ("host-outbox", |hub| hub.connections.outboxes()),
+        ("host-sequences", |hub| hub.connections.sequences()),
+    ];
+
+    pub(crate) type Look = fn(&Hub) -> Load;
 }
 
 /// Tries that go on beside everything else.

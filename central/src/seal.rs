@@ -73,8 +73,8 @@ impl SealService {
     }
 
     /// Calls that wait or are in work.
-    pub fn waiting(&self) -> usize {
-        self.mailbox.used()
+    pub fn calls(&self) -> &Mailbox<Event> {
+        &self.mailbox
     }
 
     async fn ask(&self, event: impl FnOnce(RequestId) -> Event) -> Result<(RequestId, Answered), SealError> {
@@ -178,12 +178,13 @@ impl RootTokenWatch for SealService {
             if *self.used.borrow() {
                 return Ok(());
             }
-            self.mailbox.cast(Event::RootTokenUsed)?;
+            // Never answered, but told of the keeper's end.
+            let end = self.replies.expect();
             let mut used = self.used.clone();
-            match tokio::time::timeout(ANSWER_WITHIN, used.wait_for(|used| *used)).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(_)) => Err(CallError::Gone.into()),
-                Err(_) => Err(CallError::Timeout.into()),
+            self.mailbox.cast(Event::RootTokenUsed)?;
+            tokio::select! {
+                noted = used.wait_for(|used| *used) => noted.map(drop).map_err(|_| CallError::Gone.into()),
+                ended = end.within(ANSWER_WITHIN) => Err(ended.err().unwrap_or(CallError::Gone).into()),
             }
         })
     }

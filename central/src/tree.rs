@@ -3,13 +3,22 @@
 //! ```text
 //! process (main)
 //!  |- store writer (a thread)      fails: the process ends, sealed
-//!  |- read journal (a thread)      fails: reads are refused
-//!  |- supervisor, one-for-one      a child fails too often: the process ends, sealed
-//!  |   `- seal keeper              restarted from its row; never unseals by that
-//!  |- certificate watch (a task)   renews the REST certificate while unsealed
-//!  |- REST listener (tasks)        a handler that panics is a 500, nothing more
-//!  `- fleet                        started when unsealed, stopped when sealed: QUIC listener, verifier, distribution
+//!  |- read journal (a thread)      fails: the process ends, sealed
+//!  |- supervisor, one-for-one      a child fails too often, or it ends itself: the process ends, sealed
+//!  |   |- seal keeper              restarted from its row; never unseals by that
+//!  |   `- REST certificate         a loop: renews the certificate while unsealed
+//!  |- REST listener                supervised alike: the loop that accepts
+//!  |   `- a task per connection    a handler that panics is a 500, nothing more
+//!  `- fleet                        supervised alike; started when unsealed, stopped when sealed
+//!      |- attestation verifier     restarted empty: hosts reconnect and quote again
+//!      |- distribution             restarted empty: hosts reconnect and say what they hold
+//!      |- host listener            a loop: accepts at the QUIC endpoint
+//!      |   `- tasks per session    one that panics ends its connection, and the host comes back
+//!      |- QUIC certificate         a loop: renews it daily
+//!      `- commit watch             a loop: tells distribution of changes, from where it had got to
 //! ```
+//!
+//! Full disks and full queues are no crashes: what fails for them is started again as often as need be.
 //!
 //! Started from the top downwards and stopped in reverse. State that matters is on disk before anybody hears of it, so
 //! whatever ends may end at any point.
@@ -21,7 +30,6 @@ use holdfast_actors::seal_keeper::SealKeeper;
 use holdfast_actors::shell::{Child, MachineParts, RestartBudget, Supervision};
 use holdfast_rest::tls::ServerIdentity;
 use ractor::SpawnErr;
-use tokio::task::JoinHandle;
 
 use crate::keys::RestKey;
 use crate::node::Node;
@@ -33,7 +41,6 @@ const CERTIFICATE_EVERY: Duration = Duration::from_secs(3600);
 /// The supervised part, at work.
 pub(crate) struct Tree {
     supervision: Supervision,
-    certificate_watch: JoinHandle<()>,
 }
 
 impl Tree {
@@ -44,9 +51,16 @@ impl Tree {
         key: Arc<RestKey>,
         shown: Arc<ServerIdentity>,
     ) -> Result<Self, SpawnErr> {
-        let supervision = Supervision::start(vec![seal_keeper(keeper)], node.clock.clone()).await?;
-        let certificate_watch = tokio::spawn(watch_certificate(node.clone(), key, shown));
-        Ok(Self { supervision, certificate_watch })
+        let watched = node.clone();
+        let certificate =
+            Child::looping("REST certificate", move || watch_certificate(watched.clone(), key.clone(), shown.clone()));
+        let supervision = Supervision::start(vec![seal_keeper(keeper), certificate], node.clock.clone()).await?;
+        Ok(Self { supervision })
+    }
+
+    /// The supervisor and its children.
+    pub(crate) fn supervision(&self) -> &Supervision {
+        &self.supervision
     }
 
     /// Waits until it has failed; says why.
@@ -56,15 +70,13 @@ impl Tree {
 
     /// Stops it: what was sent is handled before.
     pub(crate) async fn stop(self) {
-        self.certificate_watch.abort();
-        let _ = self.certificate_watch.await;
         self.supervision.stop().await;
     }
 }
 
-/// Its failures are the store's: on a full disk each call would be one, so many are forgiven.
+/// Operators wait for it, so it is soon back.
 fn seal_keeper(parts: MachineParts<SealKeeper, Hands>) -> Child {
-    let budget = RestartBudget::new(120, Duration::from_secs(60), Duration::from_millis(50), Duration::from_secs(1));
+    let budget = RestartBudget::new(10, Duration::from_secs(60), Duration::from_millis(50), Duration::from_secs(1));
     Child::new("seal keeper", move |supervisor| {
         let parts = parts.clone();
         async move {

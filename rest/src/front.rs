@@ -1,11 +1,8 @@
 //! What happens to every request around the handler: a request id, the sealed gate, the bound on requests at once, the
 //! deadline, the shape of errors, counting and one debug line.
 
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +10,7 @@ use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use holdfast_actors::shell::{Bounded, Load, caught};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower::ServiceExt;
@@ -21,7 +19,7 @@ use uuid::Uuid;
 use crate::body::BODY_BYTES_MAX;
 use crate::dispatch::{Dialect, is_open_while_sealed, is_under};
 use crate::health::{NodeState, SealState};
-use crate::metrics::{Metrics, Refused};
+use crate::metrics::{Metrics, Refused, bounds};
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::reply::Format;
@@ -62,7 +60,20 @@ pub struct Front {
     state: Arc<dyn NodeState>,
     metrics: Arc<Metrics>,
     options: FrontOptions,
-    slots: Semaphore,
+    slots: Arc<Slots>,
+}
+
+/// Requests in work.
+struct Slots {
+    free: Semaphore,
+    limit: usize,
+    refused: AtomicU64,
+}
+
+impl Bounded for Slots {
+    fn load(&self) -> Load {
+        Load::of(self.limit - self.free.available_permits(), self.limit, self.refused.load(Ordering::Relaxed))
+    }
 }
 
 impl Front {
@@ -70,7 +81,9 @@ impl Front {
     /// `DefaultBodyLimit`.
     pub fn new(router: Router, state: Arc<dyn NodeState>, metrics: Arc<Metrics>, options: FrontOptions) -> Arc<Self> {
         let router = router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-        let slots = Semaphore::new(options.requests_max);
+        let limit = options.requests_max;
+        let slots = Arc::new(Slots { free: Semaphore::new(limit), limit, refused: AtomicU64::new(0) });
+        metrics.bound(bounds::REQUESTS, &slots);
         Arc::new(Self { router, state, metrics, options, slots })
     }
 
@@ -112,7 +125,8 @@ impl Front {
     }
 
     async fn admit(&self, request: Request<Body>, asked: &Asked) -> Result<Response, Problem> {
-        let Ok(_slot) = self.slots.try_acquire() else {
+        let Ok(_slot) = self.slots.free.try_acquire() else {
+            self.slots.refused.fetch_add(1, Ordering::Relaxed);
             self.metrics.refused(Refused::Requests);
             return Err(Problem::overloaded());
         };
@@ -120,6 +134,7 @@ impl Front {
             self.metrics.refused(Refused::Sealed);
             return Err(Problem::sealed());
         }
+        // One bad request must not take its connection along.
         match tokio::time::timeout(self.options.deadline, caught(self.router.clone().oneshot(request))).await {
             Ok(Some(Ok(response))) => Ok(response),
             Ok(None) => {
@@ -201,17 +216,6 @@ fn is_bare_refusal(response: &Response) -> bool {
         None => true,
     };
     of_axum && is_text && response.extensions().get::<Shaped>().is_none()
-}
-
-/// The future's output, or `None` if it panicked: one bad request must not take its connection along.
-async fn caught<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
-        Ok(Poll::Pending) => Poll::Pending,
-        Err(_) => Poll::Ready(None),
-    })
-    .await
 }
 
 fn folded(path: &str) -> String {

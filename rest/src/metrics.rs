@@ -1,7 +1,7 @@
 //! Counters of the REST side, and the registry to which a node adds its own. Labels are closed sets of constants: a
 //! name that a user chose never becomes one.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -14,6 +14,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::dispatch::Dialect;
+
+pub mod bounds;
+
+use bounds::Bounds;
+use holdfast_actors::shell::{Bounded, Load};
 
 /// Why a request or connection was turned away before any handler saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +44,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     latency: Family<DialectLabels, Histogram, fn() -> Histogram>,
     refusals: Family<RefusalLabels, Counter>,
+    bounds: Bounds,
     registry: Mutex<Registry>,
 }
 
@@ -50,6 +56,7 @@ impl Metrics {
             requests: Family::default(),
             latency: Family::new_with_constructor(latency_histogram),
             refusals: Family::default(),
+            bounds: Bounds::default(),
             registry: Mutex::new(Registry::with_prefix("holdfast")),
         };
         metrics.register(|registry| {
@@ -57,6 +64,7 @@ impl Metrics {
             registry.register("rest_requests", "REST requests answered", metrics.requests.clone());
             registry.register("rest_latency_seconds", "From request head to response head", metrics.latency.clone());
             registry.register("rest_refusals", "Turned away before any handler", metrics.refusals.clone());
+            registry.register_collector(Box::new(metrics.bounds.clone()));
         });
         metrics
     }
@@ -64,6 +72,17 @@ impl Metrics {
     /// Adds a node's own metrics; keep clones of them to set.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Shows a bound, under a name of the table in `docs/operations.md`, for as long as it lives.
+    pub fn bound<B: Bounded + 'static>(&self, name: &'static str, bound: &Arc<B>) {
+        let bound = Arc::downgrade(bound);
+        self.bound_by(name, move || bound.upgrade().map(|bound| bound.load()));
+    }
+
+    /// As [`Metrics::bound`], for what is not always there.
+    pub fn bound_by(&self, name: &'static str, look: impl Fn() -> Option<Load> + Send + Sync + 'static) {
+        self.bounds.add(name, Box::new(look));
     }
 
     /// Counts an answer.

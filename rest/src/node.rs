@@ -53,7 +53,7 @@ pub struct Node {
     clock: Arc<dyn Clock>,
     place: Arc<dyn Place>,
     verified: VerifiedTokens,
-    passwords: Passwords,
+    passwords: Arc<Passwords>,
 }
 
 /// What a request wants to do, for the audit log.
@@ -103,7 +103,7 @@ pub struct View<'a> {
 impl Node {
     /// A node above its barrier.
     pub fn new(barrier: Barrier, journal: Arc<Journal>, clock: Arc<dyn Clock>, place: Arc<dyn Place>) -> Self {
-        Self { barrier, journal, clock, place, verified: VerifiedTokens::default(), passwords: Passwords::default() }
+        Self { barrier, journal, clock, place, verified: VerifiedTokens::default(), passwords: Arc::default() }
     }
 
     /// The store.
@@ -112,7 +112,7 @@ impl Node {
     }
 
     /// Where passwords are hashed.
-    pub fn passwords(&self) -> &Passwords {
+    pub fn passwords(&self) -> &Arc<Passwords> {
         &self.passwords
     }
 

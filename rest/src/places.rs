@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use holdfast_actors::shell::{Bounded, Load};
 use tokio::sync::Notify;
 
 /// The addresses that one stranger surely has: a single one of IPv4, a /64 of IPv6.
@@ -30,6 +31,7 @@ pub struct Places {
 struct Taken {
     all: usize,
     each: HashMap<Neighbourhood, usize>,
+    refused: u64,
 }
 
 impl Places {
@@ -40,6 +42,14 @@ impl Places {
 
     /// Takes a place, if one is free for this address.
     pub fn take(self: &Arc<Self>, addr: IpAddr) -> Option<Place> {
+        let place = self.take_free(addr);
+        if place.is_none() {
+            self.lock().refused += 1;
+        }
+        place
+    }
+
+    fn take_free(self: &Arc<Self>, addr: IpAddr) -> Option<Place> {
         let from = neighbourhood(addr);
         let mut taken = self.lock();
         let of_each = taken.each.get(&from).copied().unwrap_or_default();
@@ -58,13 +68,17 @@ impl Places {
                 let left = self.left.notified();
                 tokio::pin!(left);
                 left.as_mut().enable();
-                if let Some(place) = self.take(addr) {
+                if let Some(place) = self.take_free(addr) {
                     return place;
                 }
                 left.await;
             }
         };
-        tokio::time::timeout(limit, taking).await.ok()
+        let taken = tokio::time::timeout(limit, taking).await.ok();
+        if taken.is_none() {
+            self.lock().refused += 1;
+        }
+        taken
     }
 
     /// Places taken now.
@@ -74,6 +88,13 @@ impl Places {
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Bounded for Places {
+    fn load(&self) -> Load {
+        let taken = self.lock();
+        Load::of(taken.all, self.all_max, taken.refused)
     }
 }
 

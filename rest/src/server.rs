@@ -3,17 +3,20 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use holdfast_actors::shell::supervisor::Tended;
+use holdfast_actors::shell::{Child, OsClock, Supervision};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::front::Front;
-use crate::metrics::Refused;
+use crate::metrics::{Refused, bounds};
+use crate::places::{Place, Places};
 
 mod connection;
 
@@ -22,6 +25,8 @@ mod connection;
 pub struct ServerOptions {
     /// Connections at once; more are dropped unanswered.
     pub connections_max: usize,
+    /// How many of them one address may have, or one /64 of IPv6.
+    pub connections_each_max: usize,
     /// For the TLS handshake.
     pub handshake_timeout: Duration,
     /// For a request's head on HTTP/1.1, and how long a connection may idle between requests.
@@ -38,6 +43,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             connections_max: 4096,
+            connections_each_max: 4096,
             handshake_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(30),
             header_bytes_max: 64 << 10,
@@ -49,9 +55,9 @@ impl Default for ServerOptions {
 
 /// A bound listener that does not accept yet.
 pub struct Server {
-    listener: TcpListener,
     local_addr: SocketAddr,
-    shared: Shared,
+    stop: watch::Sender<Option<Duration>>,
+    listening: Arc<Listening>,
 }
 
 impl Server {
@@ -64,8 +70,13 @@ impl Server {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let local_addr = listener.local_addr()?;
+        let (stop, stopping) = watch::channel(None);
+        let slots = Places::new(options.connections_max, options.connections_each_max);
+        front.metrics().bound(bounds::CONNECTIONS, &slots);
         let shared = Shared { acceptor: tls.map(TlsAcceptor::from), front, options: Arc::new(options) };
-        Ok(Self { listener, local_addr, shared })
+        let socket = Mutex::new(Some(Arc::new(listener)));
+        let listening = Listening { socket, shared, stopping, slots, connections: tokio::sync::Mutex::default() };
+        Ok(Self { local_addr, stop, listening: Arc::new(listening) })
     }
 
     /// Where it listens.
@@ -73,12 +84,17 @@ impl Server {
         self.local_addr
     }
 
-    /// Starts to accept, in a task of its own.
-    pub fn start(self) -> Running {
-        let (stop, stopping) = watch::channel(None);
-        let local_addr = self.local_addr;
-        let task = tokio::spawn(accept(self.listener, self.shared, stopping));
-        Running { local_addr, stop, task }
+    /// Starts to accept, in a supervised task of its own.
+    ///
+    /// # Errors
+    /// None while the process is not ending.
+    pub async fn start(self) -> io::Result<Running> {
+        let Self { local_addr, stop, listening } = self;
+        let accepted = listening.clone();
+        let child = Child::looping("REST listener", move || accept(accepted.clone()));
+        let supervision = Supervision::start(vec![child], Arc::new(OsClock::start())).await;
+        let supervision = supervision.map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(Running { local_addr, stop, listening, supervision: Some(supervision) })
     }
 }
 
@@ -87,7 +103,9 @@ impl Server {
 pub struct Running {
     local_addr: SocketAddr,
     stop: watch::Sender<Option<Duration>>,
-    task: JoinHandle<()>,
+    listening: Arc<Listening>,
+    /// None only once it is stopped.
+    supervision: Option<Supervision>,
 }
 
 impl Running {
@@ -98,16 +116,36 @@ impl Running {
 
     /// Stops accepting at once, lets requests finish for at most `drain`, then closes what is left.
     pub async fn stop(mut self, drain: Duration) {
-        self.stop.send_replace(Some(drain));
-        if (&mut self.task).await.is_err() {
-            tracing::error!("the accept loop panicked");
+        if let Some(supervision) = self.supervision.take() {
+            supervision.stop().await;
         }
+        drop(self.listening.take_socket());
+        self.stop.send_replace(Some(drain));
+        let mut connections = self.listening.connections.lock().await;
+        let _ = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
+        connections.shutdown().await;
+    }
+
+    /// Waits until it has failed for good; says why.
+    pub async fn ended(&self) -> String {
+        match &self.supervision {
+            Some(supervision) => supervision.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Who accepts.
+    pub fn children(&self) -> Vec<Tended> {
+        self.supervision.as_ref().map(|supervision| supervision.roster().children()).unwrap_or_default()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.task.abort();
+        drop(self.listening.take_socket());
+        if let Some(supervision) = &self.supervision {
+            supervision.cell().kill();
+        }
     }
 }
 
@@ -119,43 +157,51 @@ struct Shared {
     options: Arc<ServerOptions>,
 }
 
-async fn accept(listener: TcpListener, shared: Shared, mut stopping: watch::Receiver<Option<Duration>>) {
-    let slots = Arc::new(Semaphore::new(shared.options.connections_max));
-    let mut connections = JoinSet::new();
+/// What outlives the loop that accepts: that one may start again, and no connection notices.
+struct Listening {
+    socket: Mutex<Option<Arc<TcpListener>>>,
+    shared: Shared,
+    stopping: watch::Receiver<Option<Duration>>,
+    slots: Arc<Places>,
+    connections: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl Listening {
+    fn take_socket(&self) -> Option<Arc<TcpListener>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn socket(&self) -> Option<Arc<TcpListener>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn admit(&self, socket: TcpStream, addr: SocketAddr, connections: &mut JoinSet<()>) {
+        let Some(slot) = self.slots.take(addr.ip()) else {
+            self.shared.front.metrics().refused(Refused::Connections);
+            return;
+        };
+        let open = Open::count(slot, self.shared.front.clone());
+        let (shared, stopping) = (self.shared.clone(), self.stopping.clone());
+        connections.spawn(async move {
+            connection::serve(socket, addr, shared, stopping).await;
+            drop(open);
+        });
+    }
+}
+
+/// Accepts for ever; ends where the listener is being stopped.
+async fn accept(listening: Arc<Listening>) {
+    let mut connections = listening.connections.lock().await;
+    let Some(socket) = listening.socket() else { return };
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((socket, addr)) => admit(socket, addr, &slots, &shared, &stopping, &mut connections),
+            accepted = socket.accept() => match accepted {
+                Ok((stream, addr)) => listening.admit(stream, addr, &mut connections),
                 Err(error) => pause_after(&error).await,
             },
             Some(_) = connections.join_next() => {}
-            _ = stopping.changed() => break,
         }
     }
-    drop(listener);
-    let drain = stopping.borrow().unwrap_or_default();
-    let _ = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
-    connections.shutdown().await;
-}
-
-fn admit(
-    socket: TcpStream,
-    addr: SocketAddr,
-    slots: &Arc<Semaphore>,
-    shared: &Shared,
-    stopping: &watch::Receiver<Option<Duration>>,
-    connections: &mut JoinSet<()>,
-) {
-    let Ok(slot) = slots.clone().try_acquire_owned() else {
-        shared.front.metrics().refused(Refused::Connections);
-        return;
-    };
-    let open = Open::count(slot, shared.front.clone());
-    let (shared, stopping) = (shared.clone(), stopping.clone());
-    connections.spawn(async move {
-        connection::serve(socket, addr, shared, stopping).await;
-        drop(open);
-    });
 }
 
 /// Out of descriptors or memory: accepting again at once would only spin.
@@ -167,11 +213,11 @@ async fn pause_after(error: &io::Error) {
 /// One open connection: its slot, and its share of the gauge.
 struct Open {
     front: Arc<Front>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Place,
 }
 
 impl Open {
-    fn count(slot: OwnedSemaphorePermit, front: Arc<Front>) -> Self {
+    fn count(slot: Place, front: Arc<Front>) -> Self {
         front.metrics().connections.inc();
         Self { front, _slot: slot }
     }

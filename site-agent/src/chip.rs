@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use holdfast_actors::shell::{Bounded, Load};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::tpm::{Counters, Credential};
 
@@ -47,6 +48,16 @@ pub trait Chip: SecretChip + Quoter {
 
     /// Opens what [`Chip::seal`] made.
     fn unseal<'a>(&'a self, blob: &'a SealedBlob) -> BoxFuture<'a, Result<SecretBytes, TpmError>>;
+
+    /// Waits until it can't be asked any more.
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Jobs that wait, of how many that may.
+    fn load(&self) -> Load {
+        Load::of(0, 0, 0)
+    }
 }
 
 impl SecretChip for TpmHandle {
@@ -90,5 +101,13 @@ impl Chip for TpmHandle {
 
     fn unseal<'a>(&'a self, blob: &'a SealedBlob) -> BoxFuture<'a, Result<SecretBytes, TpmError>> {
         Box::pin(self.unseal(blob))
+    }
+
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.ended())
+    }
+
+    fn load(&self) -> Load {
+        Bounded::load(self)
     }
 }

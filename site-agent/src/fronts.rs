@@ -37,6 +37,7 @@ pub(crate) fn front(node: Arc<Node>, fronted: Arc<Fronted>, metrics: Arc<Metrics
 pub(crate) fn server_options(config: &Config) -> ServerOptions {
     ServerOptions {
         connections_max: config.tls.connections_max,
+        connections_each_max: config.tls.connections_per_address,
         handshake_timeout: config.tls.handshake_timeout,
         connection_age_max: Some(config.tls.connection_age_max),
         ..ServerOptions::default()

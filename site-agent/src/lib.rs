@@ -22,12 +22,14 @@ use holdfast_actors::audit_log::journal::Journal;
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::ports::Entropy;
 use holdfast_actors::shell::Supervision;
+use holdfast_actors::shell::supervisor::Tended;
 use holdfast_actors::store::Fault;
 use holdfast_actors::store::lmdb::{LmdbEngine, OpenError};
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::Node;
 use holdfast_rest::server::{self, Server};
 use holdfast_rest::tls::{IdentityError, ServerIdentity, server_config};
+use ractor::ActorCell;
 use tokio::sync::watch;
 
 pub mod boot;
@@ -115,7 +117,7 @@ pub struct Running {
     host: Arc<Host>,
     rest: server::Running,
     supervision: Supervision,
-    store_failed: watch::Receiver<Option<String>>,
+    failed: watch::Receiver<Option<String>>,
 }
 
 /// Starts the agent of a host that has joined.
@@ -127,23 +129,26 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let file = file.filter(|file| file.get().membership.is_some()).ok_or(StartError::NotJoined)?;
     private_folder(&config.data_dir).map_err(io_at(&config.data_dir))?;
     let ports = Ports::of_machine(&config.tpm)?;
-    let failed = Arc::new(AtomicBool::new(false));
-    let (engine, store_failed) = open_store(&config, failed.clone())?;
+    let (failure, told) = Failure::new();
+    let engine = LmdbEngine::open(&config.data_dir.join(STORE), config.store.settings(), failure.of("the store"))?;
+    let queue = engine.queue();
     let journal = Arc::new(open_journal(&config, ports.entropy.clone())?);
+    journal.on_failure(failure.of("the read journal"));
     let barrier = Barrier::new(Arc::new(engine), ports.entropy.clone(), journal.clone());
 
     let host = Arc::new(assemble(config, file, barrier, ports).await?);
     let metrics = Arc::new(Metrics::new());
-    metrics::register(&metrics, host.clone(), journal.clone());
+    metrics::register(&metrics, host.clone(), journal.clone(), queue);
     let place = AtSite { site: host.id().site, leases: host.leases.clone(), clock: host.clock.clone() };
     let node = Arc::new(Node::new(host.barrier.clone(), journal, host.clock.clone(), Arc::new(place)));
-    let fronted = Arc::new(Fronted { host: host.clone(), failed });
-    let front = fronts::front(node, fronted, metrics, &host.config);
+    let fronted = Arc::new(Fronted { host: host.clone(), failed: failure.has_failed });
+    let front = fronts::front(node, fronted, metrics.clone(), &host.config);
     let (addr, options) = (host.config.rest, fronts::server_options(&host.config));
     let server = Server::bind(addr, Some(server_config(host.identity.clone())), front, options).await;
     let server = server.map_err(|error| StartError::Listen(addr, error))?;
-    let supervision = tree::start(&host).await.map_err(|error| StartError::Actors(error.to_string()))?;
-    Ok(Running { host, rest: server.start(), supervision, store_failed })
+    let supervision = tree::start(&host, &metrics).await.map_err(|error| StartError::Actors(error.to_string()))?;
+    let rest = server.start().await.map_err(|error| StartError::Actors(error.to_string()))?;
+    Ok(Running { host, rest, supervision, failed: told })
 }
 
 /// Puts a host that has joined together, above its store and its ports. Nothing runs yet: [`tree::start`] begins.
@@ -165,16 +170,26 @@ async fn rest_identity(tpm: &dyn Chip, state: &JoinState) -> Result<Arc<ServerId
     Ok(Arc::new(ServerIdentity::new(member.api_chain.clone(), &keys.rest.to_pkcs8_der())?))
 }
 
-fn open_store(
-    config: &Config,
-    failed: Arc<AtomicBool>,
-) -> Result<(LmdbEngine, watch::Receiver<Option<String>>), StartError> {
-    let (tell, told) = watch::channel(None);
-    let fatal = Box::new(move |reason: &str| {
-        failed.store(true, Ordering::SeqCst);
-        tell.send_replace(Some(reason.to_owned()));
-    });
-    Ok((LmdbEngine::open(&config.data_dir.join(STORE), config.store.settings(), fatal)?, told))
+/// What without which nothing goes on has failed: nothing may be served from memory that is not on disk, nor without
+/// its line in the audit log.
+struct Failure {
+    has_failed: Arc<AtomicBool>,
+    tell: Arc<watch::Sender<Option<String>>>,
+}
+
+impl Failure {
+    fn new() -> (Self, watch::Receiver<Option<String>>) {
+        let (tell, told) = watch::channel(None);
+        (Self { has_failed: Arc::default(), tell: Arc::new(tell) }, told)
+    }
+
+    fn of(&self, what: &'static str) -> Box<dyn FnOnce(&str) + Send> {
+        let (has_failed, tell) = (self.has_failed.clone(), self.tell.clone());
+        Box::new(move |reason| {
+            has_failed.store(true, Ordering::SeqCst);
+            tell.send_if_modified(|told| told.replace(format!("{what} failed: {reason}")).is_none());
+        })
+    }
 }
 
 fn open_journal(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Journal, StartError> {
@@ -201,14 +216,28 @@ impl Running {
 
     /// Waits until the agent can't go on; says why. The process must end then, and not try to write.
     pub async fn failed(&self) -> String {
-        let mut store = self.store_failed.clone();
+        let mut failed = self.failed.clone();
         tokio::select! {
-            reason = store.wait_for(Option::is_some) => match reason {
-                Ok(reason) => format!("the store failed: {}", reason.clone().unwrap_or_default()),
+            reason = failed.wait_for(Option::is_some) => match reason {
+                Ok(reason) => reason.clone().unwrap_or_default(),
                 Err(_) => "the store has stopped".to_owned(),
             },
             reason = self.supervision.ended() => reason,
+            reason = self.rest.ended() => reason,
+            () = self.host.tpm.ended() => "the TPM's thread has ended".to_owned(),
         }
+    }
+
+    /// The actors at work now.
+    pub fn children(&self) -> Vec<Tended> {
+        let mut all = self.supervision.roster().children();
+        all.extend(self.rest.children());
+        all
+    }
+
+    /// The actor above the uplink.
+    pub fn supervisor(&self) -> ActorCell {
+        self.supervision.cell()
     }
 
     /// Stops in order: the session with central, REST once its requests are answered, actors; then the keys are erased

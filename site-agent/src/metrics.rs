@@ -5,17 +5,43 @@ use std::sync::Arc;
 
 use holdfast_actors::audit_log::journal::Journal;
 use holdfast_actors::ports::Clock;
-use holdfast_rest::metrics::Metrics;
+use holdfast_actors::shell::Bounded;
+use holdfast_actors::shell::supervisor::Roster;
+use holdfast_actors::store::lmdb::WriterQueue;
+use holdfast_rest::metrics::{Metrics, bounds};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::host::Host;
 
 /// Adds the gauges to the registry.
-pub(crate) fn register(metrics: &Metrics, host: Arc<Host>, journal: Arc<Journal>) {
+pub(crate) fn register(metrics: &Metrics, host: Arc<Host>, journal: Arc<Journal>, queue: WriterQueue) {
+    metrics.bound_by(bounds::STORE_QUEUE, move || Some(queue.load()));
+    metrics.bound(bounds::READ_JOURNAL, &journal);
+    let tpm = host.tpm.clone();
+    metrics.bound_by("tpm-jobs", move || Some(tpm.load()));
     metrics.register(|registry| registry.register_collector(Box::new(Gauges { host, journal })));
+}
+
+/// Adds how often actors were started again.
+pub(crate) fn register_restarts(metrics: &Metrics, roster: Roster) {
+    metrics.register(|registry| registry.register_collector(Box::new(Restarts(roster))));
+}
+
+#[derive(Debug)]
+struct Restarts(Roster);
+
+impl Collector for Restarts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut restarts = encoder.encode_descriptor("restarts", "Actors started again", None, MetricType::Counter)?;
+        for child in self.0.children() {
+            ConstCounter::new(child.restarts).encode(restarts.encode_family(&[("actor", child.name)])?)?;
+        }
+        Ok(())
+    }
 }
 
 struct Gauges {

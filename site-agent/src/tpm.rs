@@ -18,12 +18,15 @@ mod raw;
 mod seal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use holdfast_actors::shell::{Bounded, Load};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::tpm::{Counters, Credential, Evidence};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use chip::Chip;
 pub use raw::Address;
@@ -146,6 +149,9 @@ type Job = Box<dyn FnOnce(&Chip) + Send>;
 #[derive(Debug, Clone)]
 pub struct TpmHandle {
     jobs: mpsc::Sender<Job>,
+    /// Closed by the end of the thread.
+    alive: watch::Receiver<()>,
+    refused: Arc<AtomicU64>,
 }
 
 impl TpmHandle {
@@ -155,12 +161,23 @@ impl TpmHandle {
     /// The operating system gives no thread.
     pub fn start(config: TpmConfig) -> Result<Self, TpmError> {
         let (jobs, mailbox) = mpsc::channel(MAILBOX);
+        let (living, alive) = watch::channel(());
         let chip = Chip::new(config);
         std::thread::Builder::new()
             .name("tpm".to_owned())
-            .spawn(move || serve(&chip, mailbox))
+            .spawn(move || {
+                let _living = living;
+                serve(&chip, mailbox);
+            })
             .map_err(|error| TpmError::Unavailable(error.to_string()))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, alive, refused: Arc::default() })
+    }
+
+    /// Waits until the thread has ended. While there are handles it must not: a host without it would look alive and
+    /// never quote again.
+    pub async fn ended(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
     }
 
     /// The endorsement key of `kind` with its certificate. `None` chooses: P-256 where the maker certified it, else
@@ -234,8 +251,18 @@ impl TpmHandle {
             self.jobs.send(Box::new(job)).await.map_err(|_| TpmError::Stopped)?;
             answered.await.map_err(|_| TpmError::Stopped)?
         };
-        let late = |_| TpmError::Unavailable("no answer in time".to_owned());
+        let late = |_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            TpmError::Unavailable("no answer in time".to_owned())
+        };
         tokio::time::timeout(ANSWER_LIMIT, answer).await.map_err(late)?
+    }
+}
+
+/// Jobs that wait, and those whose callers gave up.
+impl Bounded for TpmHandle {
+    fn load(&self) -> Load {
+        Load::of(MAILBOX - self.jobs.capacity(), MAILBOX, self.refused.load(Ordering::Relaxed))
     }
 }
 
@@ -245,5 +272,41 @@ fn serve(chip: &Chip, mut mailbox: mpsc::Receiver<Job>) {
         if catch_unwind(AssertUnwindSafe(|| job(chip))).is_err() {
             tracing::error!("a job of the TPM's thread crashed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a panic may throw; its own end is another panic.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("while the last panic is put away");
+        }
+    }
+
+    fn nowhere() -> TpmHandle {
+        let address = "swtpm:host=127.0.0.1,port=1".parse().unwrap();
+        TpmHandle::start(TpmConfig { address, host_secret_index: TpmConfig::HOST_SECRET_INDEX }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_an_error_to_its_caller_and_the_next_is_done() {
+        let tpm = nowhere();
+        assert_eq!(tpm.ask(|_| -> Result<(), _> { panic!("a job") }).await, Err(TpmError::Stopped));
+        assert_eq!(tpm.ask(|_| Ok(7)).await, Ok(7));
+        assert_eq!(tpm.load(), Load { used: 0, limit: 16, refused: 0 });
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_thread_is_heard_of() {
+        let tpm = nowhere();
+        let ask = tpm.ask(|_| -> Result<(), _> { std::panic::panic_any(Bomb) });
+        assert_eq!(ask.await, Err(TpmError::Stopped));
+        tpm.ended().await;
+        assert_eq!(tpm.ask(|_| Ok(7)).await, Err(TpmError::Stopped));
     }
 }

@@ -2,21 +2,24 @@
 //!
 //! ```text
 //! process (main)
-//!  |- TPM (a thread)               a job that crashes is an error to its caller
+//!  |- TPM (a thread)               a job that crashes is an error to its caller; fails: the process ends, sealed
 //!  |- store writer (a thread)      fails: the process ends, sealed
-//!  |- read journal (a thread)      fails: reads are refused
-//!  |- supervisor, one-for-one      a child fails too often: the process ends, sealed
+//!  |- read journal (a thread)      fails: the process ends, sealed
+//!  |- supervisor, one-for-one      a child fails too often, or it ends itself: the process ends, sealed
 //!  |   `- uplink                   restarted from the store's rows; its attempt (a task) ends with it
-//!  `- REST listener (tasks)        a handler that panics is a 500, nothing more
+//!  `- REST listener                supervised alike: the loop that accepts
+//!      `- a task per connection    a handler that panics is a 500, nothing more
 //! ```
 
 use std::sync::Arc;
 
 use holdfast_actors::ports::Clock;
-use holdfast_actors::shell::{Child, MachineParts, Mailbox, Supervision};
+use holdfast_actors::shell::{Bounded, Child, MachineParts, Mailbox, Supervision};
+use holdfast_rest::metrics::Metrics;
 use ractor::SpawnErr;
 
 use crate::host::Host;
+use crate::metrics;
 use crate::uplink::core::Uplink;
 use crate::uplink::hands::UplinkHands;
 
@@ -27,15 +30,19 @@ const MAILBOX_MAX: usize = 16;
 ///
 /// # Errors
 /// The store can't be read.
-pub async fn start(host: &Arc<Host>) -> Result<Supervision, SpawnErr> {
+pub async fn start(host: &Arc<Host>, metrics: &Metrics) -> Result<Supervision, SpawnErr> {
     let mailbox = Mailbox::new(MAILBOX_MAX);
+    let events = mailbox.clone();
+    metrics.bound_by("uplink", move || Some(events.load()));
     let parts = MachineParts {
         performer: Arc::new(UplinkHands::new(host.clone(), mailbox.clone())),
         mailbox,
         clock: host.clock.clone(),
         entropy: host.entropy.clone(),
     };
-    Supervision::start(vec![uplink(host.clone(), parts)], host.clock.clone()).await
+    let supervision = Supervision::start(vec![uplink(host.clone(), parts)], host.clock.clone()).await?;
+    metrics::register_restarts(metrics, supervision.roster().clone());
+    Ok(supervision)
 }
 
 fn uplink(host: Arc<Host>, parts: MachineParts<Uplink, UplinkHands>) -> Child {

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::audit_log::{Chain, Head, Line, line_aad};
 use crate::barrier::{DurableReads, Snapshot};
 use crate::ports::{Entropy, draw};
 use crate::rows::Refusal;
+use crate::shell::{Bounded, Load};
 use crate::store::Fault;
 
 const MAGIC: &[u8; 8] = b"HFREADS1";
@@ -63,6 +65,10 @@ impl Default for Limits {
     }
 }
 
+/// Called once when the journal can't go on. No line is lost by that, but none may be left out either: production ends
+/// the process here.
+pub type OnFailure = Box<dyn FnOnce(&str) + Send>;
+
 /// The journal of one node.
 pub struct Journal {
     shared: Arc<Shared>,
@@ -77,10 +83,20 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     full: AtomicBool,
+    refused: AtomicU64,
+    on_failure: Mutex<Told>,
+}
+
+/// Who is told of the failure, or why it failed before anybody was to be told.
+enum Told {
+    Nobody,
+    Hook(OnFailure),
+    Failed(String),
 }
 
 struct State {
-    file: File,
+    /// Shared with the syncing thread, which must not depend on a free descriptor.
+    file: Arc<File>,
     number: u64,
     segment_bytes: u64,
     total_bytes: u64,
@@ -111,7 +127,7 @@ impl Journal {
             None => (0, BTreeMap::new(), false),
         };
         let state = State {
-            file: unopened(folder)?,
+            file: Arc::new(unopened(folder)?),
             number,
             segment_bytes: 0,
             total_bytes: total_bytes(folder)?,
@@ -128,17 +144,34 @@ impl Journal {
             state: Mutex::new(state),
             changed: Condvar::new(),
             full: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+            on_failure: Mutex::new(Told::Nobody),
         });
         shared.begin_segment(&mut shared.lock())?;
         let syncing = shared.clone();
-        let syncer =
-            std::thread::Builder::new().name("read-journal".to_owned()).spawn(move || syncing.keep_synced())?;
+        let syncer = std::thread::Builder::new().name("read-journal".to_owned()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| syncing.keep_synced())).is_err() {
+                syncing.failed("its thread panicked");
+            }
+        })?;
         Ok(Self { shared, entropy, syncer: Some(syncer), torn })
     }
 
     /// Whether the last run's journal ended in the middle of a line.
     pub fn was_torn(&self) -> bool {
         self.torn
+    }
+
+    /// Who is told, on any thread, if it can't go on; at once if it already can't.
+    pub fn on_failure(&self, hook: OnFailure) {
+        let mut told = self.shared.told();
+        match std::mem::replace(&mut *told, Told::Nobody) {
+            Told::Failed(why) => {
+                drop(told);
+                hook(&why);
+            }
+            Told::Nobody | Told::Hook(_) => *told = Told::Hook(hook),
+        }
     }
 
     /// Whether reads are refused because there is no room for their lines.
@@ -151,6 +184,14 @@ impl Journal {
     /// # Errors
     /// The journal is full or failed: the read must be refused.
     pub fn append(&self, snapshot: &Snapshot, realm: Realm, line: &Line) -> Result<(), Refusal> {
+        let written = self.write(snapshot, realm, line);
+        if let Err(Refusal::Fault(_)) = written {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn write(&self, snapshot: &Snapshot, realm: Realm, line: &Line) -> Result<(), Refusal> {
         if self.shared.full.load(Ordering::Relaxed) {
             return Err(Fault::Full.into());
         }
@@ -177,13 +218,32 @@ impl Journal {
         let aad = line_aad(Chain::Reads, snapshot.ring().deployment(), realm, head.seq + 1);
         let mut body = position.to_be_bytes().to_vec();
         body.extend_from_slice(&envelope::seal(key, id, nonce, &aad, &plain));
-        self.shared.write(&mut state, realm, head, &body).map_err(|error| Fault::Io(error.to_string()).into())
+        let written = self.shared.write(&mut state, realm, head, &body);
+        let has_failed = state.failed;
+        drop(state);
+        written.map_err(|error| {
+            if has_failed {
+                self.shared.failed(&error.to_string());
+            }
+            match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full.into(),
+                _ => Fault::Io(error.to_string()).into(),
+            }
+        })
+    }
+}
+
+/// In bytes of all its segments.
+impl Bounded for Journal {
+    fn load(&self) -> Load {
+        let used = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).total_bytes;
+        Load { used, limit: self.shared.limits.total_bytes, refused: self.shared.refused.load(Ordering::Relaxed) }
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.shared.lock().closing = true;
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).closing = true;
         self.shared.changed.notify_all();
         if let Some(syncer) = self.syncer.take() {
             let _ = syncer.join();
@@ -202,6 +262,20 @@ impl Shared {
         self.state.lock().expect("no holder of this lock panics")
     }
 
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.on_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is appended any more, and whoever is to know is told.
+    fn failed(&self, why: &str) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).failed = true;
+        let mut told = self.told();
+        if let Told::Hook(hook) = std::mem::replace(&mut *told, Told::Failed(why.to_owned())) {
+            drop(told);
+            hook(why);
+        }
+    }
+
     fn write(&self, state: &mut State, realm: Realm, head: Head, body: &[u8]) -> io::Result<()> {
         if self.limits.segment_bytes <= state.segment_bytes {
             state.file.sync_data()?;
@@ -215,9 +289,9 @@ impl Shared {
         line.extend_from_slice(&head.seq.to_be_bytes());
         line.extend_from_slice(body);
         line.extend_from_slice(&head.hash);
-        if let Err(error) = state.file.write_all(&line) {
-            // Half a line may stand there now; nothing may follow it.
-            state.failed = true;
+        if let Err(error) = (&*state.file).write_all(&line) {
+            // Half a line may stand there now, and nothing may follow it.
+            state.failed = state.file.set_len(state.segment_bytes).is_err();
             return Err(error);
         }
         let len = line.len() as u64;
@@ -246,7 +320,7 @@ impl Shared {
         file.sync_data()?;
         fs::rename(draft, path)?;
         File::open(&self.folder)?.sync_all()?;
-        (state.file, state.number, state.segment_bytes) = (file, number, header.len() as u64);
+        (state.file, state.number, state.segment_bytes) = (Arc::new(file), number, header.len() as u64);
         state.after_gap = false;
         state.total_bytes += header.len() as u64;
         Ok(())
@@ -269,9 +343,9 @@ impl Shared {
                 state.total_bytes = total_bytes(&self.folder).unwrap_or(state.total_bytes);
             }
             let dirty = std::mem::take(&mut state.dirty);
-            let file = state.file.try_clone();
+            let file = state.file.clone();
             drop(state);
-            let synced = if dirty.is_empty() { Ok(()) } else { file.and_then(|file| file.sync_data()) };
+            let synced = if dirty.is_empty() { Ok(()) } else { file.sync_data() };
             let space = rustix::fs::statvfs(&self.folder).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize));
             let mut state = self.lock();
             // By the bytes there are now: lines came while this thread waited for the disk.
@@ -281,6 +355,8 @@ impl Shared {
                 Err(error) => {
                     tracing::error!(%error, "read journal can't be synced");
                     state.failed = true;
+                    drop(state);
+                    self.failed(&error.to_string());
                 }
             }
             if closing {

@@ -10,7 +10,11 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::task::JoinHandle;
 
 use crate::ports::{Clock, Entropy, Now, draw_secret};
+use crate::rows::Refusal;
 use crate::shell::mailbox::{Admitted, Mailbox};
+#[cfg(debug_assertions)]
+use crate::shell::strike::Armed;
+use crate::store::Fault;
 
 /// A pure machine, as the shell drives it.
 pub trait Machine: Send + 'static {
@@ -31,13 +35,38 @@ pub trait Machine: Send + 'static {
 
 /// An effect could not be performed. The actor ends, and its successor starts from what is on disk.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Failed(pub String);
+#[error("{why}")]
+pub struct Failed {
+    why: String,
+    /// Nothing is broken: the disk is full, or the writer has too much to do.
+    is_passing: bool,
+}
 
 impl Failed {
     /// With the text of an error.
     pub fn because(error: impl std::fmt::Display) -> Self {
-        Self(error.to_string())
+        Self { why: error.to_string(), is_passing: false }
+    }
+
+    /// Whether it is no sign of a crash loop, however often it comes.
+    pub fn is_passing(&self) -> bool {
+        self.is_passing
+    }
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        let is_passing = matches!(fault, Fault::Full | Fault::Overloaded);
+        Self { is_passing, ..Self::because(fault) }
+    }
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Fault(fault) => fault.into(),
+            other => Self::because(other),
+        }
     }
 }
 
@@ -99,6 +128,8 @@ struct Driven<M: Machine, P: Perform<M>> {
     machine: M,
     parts: MachineParts<M, P>,
     timer: Option<Timer>,
+    #[cfg(debug_assertions)]
+    armed: Armed,
 }
 
 /// The one timer and what it waits for.
@@ -131,7 +162,13 @@ impl<M: Machine + Sync, P: Perform<M>> Actor for Shell<M, P> {
         (parts, machine): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         parts.performer.stepped(&machine);
-        let mut driven = Driven { machine, parts, timer: None };
+        let mut driven = Driven {
+            machine,
+            parts,
+            timer: None,
+            #[cfg(debug_assertions)]
+            armed: Armed::default(),
+        };
         driven.arm(&me);
         Ok(Some(driven))
     }
@@ -143,10 +180,15 @@ impl<M: Machine + Sync, P: Perform<M>> Actor for Shell<M, P> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         let Some(driven) = state else { return Ok(()) };
-        let Admitted { msg, _place } = admitted;
+        #[cfg(debug_assertions)]
+        driven.armed.take(admitted.strike)?;
+        let Some(msg) = admitted.msg else { return Ok(()) };
+        let _place = admitted._place;
         let effects = driven.machine.step(msg, driven.parts.clock.now());
         driven.parts.performer.stepped(&driven.machine);
         for effect in effects {
+            #[cfg(debug_assertions)]
+            driven.armed.strike()?;
             driven.parts.performer.perform(effect).await?;
         }
         driven.arm(&me);

@@ -41,6 +41,11 @@ impl RestartBudget {
         Self::new(5, Duration::from_secs(60), Duration::from_millis(100), Duration::from_secs(5))
     }
 
+    /// How long a child waits that failed for no fault of its own.
+    pub fn shortest_wait(&self) -> Duration {
+        self.backoff_min
+    }
+
     /// Counts a failure at `now` on a clock that never goes back.
     pub fn on_failure(&mut self, now: Duration) -> Decision {
         while self.failures.front().is_some_and(|at| at.saturating_add(self.window) <= now) {

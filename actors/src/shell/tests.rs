@@ -10,8 +10,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::mailbox::Admitted;
+use super::strike::{Fault as Harm, Strike};
 use super::*;
 use crate::ports::{Clock, Entropy, Now};
+use crate::store::Fault;
 
 /// Tokio's clock, which tests pause.
 struct Paused(Instant);
@@ -48,6 +50,7 @@ struct Alarm {
 enum AlarmEvent {
     Set(Duration),
     Break,
+    Write,
     TimePassed,
 }
 
@@ -55,6 +58,7 @@ enum AlarmEvent {
 enum AlarmEffect {
     Ring(Duration),
     Fail,
+    FindDiskFull,
     Wait,
     Done,
 }
@@ -69,6 +73,7 @@ impl Machine for Alarm {
                 self.at = Some(at);
                 vec![AlarmEffect::Wait, AlarmEffect::Done]
             }
+            AlarmEvent::Write => vec![AlarmEffect::FindDiskFull],
             AlarmEvent::Break => vec![AlarmEffect::Fail, AlarmEffect::Done],
             AlarmEvent::TimePassed if self.at.is_some_and(|at| at <= now.mono) => {
                 self.at = None;
@@ -100,6 +105,9 @@ impl Perform<Alarm> for Hands {
         }
         if effect == AlarmEffect::Fail {
             return Err(Failed::because("broken"));
+        }
+        if effect == AlarmEffect::FindDiskFull {
+            return Err(Fault::Full.into());
         }
         self.done.lock().unwrap().push(effect);
         Ok(())
@@ -164,7 +172,7 @@ async fn a_place_is_held_until_its_effects_are_performed() {
     assert_eq!(alarm.mailbox.cast(AlarmEvent::Set(s(1000))), Err(CallError::Overloaded));
     alarm.hands.gate.as_ref().unwrap().add_permits(2);
     tokio::time::sleep(s(1)).await;
-    assert_eq!(alarm.mailbox.used(), 0);
+    assert_eq!(alarm.mailbox.load(), Load { used: 0, limit: 2, refused: 1 });
     assert_eq!(alarm.hands.done.lock().unwrap().len(), 4);
 }
 
@@ -235,7 +243,7 @@ impl Actor for Slow {
     }
     async fn handle(&self, _: ActorRef<Self::Msg>, m: Self::Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
         tokio::time::sleep(s(10)).await;
-        let _ = m.msg.send(7);
+        let _ = m.msg.map(|reply| reply.send(7));
         Ok(())
     }
 }
@@ -256,4 +264,84 @@ async fn a_full_mailbox_refuses_at_once_and_recovers() {
     assert_eq!(first.await.unwrap(), Ok(7));
     tokio::time::sleep(s(11)).await;
     assert_eq!(mailbox.call(s(60), |reply| reply).await, Ok(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_no_crash_loop() {
+    let alarm = Ringing::start(Hands::default(), 8, RestartBudget::new(3, s(60), s(1), s(8))).await;
+    for failures in 1..=20 {
+        alarm.mailbox.cast(AlarmEvent::Write).unwrap();
+        tokio::time::sleep(Duration::from_millis(1001)).await;
+        assert_eq!(alarm.starts(), failures + 1);
+    }
+    assert_eq!(alarm.supervision.roster().children()[0].restarts, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_panics_in_the_middle_of_its_effects_is_started_again() {
+    let alarm = Ringing::start(Hands::default(), 8, RestartBudget::new(3, s(60), s(1), s(8))).await;
+    let cell = alarm.supervision.roster().children()[0].cell.clone().unwrap();
+    let strike = Strike { after_effects: Some(1), fault: Harm::Panic };
+    cell.send_message(Admitted::<AlarmEvent>::strike(strike)).unwrap();
+    let wait = alarm.hands.replies.expect();
+    alarm.mailbox.cast(AlarmEvent::Set(s(1000))).unwrap();
+    assert_eq!(wait.within(s(30)).await, Err(CallError::Gone));
+    assert_eq!(*alarm.hands.done.lock().unwrap(), [AlarmEffect::Wait], "the second effect was not reached");
+    tokio::time::sleep(s(2)).await;
+    assert_eq!((alarm.starts(), alarm.mailbox.load().used), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_is_killed_is_heard_of_and_one_that_is_stopped_is_not() {
+    let alarm = Ringing::start(Hands::default(), 8, RestartBudget::usual()).await;
+    alarm.supervision.cell().kill();
+    assert_eq!(alarm.supervision.ended().await, "a supervisor has ended");
+    assert_eq!(alarm.mailbox.cast(AlarmEvent::Break), Err(CallError::Gone), "its children end with it");
+
+    let alarm = Ringing::start(Hands::default(), 8, RestartBudget::usual()).await;
+    let mut failure = alarm.supervision.failure();
+    alarm.supervision.stop().await;
+    assert!(failure.wait_for(Option::is_some).await.is_err());
+}
+
+/// A loop that counts its rounds, one a second.
+async fn looping(budget: RestartBudget) -> (Supervision, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let (starts, rounds) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (began, turned) = (starts.clone(), rounds.clone());
+    let child = Child::looping("loop", move || {
+        let turned = turned.clone();
+        began.fetch_add(1, SeqCst);
+        async move {
+            loop {
+                tokio::time::sleep(s(1)).await;
+                turned.fetch_add(1, SeqCst);
+            }
+        }
+    });
+    (Supervision::start(vec![child.budget(budget)], clock()).await.unwrap(), starts, rounds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_ends_or_panics_or_is_killed_goes_on() {
+    let (supervision, starts, rounds) = looping(RestartBudget::new(3, s(60), s(1), s(1))).await;
+    let cell = || supervision.roster().children()[0].cell.clone().unwrap();
+    for (number, harm) in [Some(Harm::Panic), Some(Harm::Fail), None].into_iter().enumerate() {
+        match harm {
+            Some(harm) => cell().send_message(harm).unwrap(),
+            None => cell().kill(),
+        }
+        let before = rounds.load(SeqCst);
+        tokio::time::sleep(s(5)).await;
+        assert_eq!(starts.load(SeqCst), number + 2);
+        assert!(before + 3 <= rounds.load(SeqCst) && rounds.load(SeqCst) <= before + 4, "one loop at a time");
+    }
+    cell().kill();
+    assert_eq!(supervision.ended().await, "loop failed too often");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_has_ended_when_its_supervisor_has() {
+    let (supervision, _, rounds) = looping(RestartBudget::usual()).await;
+    supervision.stop().await;
+    assert_eq!(Arc::strong_count(&rounds), 1);
 }

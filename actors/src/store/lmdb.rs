@@ -11,9 +11,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 
 use heed::{EnvFlags, EnvOpenOptions, WithoutTls};
@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use self::tables::{Rows, Tables};
 use self::writer::{Job, Writer};
 use super::{CommitEnd, Decide, Engine, Fault, View, Wake};
+use crate::shell::{Bounded, Load};
 
 type Env = heed::Env<WithoutTls>;
 type ReadTxn = heed::RoTxn<'static, WithoutTls>;
@@ -94,6 +95,9 @@ struct Shared {
     end: OnceLock<Box<dyn CommitEnd>>,
     watchers: Mutex<Vec<Arc<Wake>>>,
     stopped: AtomicBool,
+    /// Decisions that wait for the writer, and how many found no place.
+    waiting: AtomicUsize,
+    refused: AtomicU64,
     /// Held as long as the writer may write; the kernel lets go when the process ends, however it ends.
     _lock: FolderLock,
 }
@@ -123,11 +127,18 @@ impl LmdbEngine {
             end: OnceLock::new(),
             watchers: Mutex::default(),
             stopped: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
             _lock: lock,
         });
         let writer = Writer::new(shared.clone(), jobs, fatal)?;
         let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run())?;
         Ok(Self { shared, queue: Some(queue), writer: Some(writer) })
+    }
+
+    /// The queue of the writer, to be looked at.
+    pub fn queue(&self) -> WriterQueue {
+        WriterQueue(Arc::downgrade(&self.shared))
     }
 
     /// A job for the writer, given back if it can't be taken.
@@ -136,10 +147,30 @@ impl LmdbEngine {
             return Err((job, Fault::Stopped));
         }
         let queue = self.queue.as_ref().expect("there until the engine drops");
-        queue.try_send(job).map_err(|refused| match refused {
-            TrySendError::Full(job) => (job, Fault::Overloaded),
-            TrySendError::Disconnected(job) => (job, Fault::Stopped),
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        queue.try_send(job).map_err(|refused| {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            match refused {
+                TrySendError::Full(job) => {
+                    self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                    (job, Fault::Overloaded)
+                }
+                TrySendError::Disconnected(job) => (job, Fault::Stopped),
+            }
         })
+    }
+}
+
+/// Shows the writer's queue after the engine itself has been handed on.
+pub struct WriterQueue(Weak<Shared>);
+
+impl Bounded for WriterQueue {
+    fn load(&self) -> Load {
+        let Some(shared) = self.0.upgrade() else { return Load::default() };
+        let limit = shared.settings.waiting_max;
+        // Counted before they are sent: at the bound one that is refused in a moment may be among them.
+        let used = shared.waiting.load(Ordering::Relaxed).min(limit);
+        Load::of(used, limit, shared.refused.load(Ordering::Relaxed))
     }
 }
 
@@ -270,6 +301,7 @@ impl From<heed::Error> for Fault {
     fn from(error: heed::Error) -> Self {
         match error {
             heed::Error::Mdb(heed::MdbError::MapFull) => Self::Full,
+            heed::Error::Mdb(heed::MdbError::ReadersFull) => Self::Overloaded,
             other => Self::Io(other.to_string()),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdfast_actors::attestation_verifier::core::ConnId;
 use holdfast_actors::ports::{Entropy, draw};
+use holdfast_actors::shell::{Load, caught};
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::session::seal_message;
@@ -73,6 +74,8 @@ impl Handle {
 #[derive(Default)]
 pub(crate) struct Connections {
     handles: Mutex<BTreeMap<ConnId, Handle>>,
+    /// Sessions that ended because too much waited for their hosts.
+    overflowed: AtomicU64,
 }
 
 impl Connections {
@@ -99,7 +102,8 @@ impl Connections {
         let handle = Handle { host, connection: connection.clone(), outbox, cut, trusted_until_us, sealed, fed, ended };
         self.lock().insert(conn, handle);
         tokio::spawn(async move {
-            let code = writer.run().await;
+            // Whatever ends the writing ends the connection.
+            let code = caught(writer.run()).await.unwrap_or(CloseCode::Stale);
             // Only who was given a session key may be unsealed.
             let may_be_unsealed = writer.session.is_some() && fence.load(Ordering::SeqCst);
             drop(writer);
@@ -125,12 +129,29 @@ impl Connections {
         self.lock().len()
     }
 
+    /// The fullest outbox.
+    pub(crate) fn outboxes(&self) -> Load {
+        let fullest = self.lock().values().map(|handle| OUTBOX_MAX - handle.outbox.capacity()).max();
+        Load::of(fullest.unwrap_or(0), OUTBOX_MAX, self.overflowed.load(Ordering::Relaxed))
+    }
+
+    /// Places taken by sequences where most are. Nobody is refused one: who feeds waits.
+    pub(crate) fn sequences(&self) -> Load {
+        let most = self.lock().values().map(|handle| FED_MAX - handle.fed.available_permits()).max();
+        Load::of(most.unwrap_or(0), FED_MAX, 0)
+    }
+
+    fn overflow(&self, handle: &Handle, code: CloseCode) {
+        self.overflowed.fetch_add(1, Ordering::Relaxed);
+        handle.connection.close((code as u32).into(), b"");
+    }
+
     /// Queues something. A full queue ends the session.
     pub(crate) fn send(&self, conn: ConnId, out: Out) {
         let Some(handle) = self.lock().get(&conn).cloned() else { return };
         // One that is closed is on its way to its end already.
         if let Err(TrySendError::Full(_)) = handle.outbox.try_send(out) {
-            handle.connection.close((CloseCode::Stale as u32).into(), b"");
+            self.overflow(&handle, CloseCode::Stale);
         }
     }
 
@@ -180,7 +201,7 @@ impl Connections {
         self.distrust(conn);
         let Some(handle) = self.lock().get(&conn).cloned() else { return };
         if let Err(TrySendError::Full(_)) = handle.outbox.try_send(Out::Close(code)) {
-            handle.connection.close((code as u32).into(), b"");
+            self.overflow(&handle, code);
         }
         tokio::spawn(handle.ended(code));
     }
@@ -211,7 +232,7 @@ impl Connections {
         };
         for handle in &handles {
             if let Err(TrySendError::Full(_)) = handle.outbox.try_send(Out::Close(code)) {
-                handle.connection.close((code as u32).into(), b"");
+                self.overflow(handle, code);
             }
         }
         for handle in handles {

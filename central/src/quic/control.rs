@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_actors::attestation_verifier::core::Event;
 use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::rows::Refusal;
+use holdfast_actors::shell::CallError;
 use holdfast_actors::site_registry::standing::{Decide, Decision, decide};
 use holdfast_actors::site_registry::{HostState, host, hosts, site};
 use holdfast_protocol::ids::{HostId, HostName, SiteName};
@@ -64,8 +65,19 @@ impl Hub {
 
     /// Tells both machines that a site has newer epochs.
     pub(crate) fn epochs_advanced(&self, place: &SiteName) {
-        let _ = self.verifier.cast(Event::EpochAdvanced { site: place.clone() });
-        let _ = self.distribution.cast(distribution::Event::EpochAdvanced { site: place.clone() });
+        let (place, verifier, distribution) = (place.clone(), self.verifier.clone(), self.distribution.clone());
+        let told = [
+            verifier.cast(Event::EpochAdvanced { site: place.clone() }),
+            distribution.cast(distribution::Event::EpochAdvanced { site: place.clone() }),
+        ];
+        if told.contains(&Err(CallError::Overloaded)) {
+            // Siblings would keep the old keys until somebody turns to the site again. To be told twice is no harm.
+            tokio::spawn(async move {
+                let _ = verifier.insist(|| Event::EpochAdvanced { site: place.clone() }).await;
+                let advanced = || distribution::Event::EpochAdvanced { site: place.clone() };
+                let _ = distribution.insist(advanced).await;
+            });
+        }
     }
 
     async fn siblings_rekeyed(&self, place: &SiteName) -> u64 {

@@ -64,7 +64,9 @@ async fn run_build(hub: Arc<Hub>, stream: StreamId, base: Option<Position>) {
         }
         Err(_) => BuildOutcome::Failed,
     };
-    let _ = hub.distribution.cast(Event::BuildEnded { stream, base, outcome });
+    // A machine that never heard of it would never build this again.
+    let ended = || Event::BuildEnded { stream: stream.clone(), base, outcome: outcome.clone() };
+    let _ = hub.distribution.insist(ended).await;
 }
 
 fn build_now(hub: &Hub, (tenant, site): &StreamId, base: Option<&Position>) -> Result<BuildOutcome, Refusal> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 use holdfast_actors::access_control::tenants::tenants;
 use holdfast_actors::attestation_verifier::core::{self as verifier, ConnId, Verifier};
@@ -11,10 +11,11 @@ use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::distribution::build::TenantRef;
 use holdfast_actors::distribution::core::{self as distribution, Distribution};
 use holdfast_actors::ports::draw_secret;
-use holdfast_actors::rows::Refusal;
+use holdfast_actors::rows::{Refusal, Rows};
+use holdfast_actors::shell::Load;
 use holdfast_actors::shell::machine::MachineParts;
 use holdfast_actors::shell::mailbox::Mailbox;
-use holdfast_actors::shell::supervisor::{Child, Supervision};
+use holdfast_actors::shell::supervisor::{Child, Roster, Supervision, Tended};
 use holdfast_actors::site_registry::authorities::signer;
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_actors::site_registry::{head, standing};
@@ -25,7 +26,6 @@ use holdfast_protocol::wire::{CloseCode, Head, Hello, Notice, Position, Signable
 use holdfast_rest::places::Places;
 use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
 
 use crate::node::Node;
 use crate::quic::connections::Connections;
@@ -68,6 +68,8 @@ pub(crate) struct Hub {
     pub(crate) live: RwLock<BTreeMap<HostId, LiveHost>>,
     /// Wakes whoever waits for a host to confirm something.
     pub(crate) progress: Notify,
+    /// Handshakes in progress.
+    pub(crate) handshakes: Arc<Places>,
     /// Strangers who have connected and not said what for.
     pub(crate) arrivals: Arc<Places>,
     /// Enrolments that run at the same time.
@@ -80,8 +82,10 @@ pub(crate) struct Hub {
     hellos: Mutex<BTreeMap<ConnId, BTreeMap<TenantName, Position>>>,
     next_conn: AtomicU64,
     endpoint: Endpoint,
+    /// Up to where distribution has been told of changes.
+    told: Mutex<Revision>,
     supervision: tokio::sync::Mutex<Option<Supervision>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    roster: OnceLock<Roster>,
 }
 
 impl Hub {
@@ -94,11 +98,11 @@ impl Hub {
         failure: tokio::sync::watch::Sender<Option<String>>,
         committed: Arc<Notify>,
     ) -> Result<Arc<Self>, Refusal> {
-        let ((signer, signer_certificate), endpoint) = {
+        let ((signer, signer_certificate), endpoint, told) = {
             let snapshot = node.barrier.snapshot()?;
             node.gate.set_restored(refuse_while_stopped(&snapshot).is_err());
             let endpoint = listener::endpoint(&node, &snapshot)?;
-            (signer(&snapshot)?, endpoint)
+            (signer(&snapshot)?, endpoint, Rows::revision(&snapshot))
         };
         let hub = Arc::new(Self {
             signer,
@@ -108,6 +112,7 @@ impl Hub {
             distribution: Mailbox::new(MAILBOX_MAX),
             live: RwLock::default(),
             progress: Notify::new(),
+            handshakes: Places::new(listener::HANDSHAKES_MAX, listener::HANDSHAKES_EACH_MAX),
             arrivals: Places::new(ARRIVALS_MAX, ARRIVALS_MAX / 4),
             enrolments: Places::new(ENROLMENTS_MAX, ENROLMENTS_MAX / 2),
             builds: Arc::new(Semaphore::new(BUILDS_MAX)),
@@ -115,19 +120,20 @@ impl Hub {
             hellos: Mutex::default(),
             next_conn: AtomicU64::new(1),
             endpoint,
+            told: Mutex::new(told),
             supervision: tokio::sync::Mutex::new(None),
-            tasks: Mutex::default(),
+            roster: OnceLock::new(),
             node,
         });
-        hub.clone().supervise(failure).await?;
-        let accepting = tokio::spawn(listener::accept(hub.clone(), hub.endpoint.clone()));
-        let renewing = tokio::spawn(listener::renew(hub.clone(), hub.endpoint.clone()));
-        let watching = tokio::spawn(watch_changes(hub.clone(), committed));
-        hub.tasks.lock().expect("no holder of this lock panics").extend([accepting, renewing, watching]);
+        hub.clone().supervise(failure, committed).await?;
         Ok(hub)
     }
 
-    async fn supervise(self: Arc<Self>, failure: tokio::sync::watch::Sender<Option<String>>) -> Result<(), Refusal> {
+    async fn supervise(
+        self: Arc<Self>,
+        failure: tokio::sync::watch::Sender<Option<String>>,
+        committed: Arc<Notify>,
+    ) -> Result<(), Refusal> {
         let verifier = MachineParts {
             performer: Arc::new(VerifierHands::new(&self)),
             mailbox: self.verifier.clone(),
@@ -150,6 +156,9 @@ impl Hub {
                 begin_again(&of_distribution);
                 distribution.clone().spawn(Distribution::default(), supervisor)
             }),
+            self.looping("host listener", listener::accept),
+            self.looping("QUIC certificate", listener::renew),
+            self.looping("commit watch", move |hub| watch_changes(hub, committed.clone())),
         ];
         let supervision = Supervision::start(children, self.node.clock.clone())
             .await
@@ -160,29 +169,56 @@ impl Hub {
                 failure.send_replace(reason.clone());
             }
         });
+        let _ = self.roster.set(supervision.roster().clone());
         *self.supervision.lock().await = Some(supervision);
         Ok(())
+    }
+
+    /// A loop over this hub, which does not keep it.
+    fn looping<F>(self: &Arc<Self>, name: &'static str, work: impl Fn(Arc<Self>) -> F + Send + Sync + 'static) -> Child
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let hub = Arc::downgrade(self);
+        Child::looping(name, move || {
+            let work = hub.upgrade().map(&work);
+            async move {
+                if let Some(work) = work {
+                    work.await;
+                }
+            }
+        })
+    }
+
+    /// Builds that run.
+    pub(crate) fn builds_load(&self) -> Load {
+        Load::of(BUILDS_MAX - self.builds.available_permits(), BUILDS_MAX, 0)
+    }
+
+    /// The actors that run while it does.
+    pub(crate) fn children(&self) -> Vec<Tended> {
+        self.roster.get().map(Roster::children).unwrap_or_default()
     }
 
     /// Closes every connection with `central-sealed` and ends; nothing is sent after this returns.
     pub(crate) async fn stop(&self) {
         self.connections.cut(|_| true);
         self.connections.end_all(CloseCode::CentralSealed).await;
-        let tasks: Vec<_> = self.tasks.lock().expect("no holder of this lock panics").drain(..).collect();
-        for task in tasks {
-            task.abort();
-            // Until it has really ended it holds the store.
-            let _ = task.await;
-        }
-        self.endpoint.close((CloseCode::CentralSealed as u32).into(), b"");
-        // What judges certificates asks the store, and the endpoint ends by itself some time later.
-        self.endpoint.set_server_config(None);
+        // Before the endpoint: its end would be a failure of whoever accepts there.
         let supervision = self.supervision.lock().await.take();
         if let Some(supervision) = supervision {
             supervision.stop().await;
         }
+        self.endpoint.close((CloseCode::CentralSealed as u32).into(), b"");
+        // What judges certificates asks the store, and the endpoint ends by itself some time later.
+        self.endpoint.set_server_config(None);
         // Nothing of ours goes out any more; how long a host takes to hear of it depends on how far away it is.
         let _ = tokio::time::timeout(FAREWELL_LIMIT, self.endpoint.wait_idle()).await;
+    }
+
+    /// Where hosts connect.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Where it listens.
@@ -269,24 +305,25 @@ fn begin_again(hub: &Weak<Hub>) {
     }
 }
 
-/// Tells distribution whose content has changed, after each commit that changed some.
+/// Tells distribution whose content has changed, after each commit that changed some. What it has told is remembered in
+/// the hub, so that one that starts again leaves nothing out.
 async fn watch_changes(hub: Arc<Hub>, committed: Arc<Notify>) {
-    let mut cursor = match hub.snapshot() {
-        Ok(snapshot) => holdfast_actors::rows::Rows::revision(&snapshot),
-        Err(_) => Revision::default(),
-    };
     loop {
-        committed.notified().await;
-        match changed_tenants(&hub, cursor) {
+        let after = *hub.told.lock().expect("no holder of this lock panics");
+        match changed_tenants(&hub, after) {
             Ok((now, tenants)) => {
-                cursor = now;
                 if !tenants.is_empty() {
-                    let _ = hub.distribution.cast(distribution::Event::ContentChanged { tenants });
+                    let changed = || distribution::Event::ContentChanged { tenants: tenants.clone() };
+                    // One that is gone plans everything anew when it is back.
+                    let _ = hub.distribution.insist(changed).await;
                 }
+                *hub.told.lock().expect("no holder of this lock panics") = now;
             }
-            Err(Refusal::Sealed) => return,
+            // The hub is about to be stopped.
+            Err(Refusal::Sealed) => return std::future::pending().await,
             Err(error) => tracing::warn!(%error, "changes could not be read"),
         }
+        committed.notified().await;
     }
 }
 

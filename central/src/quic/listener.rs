@@ -12,7 +12,6 @@ use holdfast_actors::site_registry::{authority, host, site};
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::pki::{Serial, read};
 use holdfast_protocol::wire::{ALPN_ENROL, ALPN_SYNC, CloseCode};
-use holdfast_rest::places::Places;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, Endpoint, Incoming, TransportConfig};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -28,9 +27,9 @@ use crate::quic::hub::Hub;
 use crate::quic::{enrol, session};
 
 /// Handshakes in progress; from half of it on a newcomer must first show that its address is its own.
-const HANDSHAKES_MAX: usize = 256;
+pub(super) const HANDSHAKES_MAX: usize = 256;
 /// Of one address.
-const HANDSHAKES_EACH_MAX: usize = HANDSHAKES_MAX / 4;
+pub(super) const HANDSHAKES_EACH_MAX: usize = HANDSHAKES_MAX / 4;
 /// A handshake that takes longer is given up.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Without a packet for so long a connection has ended.
@@ -51,12 +50,12 @@ pub(super) fn endpoint(node: &Node, snapshot: &Snapshot) -> Result<Endpoint, Ref
 }
 
 /// Gives the endpoint a new certificate every day; sessions go on under the one they began with.
-pub(super) async fn renew(hub: Arc<Hub>, endpoint: Endpoint) {
+pub(super) async fn renew(hub: Arc<Hub>) {
     loop {
         tokio::time::sleep(RENEWED_EVERY).await;
         let renewed = hub.snapshot().and_then(|snapshot| server_config(&hub.node, &snapshot));
         match renewed {
-            Ok(config) => endpoint.set_server_config(Some(config)),
+            Ok(config) => hub.endpoint().set_server_config(Some(config)),
             Err(error) => tracing::error!(%error, "the QUIC certificate can't be renewed"),
         }
     }
@@ -102,8 +101,8 @@ fn transport() -> TransportConfig {
 }
 
 /// Accepts until the endpoint closes.
-pub(super) async fn accept(hub: Arc<Hub>, endpoint: Endpoint) {
-    let handshakes = Places::new(HANDSHAKES_MAX, HANDSHAKES_EACH_MAX);
+pub(super) async fn accept(hub: Arc<Hub>) {
+    let (endpoint, handshakes) = (hub.endpoint(), &hub.handshakes);
     while let Some(incoming) = endpoint.accept().await {
         if HANDSHAKES_MAX / 2 < handshakes.taken() && !incoming.remote_address_validated() {
             let _ = incoming.retry();

@@ -8,7 +8,7 @@ use holdfast_actors::audit_log::Line;
 use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::rows::{Batch, Refusal, Rows};
-use holdfast_actors::shell::CallError;
+use holdfast_actors::shell::caught;
 use holdfast_actors::site_registry::restored::Claims;
 use holdfast_actors::site_registry::{Held, deployment, host, site, standing};
 use holdfast_protocol::ids::{HostGeneration, HostId, Realm};
@@ -71,8 +71,13 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
     let event =
         Event::HelloReceived { conn, host, exporter, hello: Box::new(hello), facts: Box::new(facts), seed: hub.seed() };
     let code = match hub.verifier.cast(event) {
-        Ok(()) => match tokio::time::timeout(AGE_MAX, session.listen(from)).await {
-            Ok(code) => code,
+        Ok(()) => match tokio::time::timeout(AGE_MAX, caught(session.listen(from))).await {
+            Ok(Some(code)) => code,
+            Ok(None) => {
+                // What follows must be done all the same, or the host would count as connected for ever.
+                tracing::error!(host = %session.host, "a session panicked");
+                CloseCode::Stale
+            }
             Err(_) => CloseCode::Aged,
         },
         Err(_) => CloseCode::Stale,
@@ -88,9 +93,7 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
 
 /// The verifier counts connections, so that one is gone must reach it.
 async fn tell_gone(hub: &Hub, conn: ConnId) {
-    while let Err(CallError::Overloaded) = hub.verifier.cast(Event::Gone { conn }) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let _ = hub.verifier.insist(|| Event::Gone { conn }).await;
 }
 
 async fn open(connection: &Connection) -> Result<(quinn::SendStream, RecvStream, Hello), FrameError> {

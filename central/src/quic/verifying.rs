@@ -6,6 +6,7 @@ use holdfast_actors::attestation_verifier::core::{ConnId, Effect, Event, Failure
 use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::ports::draw;
 use holdfast_actors::rows::Refusal;
+use holdfast_actors::shell::caught;
 use holdfast_actors::shell::machine::{Failed, Perform};
 use holdfast_actors::site_registry::site;
 use holdfast_actors::site_registry::standing::{
@@ -41,7 +42,14 @@ impl Perform<Verifier> for VerifierHands {
                 hub.connections.send(conn, Out::Plain(FromCentral::Challenge(challenge)));
             }
             // Commits run beside the machine: other hosts' quotes do not wait for this one's fsync.
-            Effect::RecordPass(pass) => drop(tokio::spawn(pass_recorded(hub, *pass))),
+            Effect::RecordPass(pass) => drop(tokio::spawn(async move {
+                let conn = pass.conn;
+                if caught(pass_recorded(hub.clone(), *pass)).await.is_none() {
+                    // Nobody would ever tell the machine what came of it.
+                    tracing::error!("the recording of a pass panicked");
+                    hub.connections.close(conn, CloseCode::Stale);
+                }
+            })),
             Effect::RecordFailure(failure) => failure_recorded(&hub, *failure).await,
             Effect::Trusted { host, conn, until, first } => trusted(&hub, host, conn, until, first),
             Effect::Rewrap { host, conn } => {
@@ -185,7 +193,12 @@ fn trusted(hub: &Hub, host: HostId, conn: ConnId, until: std::time::Duration, fi
     hub.connections.trust(conn, until);
     let first = first.then(|| hub.first_contact(conn)).transpose();
     match first {
-        Ok(first) => tell(hub, distribution::Event::HostTrusted { host, conn, until, first }),
+        Ok(first) => {
+            if hub.distribution.cast(distribution::Event::HostTrusted { host, conn, until, first }).is_err() {
+                // It comes back, and then there may be somebody to hear of it; else it would be left without content.
+                hub.connections.close(conn, CloseCode::Stale);
+            }
+        }
         Err(error) => tracing::warn!(%host, %error, "content can't be planned"),
     }
 }

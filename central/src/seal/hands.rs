@@ -66,12 +66,20 @@ impl Hands {
     pub fn load(&self) -> Result<SealKeeper, LoadError> {
         let boot = read_boot(&self.node.barrier)?;
         let open = boot.is_some() && !self.node.gate.is_closed() && !self.node.barrier.is_sealed();
-        if !open {
+        if open {
+            self.reach_hosts();
+        } else {
             drop(self.node.barrier.seal());
             self.close_gate(boot.is_some());
         }
         self.lines.used.send_replace(boot.as_ref().is_some_and(|boot| boot.used));
         Ok(SealKeeper::load(boot, open))
+    }
+
+    /// The keeper before may have ended between the opening of the gate and that of the listener.
+    fn reach_hosts(&self) {
+        let (fleet, node) = (self.fleet.clone(), self.node.clone());
+        tokio::spawn(async move { fleet.start(node).await });
     }
 
     /// Leaves a line about this start for the chain, where there is one.
@@ -96,7 +104,7 @@ impl Hands {
     }
 
     async fn persist(&self, boot: Option<&BootRecord>) -> Result<(), Failed> {
-        self.node.barrier.write_boot(vec![(ROW, boot.map(BootRecord::encode))]).await.map_err(Failed::because)?;
+        self.node.barrier.write_boot(vec![(ROW, boot.map(BootRecord::encode))]).await?;
         self.lines.used.send_replace(boot.is_some_and(|boot| boot.used));
         Ok(())
     }
@@ -150,11 +158,7 @@ impl Hands {
             none if none.is_empty() => return Ok(()),
             some => some.encode(),
         };
-        self.node
-            .barrier
-            .run(move |_| Ok((Pending::decode(Some(&bytes)).batch(at_us), ())))
-            .await
-            .map_err(Failed::because)?;
+        self.node.barrier.run(move |_| Ok((Pending::decode(Some(&bytes)).batch(at_us), ()))).await?;
         *self.pending() = Pending::default();
         Ok(())
     }
@@ -162,7 +166,7 @@ impl Hands {
     /// What follows once the barrier is open, and then the gate.
     async fn open(&self) -> Result<(), Failed> {
         self.flush_pending().await?;
-        self.opening.settle().await.map_err(Failed::because)?;
+        self.opening.settle().await?;
         self.node.gate.set(SealState::Unsealed);
         tracing::info!("unsealed");
         if let Err(error) = self.fleet.start(self.node.clone()).await {
@@ -172,7 +176,7 @@ impl Hands {
     }
 
     async fn initialise(&self, request: RequestId, keyring: Keyring, boot: BootRecord) -> Result<(), Failed> {
-        let token = self.opening.begin(keyring, vec![(ROW, boot.encode())]).await.map_err(Failed::because)?;
+        let token = self.opening.begin(keyring, vec![(ROW, boot.encode())]).await?;
         self.lines.used.send_replace(boot.used);
         self.made.lock().expect("no holder of this lock panics").insert(request, token);
         self.open().await

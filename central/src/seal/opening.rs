@@ -8,6 +8,7 @@ use holdfast_actors::access_control::{TenantKind, TokenId};
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_actors::rows::Refusal;
+use holdfast_actors::shell::Failed;
 use holdfast_actors::site_registry::authorities::rest_leaf;
 use holdfast_actors::site_registry::authority;
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
@@ -45,6 +46,15 @@ pub enum OpeningError {
     /// The REST certificate can't be shown.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+impl From<OpeningError> for Failed {
+    fn from(error: OpeningError) -> Self {
+        match error {
+            OpeningError::Refused(refusal) => refusal.into(),
+            other => Self::because(other),
+        }
+    }
 }
 
 /// What it takes.

@@ -8,4 +8,5 @@ mod process;
 mod quic;
 mod seal;
 mod secrecy;
+mod supervision;
 mod world;

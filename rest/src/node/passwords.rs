@@ -1,9 +1,11 @@
 //! Passwords off the event loop: a few at a time, and few waiting.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_actors::access_control::password;
 use holdfast_actors::rows::Refusal;
+use holdfast_actors::shell::{Bounded, Load};
 use holdfast_actors::store::Fault;
 use holdfast_protocol::secret::SecretBytes;
 use tokio::sync::Semaphore;
@@ -17,6 +19,7 @@ const WAITING_MAX: usize = 64;
 pub struct Passwords {
     running: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    refused: AtomicU64,
 }
 
 impl Default for Passwords {
@@ -24,7 +27,15 @@ impl Default for Passwords {
         Self {
             running: Arc::new(Semaphore::new(RUNNING_MAX)),
             places: Arc::new(Semaphore::new(RUNNING_MAX + WAITING_MAX)),
+            refused: AtomicU64::new(0),
         }
+    }
+}
+
+impl Bounded for Passwords {
+    fn load(&self) -> Load {
+        let limit = RUNNING_MAX + WAITING_MAX;
+        Load::of(limit - self.places.available_permits(), limit, self.refused.load(Ordering::Relaxed))
     }
 }
 
@@ -48,7 +59,10 @@ impl Passwords {
 
     /// The permits go along: a caller who gives up does not make room while the work still runs.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| Fault::Overloaded)?;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            Fault::Overloaded
+        })?;
         let turn = self.running.clone().acquire_owned().await.map_err(|_| Fault::Stopped)?;
         let done = tokio::task::spawn_blocking(move || {
             let _held = (place, turn);

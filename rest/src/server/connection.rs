@@ -93,6 +93,8 @@ fn builder(is_h2: bool, options: &ServerOptions) -> Builder<TokioExecutor> {
         .keep_alive_interval(H2_PING_INTERVAL)
         .keep_alive_timeout(H2_PING_TIMEOUT)
         .max_concurrent_streams(H2_STREAMS_MAX)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(options.header_bytes_max).unwrap_or(u32::MAX));
     if is_h2 { builder.http2_only() } else { builder.http1_only() }
 }
@@ -107,3 +109,6 @@ async fn aged(age_max: Option<Duration>) {
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 const H2_STREAMS_MAX: u32 = 128;
+/// Bytes of a body, and of all bodies of a connection, that a client may send before anybody reads them.
+const H2_STREAM_WINDOW: u32 = 64 << 10;
+const H2_CONNECTION_WINDOW: u32 = 256 << 10;

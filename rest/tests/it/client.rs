@@ -66,7 +66,7 @@ pub(crate) async fn serve(router: Router, options: ServerOptions) -> (Running, A
     let (front, _) = front(router, FrontOptions::default());
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let tls = server_config(identity.clone());
-    (Server::bind(any_port, Some(tls), front, options).await.unwrap().start(), identity)
+    (Server::bind(any_port, Some(tls), front, options).await.unwrap().start().await.unwrap(), identity)
 }
 
 /// TLS of a client that shows `credentials`, takes any server and may resume.

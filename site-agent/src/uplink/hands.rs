@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_actors::ports::{Clock, Now, draw_secret};
+use holdfast_actors::shell::caught;
 use holdfast_actors::shell::machine::{Failed, Machine, Perform};
 use holdfast_actors::shell::mailbox::Mailbox;
 use holdfast_protocol::ids::StandingGeneration;
@@ -67,10 +68,11 @@ impl Perform<Uplink> for UplinkHands {
         let (host, mailbox) = (self.host.clone(), self.mailbox.clone());
         let task = tokio::spawn(async move {
             let end = watched(host.clone(), mailbox.clone(), attempt).await;
-            let seed = draw_secret(&*host.entropy);
-            if let Err(error) = mailbox.cast(Event::Ended { attempt: number, end, seed }) {
-                tracing::error!(%error, "the uplink could not be told how an attempt ended");
-            }
+            // Whatever happens here, an uplink that never heard of the end would never dial again.
+            let draw = async { draw_secret(&*host.entropy) };
+            let seed = caught(draw).await.unwrap_or_else(|| Secret::fill_with(|bytes| bytes.fill(0)));
+            let ended = || Event::Ended { attempt: number, end: end.clone(), seed: seed.duplicate() };
+            let _ = mailbox.insist(ended).await;
         });
         self.set_task(Some(Task(task)));
         Ok(())
@@ -78,6 +80,8 @@ impl Perform<Uplink> for UplinkHands {
 
     fn ended(&self) {
         self.set_task(None);
+        // Its session has ended with it, and did not get to say so.
+        self.host.status.change(|standing| (standing.connected, standing.trusted) = (false, false));
     }
 }
 

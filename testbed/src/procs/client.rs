@@ -100,6 +100,12 @@ impl Client {
         Self { authorization: Some(format!("Bearer {}", token.as_ref())), ..self.clone() }
     }
 
+    /// The same with what `other` shows.
+    #[must_use]
+    pub fn with_authorization_of(&self, other: &Self) -> Self {
+        Self { authorization: other.authorization.clone(), ..self.clone() }
+    }
+
     /// The same with a password.
     #[must_use]
     pub fn with_password(&self, username: &str, password: &str) -> Self {

@@ -391,3 +391,42 @@ fn a_realm_that_is_gone_reads_nothing() {
     assert!(matches!(node.read(Realm(9), "x"), Err(Refusal::NotFound("realm"))));
     assert_eq!(node.report().reads, 0);
 }
+
+#[test]
+fn a_journal_that_can_not_be_written_says_so_once_and_takes_nothing_more() {
+    let node = Node::new(WIDE);
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    let hook = |told: &Arc<Mutex<Vec<String>>>| {
+        let told = told.clone();
+        Box::new(move |why: &str| told.lock().unwrap().push(why.to_owned()))
+    };
+    node.journal.on_failure(hook(&told));
+    node.reads(2);
+    // Neither written nor cut back to what it was.
+    node.journal.shared.lock().file = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+    assert!(matches!(node.read(REALMS[0], "x"), Err(Refusal::Fault(Fault::Full))));
+    for _ in 0..3 {
+        assert!(matches!(node.read(REALMS[0], "x"), Err(Refusal::Fault(Fault::Stopped))));
+    }
+    assert_eq!(told.lock().unwrap().len(), 1, "{told:?}");
+    assert_eq!(node.journal.load().refused, 4);
+    node.journal.on_failure(hook(&told));
+    assert_eq!(told.lock().unwrap().len(), 2, "who asks later is told too");
+}
+
+#[test]
+fn a_syncing_thread_that_panics_is_heard_of() {
+    let node = Node::new(WIDE);
+    let (tell, told) = std::sync::mpsc::channel();
+    node.journal.on_failure(Box::new(move |why| tell.send(why.to_owned()).unwrap()));
+    // A lock that somebody else left poisoned is what its thread does not survive.
+    let shared = node.journal.shared.clone();
+    let _ = std::thread::spawn(move || {
+        let mut state = shared.lock();
+        state.dirty.insert(REALMS[0], Head::default());
+        shared.changed.notify_all();
+        panic!("with the lock in its hands");
+    })
+    .join();
+    assert_eq!(told.recv().unwrap(), "its thread panicked");
+}

@@ -72,9 +72,15 @@ impl Writer {
         Ok(Self { shared, tables, jobs, held_back: None, revision, fatal: Some(fatal) })
     }
 
-    /// Until the engine is dropped and the queue empty.
+    /// Until the engine is dropped and the queue empty. A thread that ends in any other way has failed.
     pub(super) fn run(mut self) {
-        while let Some(job) = self.held_back.take().or_else(|| self.jobs.recv().ok()) {
+        if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            self.stop("the writer panicked");
+        }
+    }
+
+    fn work(&mut self) {
+        while let Some(job) = self.held_back.take().or_else(|| self.wait_for_job()) {
             match job {
                 Job::Decide(decide) => self.group(decide),
                 Job::Compact { before, reply } => {
@@ -151,9 +157,17 @@ impl Writer {
         Ok(self.tables.apply(txn, reached, &ops)?)
     }
 
+    fn wait_for_job(&self) -> Option<Job> {
+        let job = self.jobs.recv().ok()?;
+        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(job)
+    }
+
     /// The next job, if it is there and a decision.
     fn next_decision(&mut self) -> Option<Box<dyn Decide>> {
-        match self.jobs.try_recv().ok()? {
+        let job = self.jobs.try_recv().ok()?;
+        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        match job {
             Job::Decide(decide) => Some(decide),
             compact @ Job::Compact { .. } => {
                 self.held_back = Some(compact);

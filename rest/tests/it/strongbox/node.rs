@@ -186,7 +186,8 @@ async fn serve(front: Arc<Front>) -> Running {
     let shown = Credentials::new("server", 1);
     let identity = Arc::new(ServerIdentity::new(vec![shown.certificate], &shown.key).unwrap());
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Server::bind(any_port, Some(server_config(identity)), front, ServerOptions::default()).await.unwrap().start()
+    let bound = Server::bind(any_port, Some(server_config(identity)), front, ServerOptions::default()).await.unwrap();
+    bound.start().await.unwrap()
 }
 
 /// Initialises; gives the root token of `system`.
