@@ -95,6 +95,7 @@ pub struct Running {
     node: Node,
     seal: Arc<SealService>,
     fleet: Arc<Fleet>,
+    front: Arc<Front>,
     rest: server::Running,
     tree: Tree,
     store_failed: watch::Receiver<Option<String>>,
@@ -136,7 +137,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         quic: node.config.quic,
     };
     // Bound before anything runs that would have to be stopped again.
-    let server = bind(&node, fronts::front(behind), shown.clone()).await?;
+    let front = fronts::front(behind);
+    let server = bind(&node, front.clone(), shown.clone()).await?;
     hands.note_start(node.journal.was_torn()).await.map_err(|error| StartError::Actors(error.to_string()))?;
     let keeper =
         MachineParts { performer: Arc::new(hands), mailbox, clock: node.clock.clone(), entropy: node.entropy.clone() };
@@ -145,7 +147,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     metrics::register(&node, &seal, &fleet);
 
     let rest = server.start();
-    Ok(Running { node, seal, fleet, rest, tree, store_failed, first_start })
+    Ok(Running { node, seal, fleet, front, rest, tree, store_failed, first_start })
 }
 
 fn open_store(config: &Config, gate: Arc<Gate>) -> Result<(LmdbEngine, watch::Receiver<Option<String>>), StartError> {
@@ -184,6 +186,11 @@ impl Running {
     /// Where REST listens.
     pub fn rest_addr(&self) -> SocketAddr {
         self.rest.local_addr()
+    }
+
+    /// What REST serves; it prints as a list of its routes.
+    pub fn front(&self) -> &Arc<Front> {
+        &self.front
     }
 
     /// What the parts of central share.

@@ -1,6 +1,7 @@
 //! What happens to every request around the handler: a request id, the sealed gate, the bound on requests at once, the
 //! deadline, the shape of errors, counting and one debug line.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -63,6 +64,13 @@ pub struct Front {
     metrics: Arc<Metrics>,
     options: FrontOptions,
     slots: Semaphore,
+}
+
+/// Lists the routes.
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Front").field(&self.router).finish()
+    }
 }
 
 impl Front {

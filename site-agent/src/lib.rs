@@ -24,6 +24,7 @@ use holdfast_actors::ports::Entropy;
 use holdfast_actors::shell::{OsClock, OsEntropy, Supervision};
 use holdfast_actors::store::Fault;
 use holdfast_actors::store::lmdb::{LmdbEngine, OpenError};
+use holdfast_rest::front::Front;
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::Node;
 use holdfast_rest::server::{self, Server};
@@ -110,6 +111,7 @@ fn cause_of(error: &OpenError) -> String {
 /// An agent at work. Dropping it leaves nothing half done on disk, but closes connections at once.
 pub struct Running {
     host: Arc<Host>,
+    front: Arc<Front>,
     rest: server::Running,
     supervision: Supervision,
     store_failed: watch::Receiver<Option<String>>,
@@ -139,10 +141,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let fronted = Arc::new(Fronted { host: host.clone(), failed });
     let front = fronts::front(node, fronted, metrics, &host.config);
     let (addr, options) = (host.config.rest, fronts::server_options(&host.config));
-    let server = Server::bind(addr, Some(server_config(identity)), front, options).await;
+    let server = Server::bind(addr, Some(server_config(identity)), front.clone(), options).await;
     let server = server.map_err(|error| StartError::Listen(addr, error))?;
     let supervision = tree::start(&host).await.map_err(|error| StartError::Actors(error.to_string()))?;
-    Ok(Running { host, rest: server.start(), supervision, store_failed })
+    Ok(Running { host, front, rest: server.start(), supervision, store_failed })
 }
 
 async fn rest_identity(
@@ -195,6 +197,11 @@ impl Running {
     /// Where REST listens.
     pub fn rest_addr(&self) -> SocketAddr {
         self.rest.local_addr()
+    }
+
+    /// What REST serves; it prints as a list of its routes.
+    pub fn front(&self) -> &Arc<Front> {
+        &self.front
     }
 
     /// What the parts of the agent share.

@@ -3,4 +3,5 @@
 pub mod figures;
 pub mod memory;
 pub mod procs;
+pub mod routes;
 pub mod swtpm;

@@ -4,6 +4,7 @@
 
 mod audit;
 mod client;
+mod isolation;
 mod memory;
 mod process;
 mod quic;

@@ -51,6 +51,10 @@ impl Central {
         Self { running: None, rest, quic, root, _folder: None }
     }
 
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
     pub(crate) async fn stop(mut self) {
         self.running.take().unwrap().stop().await;
     }
