@@ -6,6 +6,7 @@ mod audit;
 mod client;
 mod isolation;
 mod memory;
+mod neighbours;
 mod process;
 mod quic;
 mod seal;

@@ -314,7 +314,7 @@ impl Host {
     }
 
     /// Says something, and then what ends every session, so that it is known to have been heard.
-    async fn say_and_end(&self, mut session: Session, message: &FromHost) {
+    pub(crate) async fn say_and_end(&self, mut session: Session, message: &FromHost) {
         say(&mut session.to, message).await;
         say(&mut session.to, &self.hello()).await;
         session.connection.closed().await;
