@@ -113,6 +113,7 @@ pub struct Running {
     node: Node,
     seal: Arc<SealService>,
     fleet: Arc<Fleet>,
+    front: Arc<Front>,
     rest: server::Running,
     tree: Tree,
     failed: watch::Receiver<Option<String>>,
@@ -164,7 +165,8 @@ pub async fn start_on(config: Config, Ports { clock, entropy }: Ports) -> Result
         quic: node.config.quic,
     };
     // Bound before anything runs that would have to be stopped again.
-    let server = bind(&node, fronts::front(behind), shown.clone()).await?;
+    let front = fronts::front(behind);
+    let server = bind(&node, front.clone(), shown.clone()).await?;
     hands.note_start(node.journal.was_torn()).await.map_err(|error| StartError::Actors(error.to_string()))?;
     let keeper =
         MachineParts { performer: Arc::new(hands), mailbox, clock: node.clock.clone(), entropy: node.entropy.clone() };
@@ -173,7 +175,7 @@ pub async fn start_on(config: Config, Ports { clock, entropy }: Ports) -> Result
     metrics::register(&node, queue, &seal, &fleet, tree.supervision());
 
     let rest = server.start().await.map_err(|error| StartError::Actors(error.to_string()))?;
-    Ok(Running { node, seal, fleet, rest, tree, failed, first_start })
+    Ok(Running { node, seal, fleet, front, rest, tree, failed, first_start })
 }
 
 /// What without which nothing goes on has failed: nothing may be served from memory that is not on disk, nor without
@@ -224,6 +226,11 @@ impl Running {
     /// Where hosts connect; `None` while sealed.
     pub fn quic_addr(&self) -> Option<SocketAddr> {
         self.fleet.local_addr()
+    }
+
+    /// What REST serves; it prints as a list of its routes.
+    pub fn front(&self) -> &Arc<Front> {
+        &self.front
     }
 
     /// What the parts of central share.

@@ -1,5 +1,6 @@
 //! Values to bytes and back: postcard, bounded, and never with trailing bytes.
 
+use postcard::ser_flavors::Size;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Why bytes are no value.
@@ -24,9 +25,12 @@ pub enum DecodeError {
     Version(u8),
 }
 
-/// Encodes; the types of this workspace can't fail to.
+/// Encodes; the types of this workspace can't fail to. The bytes are allocated whole: a buffer that grows would leave
+/// what it held, perhaps a key, behind in memory at each step.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("our types have no unserialisable member")
+    const SERIALISABLE: &str = "our types have no unserialisable member";
+    let len = postcard::serialize_with_flavor(value, Size::default()).expect(SERIALISABLE);
+    postcard::to_extend(value, Vec::with_capacity(len)).expect(SERIALISABLE)
 }
 
 /// Decodes exactly one value of at most `max` bytes.
@@ -66,6 +70,14 @@ mod tests {
         bytes.push(0);
         assert_eq!(decode::<(u32, String)>(&bytes, 16), Err(DecodeError::Trailing));
         assert_eq!(decode::<(u32, String)>(&bytes[..2], 16), Err(DecodeError::Malformed));
+    }
+
+    #[test]
+    fn what_is_encoded_was_allocated_whole() {
+        for len in [0, 1, 7, 8, 9, 100, 1000] {
+            let bytes = encode(&(vec![7u8; len], "x"));
+            assert_eq!(bytes.capacity(), bytes.len());
+        }
     }
 
     #[test]

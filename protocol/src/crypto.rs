@@ -7,4 +7,5 @@ pub mod aead;
 pub mod hash;
 pub mod kem;
 pub mod sign;
+mod stack;
 pub mod tpm;

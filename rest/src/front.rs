@@ -1,6 +1,7 @@
 //! What happens to every request around the handler: a request id, the sealed gate, the bound on requests at once, the
 //! deadline, the shape of errors, counting and one debug line.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,6 +74,13 @@ struct Slots {
 impl Bounded for Slots {
     fn load(&self) -> Load {
         Load::of(self.limit - self.free.available_permits(), self.limit, self.refused.load(Ordering::Relaxed))
+    }
+}
+
+/// Lists the routes.
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Front").field(&self.router).finish()
     }
 }
 

@@ -29,6 +29,12 @@ impl From<String> for SecretText {
     }
 }
 
+impl From<Zeroizing<String>> for SecretText {
+    fn from(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+}
+
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
@@ -66,6 +72,12 @@ pub struct Reveal(pub SecretText);
 impl From<String> for Reveal {
     fn from(text: String) -> Self {
         Self(SecretText::from(text))
+    }
+}
+
+impl From<SecretText> for Reveal {
+    fn from(text: SecretText) -> Self {
+        Self(text)
     }
 }
 

@@ -317,6 +317,42 @@ mod tests {
     }
 
     #[test]
+    fn what_central_signed_for_another_host_site_or_deployment_is_not_believed() {
+        let (root, certificate) = certified(1, 2, NOW_S);
+        let id = |site: &str, host: &str| HostId { site: site.parse().unwrap(), host: host.parse().unwrap() };
+        let trust = Trust::new(DeploymentId([1; 16]), id("udc1", "udc1-001"), root);
+        let lease = |host| Lease { host, clock_ms: 1, reset_count: 1, seal_epoch: SealEpoch(1) };
+        let lease_counts = |host| {
+            let signed = signed::sign(&lease(host), &key(2), certificate.clone());
+            (trust.lease(&signed, NOW_S).is_ok(), trust.remembered_lease(&signed).is_some())
+        };
+        assert_eq!(lease_counts(id("udc1", "udc1-001")), (true, true));
+        assert_eq!(lease_counts(id("udc1", "udc1-002")), (false, false));
+        assert_eq!(lease_counts(id("udc2", "udc1-001")), (false, false));
+
+        let clear = || notice(1, NoticedStanding::Quarantined { wipe: true });
+        let of_host = |name: &str| Notice { host: Some(name.parse().unwrap()), ..clear() };
+        for (offered, ours) in [
+            (clear(), true),
+            (of_host("udc1-001"), true),
+            (of_host("udc1-002"), false),
+            (Notice { site: "udc2".parse().unwrap(), ..clear() }, false),
+            (Notice { site: "udc2".parse().unwrap(), ..of_host("udc1-001") }, false),
+            (Notice { deployment: DeploymentId([2; 16]), ..clear() }, false),
+        ] {
+            let signed = signed::sign(&offered, &key(2), certificate.clone());
+            assert_eq!(trust.notice(&signed, NOW_S).is_ok(), ours, "{offered:?}");
+            assert_eq!(trust.remembered_notice(&signed).is_some(), ours, "{offered:?}");
+        }
+        let theirs = Head { deployment: DeploymentId([2; 16]), ..head(9, 1, 1) };
+        let signed = signed::sign(&theirs, &key(2), certificate.clone());
+        assert!(trust.head(&signed, NOW_S).is_err() && trust.remembered_head(&signed).is_none());
+        // A lease is no notice, whoever signed it.
+        let lease = signed::sign(&lease(id("udc1", "udc1-001")), &key(2), certificate);
+        assert!(trust.notice(&lease, NOW_S).is_err() && trust.head(&lease, NOW_S).is_err());
+    }
+
+    #[test]
     fn the_signer_of_today_is_known_however_many_there_were() {
         let host = HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() };
         let trust = Trust::new(DeploymentId([1; 16]), host, certified(1, 2, NOW_S).0);

@@ -167,8 +167,7 @@ pub fn revoke_principal(realm: Realm, name: &str, by: &str, rows: &dyn Rows, now
     Ok((batch, ()))
 }
 
-/// Makes or changes a user.
-#[derive(Debug)]
+/// Makes or changes a user. Carries a password's hash, so it has no `Debug`.
 pub struct PutUser {
     /// Who asks; an administrator of the tenant.
     pub caller: Caller,

@@ -83,8 +83,7 @@ pub fn create_tenant(cmd: &CreateTenant, rows: &dyn Rows, now: Now) -> Result<(B
     Ok((batch, tenant))
 }
 
-/// Gives a tenant its first administrator.
-#[derive(Debug)]
+/// Gives a tenant its first administrator. Carries a password's hash, so it has no `Debug`.
 pub struct SetupTenant {
     /// Which.
     pub name: TenantName,

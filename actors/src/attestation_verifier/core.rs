@@ -187,7 +187,7 @@ pub struct Pass {
     /// Values to remember, if the policy learns and nothing was known.
     pub learned: Option<ReferenceValues>,
     /// The token presented.
-    pub continuity: Option<[u8; 32]>,
+    pub continuity: Option<Secret<32>>,
     /// The first pass of its connection: what the release is made with.
     pub first: Option<FirstPass>,
     /// How long the verdict holds.
@@ -401,7 +401,7 @@ impl Verifier {
             counters,
             quote_digest: verdict.quote_digest,
             learned: verdict.learned,
-            continuity: answer.continuity,
+            continuity: answer.continuity.map(|shown| Secret::fill_with(|into| *into = shown)),
             first,
             ttl: connection.policy.verdict_ttl(),
         }))]

@@ -44,9 +44,9 @@ pub struct RecordPass {
 #[derive(Debug)]
 pub struct FirstOfConnection {
     /// The continuity token presented.
-    pub continuity: Option<[u8; 32]>,
+    pub continuity: Option<Secret<32>>,
     /// A fresh one to give.
-    pub continuity_next: [u8; 32],
+    pub continuity_next: Secret<32>,
     /// The epoch the host's root key is wrapped with.
     pub seal_epoch: Option<SealEpoch>,
     /// Whether it needs that epoch's key.
@@ -72,7 +72,7 @@ pub struct Grant {
     /// The key to wrap with.
     pub current: SealKey,
     /// The token to store.
-    pub continuity_next: [u8; 32],
+    pub continuity_next: Secret<32>,
 }
 
 /// Records a pass.
@@ -135,7 +135,7 @@ fn cut_off_clone(
     let mut deployment = deployment(rows)?;
     entry.standing = next_standing(&mut deployment, Held::Quarantined, false, &id.to_string(), now);
     // Drawn as the next token, which nobody will be given now.
-    advance_epochs(&mut place, &Secret::fill_with(|into| *into = first.continuity_next));
+    advance_epochs(&mut place, &first.continuity_next);
     put(&mut batch, id, &entry);
     erase_confirmed_epochs(&mut place, &id.site, Some((id.clone(), entry)), rows)?;
     batch.put(Realm::NODE, &[id.site.as_str()], &place);
@@ -145,7 +145,8 @@ fn cut_off_clone(
 
 /// Checks the token presented and moves on to the next.
 fn continues(entry: &mut Host, first: &FirstOfConnection) -> bool {
-    let current = match (entry.continuity, first.continuity) {
+    let shown = first.continuity.as_ref().map(|shown| *shown.expose());
+    let current = match (entry.continuity, shown) {
         // Nothing is known of it, or no more since it was taken back: what it shows counts from here on, and is shown
         // again should the one that follows be lost on its way.
         (None, shown) => shown,
@@ -160,7 +161,7 @@ fn continues(entry: &mut Host, first: &FirstOfConnection) -> bool {
         }
         (Some(Continuity { current: Some(_), .. }), None) => return false,
     };
-    entry.continuity = Some(Continuity { current, next: first.continuity_next });
+    entry.continuity = Some(Continuity { current, next: *first.continuity_next.expose() });
     true
 }
 
@@ -171,7 +172,7 @@ fn grant(place: &Site, first: &FirstOfConnection) -> Result<Grant, Refusal> {
     };
     let held = first.seal_epoch.filter(|_| first.needs_seal_key).and_then(find);
     let current = find(place.seal_epoch).ok_or(Refusal::Corrupt)?;
-    Ok(Grant { held, current, continuity_next: first.continuity_next })
+    Ok(Grant { held, current, continuity_next: first.continuity_next.duplicate() })
 }
 
 fn worth_writing(before: &Host, after: &Host) -> bool {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use holdfast_actors::attestation_verifier::core::{ConnId, Effect, Event, Failure, Pass, Verifier};
 use holdfast_actors::distribution::core as distribution;
-use holdfast_actors::ports::draw;
+use holdfast_actors::ports::draw_secret;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::shell::caught;
 use holdfast_actors::shell::machine::{Failed, Perform};
@@ -13,6 +13,7 @@ use holdfast_actors::site_registry::standing::{
     FirstOfConnection, Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass,
 };
 use holdfast_protocol::ids::HostId;
+use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::Counters;
 use holdfast_protocol::wire::{CloseCode, FromCentral, Lease, Release, SealKey, Sealed, Signed, VerdictNotice};
 
@@ -77,8 +78,8 @@ fn tell(hub: &Hub, event: distribution::Event) {
 async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
     let now = hub.node.clock.now();
     let first = pass.first.as_ref().map(|first| FirstOfConnection {
-        continuity: pass.continuity,
-        continuity_next: draw(&*hub.node.entropy),
+        continuity: pass.continuity.as_ref().map(Secret::duplicate),
+        continuity_next: draw_secret(&*hub.node.entropy),
         seal_epoch: first.seal_epoch,
         needs_seal_key: first.needs_seal_key,
     });
@@ -147,7 +148,7 @@ fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refusal> {
         hub.connections.send(pass.conn, Out::Plain(FromCentral::Session(first.message)));
         hub.connections.send(pass.conn, Out::Session(first.session_key));
         let Grant { held, current, continuity_next } = grant;
-        let release = Sealed::Release(Release { held, current, continuity_next });
+        let release = Sealed::Release(Release { held, current, continuity_next: *continuity_next.expose() });
         hub.connections.send(pass.conn, Out::Sealed(release));
     }
     Ok(())

@@ -14,8 +14,8 @@ use holdfast_actors::site_registry::authority;
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
 use holdfast_protocol::ids::TenantName;
 use holdfast_protocol::pki::Serial;
+use holdfast_rest::secret::SecretText;
 use holdfast_rest::tls::{IdentityError, ServerIdentity};
-use zeroize::Zeroizing;
 
 use crate::keys::{KeyError, RestKey, is_due};
 use crate::node::Node;
@@ -27,7 +27,7 @@ const ACTOR: &str = "central";
 #[derive(Debug)]
 pub struct RootToken {
     /// Its text.
-    pub text: Zeroizing<String>,
+    pub text: SecretText,
     /// Its name.
     pub accessor: String,
     /// When it was made, microseconds since the Unix epoch.
@@ -91,7 +91,7 @@ impl Opening {
             move |rows: &dyn holdfast_actors::rows::Rows| create_root_token(SYSTEM, id, ACTOR, rows, clock.now());
         let (claims, _) = self.node.barrier.run(decide).await?;
         let text = mint(&self.node.barrier.snapshot()?, &claims)?;
-        Ok(RootToken { text, accessor: claims.id.accessor(), created_us: claims.issued_us })
+        Ok(RootToken { text: text.into(), accessor: claims.id.accessor(), created_us: claims.issued_us })
     }
 
     fn new_tenant(&self, name: TenantName) -> CreateTenant {

@@ -4,6 +4,9 @@
 
 mod audit;
 mod client;
+mod isolation;
+mod memory;
+mod neighbours;
 mod process;
 mod quic;
 mod seal;

@@ -21,17 +21,27 @@ use crate::world::{First, SEAL, config_text};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_holdfast-central");
 
-struct Program {
-    child: Child,
-    addr: SocketAddr,
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) addr: SocketAddr,
     /// What it wrote until it listened.
     said: String,
 }
 
 impl Program {
     async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &config_text(&folder.join("data"), &Operator::new())).await
+    }
+
+    /// One that hosts find at `quic`.
+    pub(crate) async fn start_at(folder: &Path, quic: SocketAddr) -> Self {
+        let text = config_text(&folder.join("data"), &Operator::new());
+        Self::start_with(folder, &text.replace("quic = \"127.0.0.1:0\"", &format!("quic = \"{quic}\""))).await
+    }
+
+    async fn start_with(folder: &Path, text: &str) -> Self {
         let config = folder.join("central.toml");
-        fs::write(&config, config_text(&folder.join("data"), &Operator::new())).unwrap();
+        fs::write(&config, text).unwrap();
         let mut command = Command::new(PROGRAM);
         command.args(["serve", "--die-with-parent", "--config"]).arg(config).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
@@ -54,7 +64,11 @@ impl Program {
         try_call(self.addr, who, ("POST", path), Some(body)).await.unwrap().status.as_u16()
     }
 
-    async fn initialise(&self) -> First {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    pub(crate) async fn initialise(&self) -> First {
         let path = format!("{SEAL}/reveal-sealkey");
         First::of(&try_call(self.addr, As::default(), ("POST", &path), None).await.unwrap())
     }

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
+use holdfast_actors::attestation_verifier::core::session_info;
 use holdfast_central::{Config, Running, start};
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::hash::sha256;
@@ -32,17 +33,30 @@ use crate::client::{AnyServer, As, Operator, try_call};
 use crate::world::{First, SEAL, config_text};
 
 /// An unsealed central that hosts can reach.
-struct Central {
-    running: Running,
-    quic: SocketAddr,
-    root: String,
-    _folder: TempDir,
+pub(crate) struct Central {
+    running: Option<Running>,
+    pub(crate) rest: SocketAddr,
+    pub(crate) quic: SocketAddr,
+    pub(crate) root: String,
+    _folder: Option<TempDir>,
 }
 
 impl Central {
-    async fn unsealed() -> Self {
-        let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        Self::unsealed_at(free).await
+    pub(crate) async fn unsealed() -> Self {
+        Self::unsealed_at(free_quic()).await
+    }
+
+    /// One that runs elsewhere, perhaps in a process of its own.
+    pub(crate) fn elsewhere(rest: SocketAddr, quic: SocketAddr, root: String) -> Self {
+        Self { running: None, rest, quic, root, _folder: None }
+    }
+
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.running.take().unwrap().stop().await;
     }
 
     async fn unsealed_at(quic: SocketAddr) -> Self {
@@ -51,22 +65,28 @@ impl Central {
         let text = text.replace("quic = \"127.0.0.1:0\"", &format!("quic = \"{quic}\""));
         let running = start(Config::parse(&text).unwrap()).await.unwrap();
         let path = format!("{SEAL}/reveal-sealkey");
-        let first = First::of(&try_call(running.rest_addr(), As::default(), ("POST", &path), None).await.unwrap());
-        Self { running, quic, root: first.token, _folder: folder }
+        let rest = running.rest_addr();
+        let first = First::of(&try_call(rest, As::default(), ("POST", &path), None).await.unwrap());
+        Self { running: Some(running), rest, quic, root: first.token, _folder: Some(folder) }
     }
 
-    async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let who = As { token: Some(&self.root), operator: None };
-        let answer = try_call(self.running.rest_addr(), who, (method, path), body).await.unwrap();
+        let answer = try_call(self.rest, who, (method, path), body).await.unwrap();
         assert!(answer.status.is_success(), "{}", answer.text);
         answer.json()
     }
 
-    async fn connect(&self, from: &str, protocol: &[u8], identity: Option<(Vec<Vec<u8>>, Vec<u8>)>) -> Connection {
+    pub(crate) async fn connect(
+        &self,
+        from: &str,
+        protocol: &[u8],
+        identity: Option<(Vec<Vec<u8>>, Vec<u8>)>,
+    ) -> Connection {
         self.try_connect(from, protocol, identity).await.unwrap()
     }
 
-    async fn try_connect(
+    pub(crate) async fn try_connect(
         &self,
         from: &str,
         protocol: &[u8],
@@ -75,21 +95,34 @@ impl Central {
         self.connect_by(from, tls(protocol, identity)).await
     }
 
-    async fn connect_by(&self, from: &str, tls: rustls::ClientConfig) -> Result<Connection, quinn::ConnectionError> {
+    pub(crate) async fn connect_by(
+        &self,
+        from: &str,
+        tls: rustls::ClientConfig,
+    ) -> Result<Connection, quinn::ConnectionError> {
         let endpoint = Endpoint::client(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
         let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         endpoint.connect_with(config, self.quic, "central").unwrap().await
     }
 
-    /// The state of the only host.
-    async fn host_state(&self) -> String {
-        let site = self.ask("GET", "/v1/state/system/sites/udc1", None).await;
+    /// The state of the first host of a site.
+    pub(crate) async fn state_of(&self, site: &str) -> String {
+        let site = self.ask("GET", &format!("/v1/state/system/sites/{site}"), None).await;
         site["hosts"][0]["state"].as_str().unwrap().to_owned()
+    }
+
+    async fn host_state(&self) -> String {
+        self.state_of("udc1").await
     }
 }
 
+/// An address where nobody listens yet.
+pub(crate) fn free_quic() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 /// TLS of a client that would resume a session if it could; copies of it share what they remember.
-fn tls(protocol: &[u8], identity: Option<(Vec<Vec<u8>>, Vec<u8>)>) -> rustls::ClientConfig {
+pub(crate) fn tls(protocol: &[u8], identity: Option<(Vec<Vec<u8>>, Vec<u8>)>) -> rustls::ClientConfig {
     let tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -106,13 +139,13 @@ fn tls(protocol: &[u8], identity: Option<(Vec<Vec<u8>>, Vec<u8>)>) -> rustls::Cl
     tls
 }
 
-async fn say<T: Serialize>(to: &mut SendStream, message: &T) {
+pub(crate) async fn say<T: Serialize>(to: &mut SendStream, message: &T) {
     let bytes = codec::encode(message);
     to.write_all(&u32::try_from(bytes.len()).unwrap().to_be_bytes()).await.unwrap();
     to.write_all(&bytes).await.unwrap();
 }
 
-async fn hear<T: DeserializeOwned>(from: &mut RecvStream) -> T {
+pub(crate) async fn hear<T: DeserializeOwned>(from: &mut RecvStream) -> T {
     let mut length = [0; 4];
     from.read_exact(&mut length).await.unwrap();
     let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
@@ -120,54 +153,67 @@ async fn hear<T: DeserializeOwned>(from: &mut RecvStream) -> T {
     codec::decode(&bytes, bytes.len()).unwrap()
 }
 
-fn exporter(connection: &Connection, label: &[u8]) -> [u8; 32] {
+pub(crate) fn exporter(connection: &Connection, label: &[u8]) -> [u8; 32] {
     let mut exporter = [0; 32];
     connection.export_keying_material(&mut exporter, label, b"").unwrap();
     exporter
 }
 
-fn secret(fill: u8) -> Secret<32> {
+pub(crate) fn secret(fill: u8) -> Secret<32> {
     Secret::fill_with(|bytes| bytes.fill(fill))
 }
 
 fn id() -> HostId {
-    HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() }
+    first_of("udc1")
+}
+
+/// The first host of a site.
+pub(crate) fn first_of(site: &str) -> HostId {
+    HostId { site: site.parse().unwrap(), host: format!("{site}-001").parse().unwrap() }
 }
 
 /// A host that has joined.
-struct Host {
-    tpm: SoftTpm,
-    key: SigningKey,
-    enrolled: Enrolled,
+pub(crate) struct Host {
+    pub(crate) id: HostId,
+    pub(crate) tpm: SoftTpm,
+    pub(crate) key: SigningKey,
+    pub(crate) enrolled: Enrolled,
 }
 
 /// One of its sessions.
-struct Session {
-    connection: Connection,
-    to: SendStream,
-    from: RecvStream,
-    challenge: Challenge,
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    pub(crate) to: SendStream,
+    pub(crate) from: RecvStream,
+    pub(crate) challenge: Challenge,
+    /// Once it passed.
+    pub(crate) key: Option<Secret<32>>,
 }
 
 impl Host {
     async fn join(central: &Central) -> Self {
-        let site = json!({ "name": "udc1", "ek-trust": "token", "learn-reference-values": true,
-                           "hosts": [{ "name": "udc1-001" }] });
+        Self::join_as(central, id(), 1).await
+    }
+
+    /// Makes the site of `id` and joins as its only host, with keys made from `fill`.
+    pub(crate) async fn join_as(central: &Central, id: HostId, fill: u8) -> Self {
+        let site = json!({ "name": id.site, "ek-trust": "token", "learn-reference-values": true,
+                           "hosts": [{ "name": id.host }] });
         central.ask("POST", "/v1/config/system/sites", Some(site)).await;
-        let bundle = central.ask("POST", "/v1/state/system/sites/udc1/site-bundle", None).await;
-        let bundle: SiteBundle = serde_json::from_value(bundle).unwrap();
-        let mut tpm = SoftTpm::from_seed(&secret(1));
+        let path = format!("/v1/state/system/sites/{}/site-bundle", id.site);
+        let bundle: SiteBundle = serde_json::from_value(central.ask("POST", &path, None).await).unwrap();
+        let mut tpm = SoftTpm::from_seed(&secret(fill));
         (0..8).for_each(|pcr| tpm.extend(pcr, &[1; 32]));
-        let key = SigningKey::from_seed(&secret(2));
+        let key = SigningKey::from_seed(&secret(fill + 1));
         let request = Enrol {
             deployment: bundle.deployment,
-            host: id(),
+            host: id.clone(),
             token: Some(*bundle.hosts[0].token.0.expose()),
             ek_public: tpm.ek_public().raw().to_vec(),
             ek_certificate: None,
             ak_public: tpm.ak_public().raw().to_vec(),
             dist_request: certification_request(&key),
-            api_request: certification_request(&SigningKey::from_seed(&secret(3))),
+            api_request: certification_request(&SigningKey::from_seed(&secret(fill + 2))),
         };
         let hash = sha256(&[&codec::encode(&request)]);
         let connection = central.connect("127.0.0.1", ALPN_ENROL, None).await;
@@ -181,10 +227,10 @@ impl Host {
         let proof = EnrolProof { mac, attest: quote.attest, signature: quote.signature };
         say(&mut to, &EnrolRequest::Proof(proof)).await;
         let EnrolAnswer::Enrolled(enrolled) = hear(&mut from).await else { panic!("certificates") };
-        Self { tpm, key, enrolled: *enrolled }
+        Self { id, tpm, key, enrolled: *enrolled }
     }
 
-    fn hello(&self) -> FromHost {
+    pub(crate) fn hello(&self) -> FromHost {
         FromHost::Hello(Box::new(Hello {
             version_min: 1,
             version_max: 1,
@@ -198,33 +244,54 @@ impl Host {
         }))
     }
 
-    fn tls(&self) -> rustls::ClientConfig {
+    pub(crate) fn tls(&self) -> rustls::ClientConfig {
         tls(ALPN_SYNC, Some((self.enrolled.dist_chain.clone(), self.key.to_pkcs8_der().to_vec())))
     }
 
     /// Up to the challenge.
-    async fn begin(&self, central: &Central) -> Session {
+    pub(crate) async fn begin(&self, central: &Central) -> Session {
         self.begin_by(central, self.tls()).await
     }
 
-    async fn begin_by(&self, central: &Central, tls: rustls::ClientConfig) -> Session {
+    pub(crate) async fn begin_by(&self, central: &Central, tls: rustls::ClientConfig) -> Session {
         let connection = central.connect_by("127.0.0.1", tls).await.unwrap();
         let (mut to, mut from) = connection.open_bi().await.unwrap();
         say(&mut to, &self.hello()).await;
         let FromCentral::Welcome { .. } = hear(&mut from).await else { panic!("a welcome") };
         let FromCentral::Challenge(challenge) = hear(&mut from).await else { panic!("a challenge") };
-        Session { connection, to, from, challenge }
+        Session { connection, to, from, challenge, key: None }
     }
 
     /// Up to the release.
-    async fn pass(&self, session: &mut Session) {
+    pub(crate) async fn pass(&self, session: &mut Session) {
+        let (kem, context) = self.quote_as(session, &self.id, None).await;
+        loop {
+            match hear(&mut session.from).await {
+                FromCentral::Verdict(verdict) => assert!(verdict.passed),
+                FromCentral::Session(message) => {
+                    session.key = Secret::from_slice(kem.open(&context, b"", &message).unwrap().expose());
+                }
+                FromCentral::Sealed { .. } => return,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Quotes as `id`; gives the key to which the session key will come, and the transcript it is bound to.
+    pub(crate) async fn quote_as(
+        &self,
+        session: &mut Session,
+        id: &HostId,
+        nonce: Option<&[u8; 32]>,
+    ) -> (KemSecret, [u8; 32]) {
         let kem = KemSecret::from_seed(&secret(9));
+        let nonce = nonce.unwrap_or(&session.challenge.nonce);
         let binding = QuoteBinding {
             deployment: self.enrolled.deployment,
-            site: &id().site,
-            host: &id().host,
+            site: &id.site,
+            host: &id.host,
             host_generation: self.enrolled.generation,
-            nonce: &session.challenge.nonce,
+            nonce,
             exporter: &exporter(&session.connection, EXPORTER_QUOTE),
             hpke_suite: SUITE,
             hpke_public: kem.public(),
@@ -232,7 +299,9 @@ impl Host {
             ima_offset: 0,
             ima_count: 0,
         };
-        let quote = self.tpm.quote(&binding.qualifying_data().1, &session.challenge.pcrs);
+        let (transcript, digest) = binding.qualifying_data();
+        let quote = self.tpm.quote(&digest, &session.challenge.pcrs);
+        let context = session_info(&transcript, &quote.attest);
         let answer = QuoteAnswer {
             attest: quote.attest,
             signature: quote.signature,
@@ -241,18 +310,11 @@ impl Host {
             continuity: None,
         };
         say(&mut session.to, &FromHost::Quote(Box::new(answer))).await;
-        loop {
-            match hear(&mut session.from).await {
-                FromCentral::Verdict(verdict) => assert!(verdict.passed),
-                FromCentral::Session(_) => {}
-                FromCentral::Sealed { .. } => return,
-                other => panic!("{other:?}"),
-            }
-        }
+        (kem, context)
     }
 
     /// Says something, and then what ends every session, so that it is known to have been heard.
-    async fn say_and_end(&self, mut session: Session, message: &FromHost) {
+    pub(crate) async fn say_and_end(&self, mut session: Session, message: &FromHost) {
         say(&mut session.to, message).await;
         say(&mut session.to, &self.hello()).await;
         session.connection.closed().await;
@@ -280,7 +342,7 @@ async fn a_stranger_who_connects_and_says_nothing_does_not_keep_hosts_from_their
     let (mut to, mut from) = other.open_bi().await.unwrap();
     say(&mut to, &EnrolRequest::Notice { host: id(), head: None, notice: None }).await;
     assert_eq!(hear::<EnrolAnswer>(&mut from).await, EnrolAnswer::Notice(None));
-    central.running.stop().await;
+    central.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -293,7 +355,7 @@ async fn nobody_gets_a_session_without_a_certificate_of_ours() {
             connection.closed().await;
         }
     }
-    central.running.stop().await;
+    central.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -311,7 +373,7 @@ async fn a_hosts_word_counts_on_the_connection_that_passed_and_on_no_other() {
 
     host.say_and_end(passed, &confirmed).await;
     assert_eq!(central.host_state().await, "unsealed");
-    central.running.stop().await;
+    central.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -321,7 +383,7 @@ async fn a_host_that_ends_its_stream_does_not_keep_its_connection() {
     let mut session = host.begin(&central).await;
     session.to.finish().unwrap();
     session.connection.closed().await;
-    central.running.stop().await;
+    central.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -333,7 +395,7 @@ async fn a_quarantined_host_does_not_come_back_by_resuming_a_session() {
     let session = host.begin_by(&central, tls.clone()).await;
     let who = As { token: Some(&central.root), operator: None };
     let path = "/v1/state/system/sites/udc1/quarantine-site";
-    let answer = try_call(central.running.rest_addr(), who, ("POST", path), Some(json!({}))).await.unwrap();
+    let answer = try_call(central.rest, who, ("POST", path), Some(json!({}))).await.unwrap();
     assert_eq!(answer.status, 204, "{}", answer.text);
     session.connection.closed().await;
 
@@ -344,5 +406,5 @@ async fn a_quarantined_host_does_not_come_back_by_resuming_a_session() {
     let revoked = quinn::TransportErrorCode::crypto(44);
     let quinn::ConnectionError::ConnectionClosed(close) = &refusal else { panic!("{refusal:?}") };
     assert_eq!(close.error_code, revoked, "the certificate was looked at, and refused");
-    central.running.stop().await;
+    central.stop().await;
 }

@@ -6,6 +6,7 @@ use aes::cipher::{Block, BlockCipherEncrypt, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::crypto::stack::swept;
 use crate::secret::{Secret, SecretBytes};
 
 /// Bytes of a nonce.
@@ -50,8 +51,10 @@ fn gcm_nonce(nonce: &[u8; NONCE_BYTES]) -> Nonce {
 }
 
 fn derived(key: &Secret<32>, nonce: &[u8; NONCE_BYTES]) -> LessSafeKey {
-    let gcm_key = derive(key, nonce);
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, gcm_key.as_slice()).expect("32 bytes make an AES-256 key"))
+    swept(|| {
+        let gcm_key = derive(key, nonce);
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, gcm_key.as_slice()).expect("32 bytes make an AES-256 key"))
+    })
 }
 
 /// The key for one nonce: CMAC-based KDF of NIST SP 800-108r1 in counter mode, as the specification unrolls it.

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::codec::length_prefixed;
+use crate::crypto::stack::swept;
 use crate::secret::Secret;
 
 /// SHA-256 of the parts, one after the other. Where parts vary in length the caller prefixes their lengths.
@@ -29,7 +30,7 @@ pub fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 pub fn hkdf(ikm: &[u8], label: &str, context: &[u8]) -> Secret<32> {
     let info = length_prefixed(&[label.as_bytes(), context]);
     Secret::fill_with(|into| {
-        hkdf::Hkdf::<Sha256>::new(None, ikm).expand(&info, into).expect("32 bytes are within HKDF's limit");
+        swept(|| hkdf::Hkdf::<Sha256>::new(None, ikm).expand(&info, into).expect("32 bytes are within HKDF's limit"));
     })
 }
 

@@ -7,6 +7,7 @@ use hpke::{Deserializable, Kem as _, OpModeR, OpModeS, Serializable};
 use zeroize::Zeroizing;
 
 use crate::crypto::hash::hkdf;
+use crate::crypto::stack::swept;
 use crate::secret::{Secret, SecretBytes};
 
 /// Number of this suite in signed transcripts, should another ever be added.
@@ -19,17 +20,20 @@ pub struct NotForUs;
 
 /// A private key for one connection.
 pub struct KemSecret {
-    secret: <X25519HkdfSha256 as hpke::Kem>::PrivateKey,
+    /// On the heap, so that a move leaves no copy behind.
+    secret: Box<<X25519HkdfSha256 as hpke::Kem>::PrivateKey>,
     public: [u8; 32],
 }
 
 impl KemSecret {
     /// The key that `seed` (32 random bytes) stands for.
     pub fn from_seed(seed: &Secret<32>) -> Self {
-        let (secret, public) = X25519HkdfSha256::derive_keypair(seed.expose());
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(&public.to_bytes());
-        Self { secret, public: bytes }
+        swept(|| {
+            let (secret, public) = X25519HkdfSha256::derive_keypair(seed.expose());
+            let mut bytes = [0; 32];
+            bytes.copy_from_slice(&public.to_bytes());
+            Self { secret: Box::new(secret), public: bytes }
+        })
     }
 
     /// The public half.
@@ -44,16 +48,17 @@ impl KemSecret {
     pub fn open(&self, info: &[u8], aad: &[u8], message: &Message) -> Result<SecretBytes, NotForUs> {
         let encapped =
             <X25519HkdfSha256 as hpke::Kem>::EncappedKey::from_bytes(&message.encapped).map_err(|_| NotForUs)?;
-        hpke::single_shot_open::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-            &OpModeR::Base,
-            &self.secret,
-            &encapped,
-            info,
-            &message.ciphertext,
-            aad,
-        )
-        .map(SecretBytes::new)
-        .map_err(|_| NotForUs)
+        let opened = swept(|| {
+            hpke::single_shot_open::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
+                &OpModeR::Base,
+                &self.secret,
+                &encapped,
+                info,
+                &message.ciphertext,
+                aad,
+            )
+        });
+        opened.map(SecretBytes::new).map_err(|_| NotForUs)
     }
 }
 
@@ -79,15 +84,17 @@ pub struct Message {
 pub fn seal(to: &[u8; 32], info: &[u8], aad: &[u8], plaintext: &[u8], seed: &Secret<32>) -> Result<Message, NotForUs> {
     let public = <X25519HkdfSha256 as hpke::Kem>::PublicKey::from_bytes(to).map_err(|_| NotForUs)?;
     let mut rng = SeedRng { seed, counter: 0 };
-    let (encapped, ciphertext) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-        &OpModeS::Base,
-        &public,
-        info,
-        plaintext,
-        aad,
-        &mut rng,
-    )
-    .map_err(|_| NotForUs)?;
+    let sealed = swept(|| {
+        hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
+            &OpModeS::Base,
+            &public,
+            info,
+            plaintext,
+            aad,
+            &mut rng,
+        )
+    });
+    let (encapped, ciphertext) = sealed.map_err(|_| NotForUs)?;
     let mut bytes = [0; 32];
     bytes.copy_from_slice(&encapped.to_bytes());
     Ok(Message { encapped: bytes, ciphertext })

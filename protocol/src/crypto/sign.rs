@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::crypto::hash::{hkdf, sha256};
+use crate::crypto::stack::swept;
 use crate::secret::Secret;
 
 /// Bytes of a signature.
@@ -15,7 +16,8 @@ pub const SIGNATURE_BYTES: usize = 64;
 
 /// A private signing key. Signing is deterministic (RFC 6979): it needs no randomness and can't leak the key by bad one.
 pub struct SigningKey {
-    inner: p256::ecdsa::SigningKey,
+    /// On the heap, so that a move leaves no copy behind.
+    inner: Box<p256::ecdsa::SigningKey>,
     public: PublicKey,
 }
 
@@ -23,39 +25,42 @@ impl SigningKey {
     /// The key that `seed` (32 random bytes) stands for.
     pub fn from_seed(seed: &Secret<32>) -> Self {
         // A seed at or above the group's order (chance below 2^-32) leads to the next candidate.
-        let mut counter = 0u8;
-        let inner = loop {
-            let candidate = hkdf(seed.expose(), "holdfast/signing-key/v1", &[counter]);
-            match p256::ecdsa::SigningKey::from_slice(candidate.expose()) {
-                Ok(key) => break key,
-                Err(_) => counter = counter.wrapping_add(1),
+        swept(|| {
+            let mut counter = 0u8;
+            loop {
+                let candidate = hkdf(seed.expose(), "holdfast/signing-key/v1", &[counter]);
+                match p256::ecdsa::SigningKey::from_slice(candidate.expose()) {
+                    Ok(key) => break Self::of(key),
+                    Err(_) => counter = counter.wrapping_add(1),
+                }
             }
-        };
-        Self::of(inner)
+        })
     }
 
     /// Reads PKCS #8, as [`Self::to_pkcs8_der`] writes it; `None` unless it is a P-256 key.
     pub fn from_pkcs8_der(der: &[u8]) -> Option<Self> {
-        p256::SecretKey::from_pkcs8_der(der).ok().map(|key| Self::of(key.into()))
+        swept(|| p256::SecretKey::from_pkcs8_der(der).ok().map(|key| Self::of(key.into())))
     }
 
     fn of(inner: p256::ecdsa::SigningKey) -> Self {
         let point = inner.verifying_key().to_sec1_point(false);
         let mut public = [0; 65];
         public.copy_from_slice(point.as_bytes());
-        Self { inner, public: PublicKey(public) }
+        Self { inner: Box::new(inner), public: PublicKey(public) }
     }
 
     /// Signs the SHA-256 of `message`.
     pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
-        let signature: p256::ecdsa::Signature = self.inner.sign(message);
-        signature.to_bytes().into()
+        self.signature(message).to_bytes().into()
     }
 
     /// The same signature in ASN.1 DER, as certificates and requests carry it.
     pub fn sign_der(&self, message: &[u8]) -> Vec<u8> {
-        let signature: p256::ecdsa::Signature = self.inner.sign(message);
-        signature.to_der().as_bytes().to_vec()
+        self.signature(message).to_der().as_bytes().to_vec()
+    }
+
+    fn signature(&self, message: &[u8]) -> p256::ecdsa::Signature {
+        swept(|| self.inner.sign(message))
     }
 
     /// The public half.
@@ -65,8 +70,10 @@ impl SigningKey {
 
     /// PKCS #8, for TLS.
     pub fn to_pkcs8_der(&self) -> Zeroizing<Vec<u8>> {
-        let der = p256::SecretKey::from(&self.inner).to_pkcs8_der().expect("a P-256 key has a PKCS #8 form");
-        Zeroizing::new(der.as_bytes().to_vec())
+        swept(|| {
+            let der = p256::SecretKey::from(&*self.inner).to_pkcs8_der().expect("a P-256 key has a PKCS #8 form");
+            Zeroizing::new(der.as_bytes().to_vec())
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::access::Access;
 use crate::node::{Deed, NOBODY};
+use crate::secret::SecretText;
 
 /// A name and a password.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Credentials {
 #[derive(Debug)]
 pub struct Issued {
     /// Its text.
-    pub token: Zeroizing<String>,
+    pub token: SecretText,
     /// What it says, and what stands beside it.
     pub about: LoggedIn,
 }
@@ -75,7 +76,7 @@ impl Access {
         let token_id = self.node.fresh_token_id();
         let command = LogIn { realm, username, verified_version, token_id, ttl_s };
         let about = self.change_even_stopped(move |rows, now| logins::log_in(&command, rows, now)).await?;
-        Ok(Issued { token: self.mint(&about.claims)?, about })
+        Ok(Issued { token: self.mint(&about.claims)?.into(), about })
     }
 
     /// The text of a token whose claims have been committed.

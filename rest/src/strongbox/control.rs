@@ -10,10 +10,10 @@ use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::secret::Secret;
-use zeroize::Zeroizing;
 
 use crate::access::BoxFuture;
 use crate::problem::Problem;
+use crate::secret::SecretText;
 
 /// Central's seal. Its keeper writes the audit lines of what it does and refuses.
 pub trait SealControl: Send + Sync {
@@ -73,7 +73,7 @@ pub struct Revealed {
     /// Its shares.
     pub shares: Vec<Share>,
     /// The root token of the tenant `system`.
-    pub root_token: Zeroizing<String>,
+    pub root_token: SecretText,
     /// Its name.
     pub accessor: String,
     /// When it was made, microseconds since the Unix epoch.

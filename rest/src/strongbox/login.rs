@@ -9,7 +9,6 @@ use axum::response::Response;
 use holdfast_actors::access_control::Claims;
 use holdfast_actors::access_control::tenants::SYSTEM_NAME;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use super::StrongboxNode;
 use crate::access::Credentials;
@@ -59,11 +58,11 @@ pub(super) struct TokenShown {
 }
 
 impl TokenShown {
-    pub(super) fn new(mut token: Zeroizing<String>, claims: &Claims) -> Self {
+    pub(super) fn new(token: SecretText, claims: &Claims) -> Self {
         let ends = claims.expires_us != 0;
         let issued = rfc3339_us(claims.issued_us);
         Self {
-            token: Reveal::from(std::mem::take(&mut *token)),
+            token: Reveal(token),
             expires_in: ends.then(|| (claims.expires_us - claims.issued_us) / 1_000_000),
             expires: ends.then(|| rfc3339_us(claims.expires_us)),
             accessor: claims.id.accessor(),

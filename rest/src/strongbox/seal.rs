@@ -87,11 +87,11 @@ struct FirstSecrets {
 }
 
 impl From<Revealed> for FirstSecrets {
-    fn from(mut revealed: Revealed) -> Self {
+    fn from(revealed: Revealed) -> Self {
         Self {
             sealkey: key_text(&revealed.sealkey),
             accessor: revealed.accessor,
-            token: Reveal::from(std::mem::take(&mut *revealed.root_token)),
+            token: Reveal::from(revealed.root_token),
             creation_time: rfc3339_us(revealed.created_us),
             shares: share_texts(&revealed.shares),
         }
@@ -212,7 +212,7 @@ fn key_text(key: &Secret<32>) -> Reveal {
 }
 
 fn share_texts(shares: &[Share]) -> Vec<Reveal> {
-    shares.iter().map(|share| Reveal::from(std::mem::take(&mut *share.expose_text()))).collect()
+    shares.iter().map(|share| Reveal(SecretText::from(share.expose_text()))).collect()
 }
 
 #[derive(Serialize)]

@@ -118,7 +118,7 @@ pub(super) async fn setup(call: Call) -> Result<Response, Problem> {
     };
     let claims = call.change(move |rows, now| tenants::setup_tenant(&command, rows, now)).await?;
     let token = access.mint(&claims)?;
-    Ok(call.format.reply(StatusCode::OK, &TokenShown::new(token, &claims)))
+    Ok(call.format.reply(StatusCode::OK, &TokenShown::new(token.into(), &claims)))
 }
 
 fn refuse_second_setup(call: &Call, name: &TenantName) -> Result<(), Refusal> {

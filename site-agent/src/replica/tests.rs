@@ -70,6 +70,22 @@ impl Central {
         self.bundle_by(&self.signer, "udc1", kind, base, target, items)
     }
 
+    /// An empty one of another tenant for this site.
+    fn bundle_of(&self, tenant: &str, kind: BundleKind, target: Position, key: &Secret<32>) -> Vec<u8> {
+        let header = Header {
+            deployment: DEPLOYMENT,
+            signer: self.signer.public().key_id(),
+            suite: holdfast_protocol::envelope::SUITE_XAES_256_GCM,
+            tenant: tenant.parse().unwrap(),
+            tenant_number: 2,
+            site: "udc1".parse().unwrap(),
+            kind,
+            base: NOTHING(),
+            target,
+        };
+        bundle::encode(&header, &[], key, [3; 24], &self.signer)
+    }
+
     fn bundle_by(
         &self,
         signer: &SigningKey,
@@ -208,6 +224,15 @@ async fn what_is_forged_misdirected_or_leads_back_raises_an_alarm_and_changes_no
         }
         assert_eq!(replica.positions().unwrap(), [held(5)], "{what}");
     }
+    // Another tenant's, under that tenant's key, or the same bytes in another's name.
+    let theirs = central.bundle_of("bolt", full, position(1, 6), &seed(77));
+    assert!(matches!(replica.take(&theirs).await, Ok(Some(FromHost::Alarm { .. }))), "a tenant whose key never came");
+    replica.take_key("bolt".parse().unwrap(), DistEpoch(1), seed(78));
+    for key in [dist_key(DistEpoch(1)), seed(77)] {
+        let mixed = central.bundle_of("bolt", full, position(1, 6), &key);
+        assert!(matches!(replica.take(&mixed).await, Ok(Some(FromHost::Alarm { .. }))), "a key of another tenant's");
+    }
+    assert_eq!(replica.positions().unwrap(), [held(5)]);
     replica.forget_keys();
     let next = central.bundle(BundleKind::Delta, position(1, 5), position(1, 6), &[]);
     assert!(matches!(replica.take(&next).await, Ok(Some(FromHost::Alarm { .. }))), "keys were forgotten");

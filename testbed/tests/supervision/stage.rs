@@ -206,7 +206,7 @@ async fn initialise(central: &holdfast_central::Running, folder: &Path) -> (Clie
     let ca = folder.join("ca.crt");
     std::fs::write(&ca, pem::certificates(&[root])).unwrap();
     let client = Client::new(&format!("https://{}", central.rest_addr()), &ca, None).unwrap();
-    let operator = client.with_token(&*revealed.root_token);
+    let operator = client.with_token(revealed.root_token.expose());
     let sealkey = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, revealed.sealkey.expose());
     (operator, sealkey)
 }

@@ -1,6 +1,7 @@
 //! Two lives of one store: one that goes on after the backup, and the copy that is opened in its place.
 
 use holdfast_protocol::ids::{DeploymentId, DistEpoch, SealEpoch};
+use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::Counters;
 
 use super::*;
@@ -131,8 +132,8 @@ impl Store {
         let whom = id(whom);
         let passed = self.run(move |rows| {
             let first = Some(FirstOfConnection {
-                continuity: shown.map(|fill| [fill; 32]),
-                continuity_next: [next; 32],
+                continuity: shown.map(|fill| Secret::fill_with(|it| *it = [fill; 32])),
+                continuity_next: Secret::fill_with(|it| *it = [next; 32]),
                 seal_epoch: None,
                 needs_seal_key: true,
             });

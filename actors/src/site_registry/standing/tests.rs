@@ -30,8 +30,8 @@ fn counters(reset_count: u32, clock: u64) -> Counters {
 
 fn first(shown: Option<u8>, next: u8, seal_epoch: Option<u64>) -> Option<FirstOfConnection> {
     Some(FirstOfConnection {
-        continuity: shown.map(|fill| [fill; 32]),
-        continuity_next: [next; 32],
+        continuity: shown.map(secret),
+        continuity_next: secret(next),
         seal_epoch: seal_epoch.map(SealEpoch),
         needs_seal_key: true,
     })
@@ -205,7 +205,7 @@ fn a_grant_holds_the_current_key_and_the_one_asked_for_while_it_exists() {
     assert!(grant(None).is_none(), "only the first pass of a connection asks");
     let epochs = |grant: Option<Grant>| {
         let grant = grant.unwrap();
-        (grant.held.map(|key| key.epoch.0), grant.current.epoch.0, grant.continuity_next[0])
+        (grant.held.map(|key| key.epoch.0), grant.current.epoch.0, grant.continuity_next.expose()[0])
     };
     assert_eq!(epochs(grant(first(None, 1, None))), (None, 1, 1));
     assert_eq!(epochs(grant(first(Some(1), 2, Some(1)))), (Some(1), 1, 2));

@@ -1,0 +1,370 @@
+//! Another tenant, and whoever has a credential of any kind, against what a tenant has at central: through every route,
+//! by the router's own list of them. What is asked about a thing that exists is answered as if it did not, nothing of
+//! the tenant is named, and nothing of it changes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use holdfast_actors::access_control::logins::{LogIn, PutUser, log_in, login_of, put_user};
+use holdfast_actors::access_control::tokens::{mint, text_of};
+use holdfast_actors::access_control::{Claims, TokenId, TokenKey, TokenKind, VerifiedTokens, verify};
+use holdfast_actors::rows::ReadRows;
+use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::ids::Realm;
+use holdfast_protocol::pki::issue::operator_client;
+use holdfast_protocol::pki::{Serial, Terms, Validity};
+use holdfast_rest::peer::{ClientCertificate, Peer};
+use holdfast_testbed::figures::Figures;
+use holdfast_testbed::routes::routes;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use crate::quic::{Central, Host, first_of, secret};
+use crate::world::SEAL;
+
+/// The category that every tenant has.
+const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
+/// What the attacked tenant calls its things; none of it may come out.
+const NAMES: [&str; 4] = ["acme", "alpha-vault", "dbpass", "swordfish"];
+const BOX: &str = "/v2/safe-deposit-box";
+
+/// Who asks, and by what.
+struct Credential {
+    name: &'static str,
+    token: Option<String>,
+    certificate: Option<Vec<u8>>,
+}
+
+/// What is asked.
+#[derive(Clone)]
+struct Asked {
+    path: String,
+    body: String,
+    basic: Option<String>,
+}
+
+fn ask(path: impl Into<String>, body: Value) -> Asked {
+    Asked { path: path.into(), body: body.to_string(), basic: None }
+}
+
+/// What a route is tried with.
+enum Trial {
+    /// The same of a thing that exists and of one that does not; what tells them apart in the answers is named.
+    Pair { there: Asked, absent: Asked, words: [String; 2] },
+    /// It is not about a thing of a tenant: whatever is answered names nothing of others.
+    Alone(Asked),
+}
+
+/// An answer without what differs from one to the next by itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    text: String,
+}
+
+struct World {
+    central: Central,
+    /// The attacked tenant's key space and its administrator's token.
+    acme: (Realm, String),
+    box_id: String,
+    credentials: Vec<Credential>,
+}
+
+impl World {
+    async fn start() -> Self {
+        let central = Central::unsealed().await;
+        let mut realms = BTreeMap::new();
+        for name in ["acme", "bolt"] {
+            central.ask("POST", "/v1/config/tenants", Some(json!({ "name": name }))).await;
+            let setup = json!({ "name": name, "admin-username": "ann", "admin-password": format!("pw-{name}") });
+            let root = central.ask("POST", &format!("{SEAL}/setup-tenant"), Some(setup)).await["token"].clone();
+            realms.insert(name, root.as_str().unwrap().to_owned());
+        }
+        let host = Host::join_as(&central, first_of("udc1"), 1).await;
+        let mut world = Self { central, acme: (Realm(2), String::new()), box_id: String::new(), credentials: vec![] };
+        world.acme.1 = world.token(Realm(2), "ann", 3600).await;
+        world.fill().await;
+        world.credentials = world.attackers(&realms["bolt"], &host).await;
+        world
+    }
+
+    /// What is attacked.
+    async fn fill(&mut self) {
+        let owner = self.acme();
+        let body =
+            json!({ "name": "alpha-vault", "category_id": APP, "owner": "admins", "distribute": { "to": "all" } });
+        let made = self.answer("POST", &ask(BOX, body), &owner).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        self.box_id = serde_json::from_str::<Value>(&made.text).unwrap()["id"].as_str().unwrap().to_owned();
+        for value in ["first swordfish", "second swordfish"] {
+            let write = ask("/v1/secret/app/alpha-vault/dbpass", json!({ "value": value }));
+            assert_eq!(self.answer("POST", &write, &owner).await.status, 204);
+        }
+    }
+
+    fn acme(&self) -> Credential {
+        Credential { name: "its own", token: Some(self.acme.1.clone()), certificate: None }
+    }
+
+    async fn attackers(&self, root: &str, host: &Host) -> Vec<Credential> {
+        const BOLT: Realm = Realm(3);
+        self.add_user(BOLT, root, "bob").await;
+        let admin = self.token(BOLT, "ann", 3600).await;
+        let revoked = self.token(BOLT, "ann", 3600).await;
+        let whose = |name, token: Option<&str>, certificate: Option<&[u8]>| Credential {
+            name,
+            token: token.map(str::to_owned),
+            certificate: certificate.map(<[u8]>::to_vec),
+        };
+        let logout = ask("/v1/auth", Value::Null);
+        let gone = whose("a revoked token", Some(&revoked), None);
+        assert_eq!(self.answer("DELETE", &logout, &gone).await.status, 204);
+        let stranger = operator(77, 253_402_300_799);
+        let expired = operator(78, 1_000_000_000);
+        let leaf = host.enrolled.dist_chain[0].as_slice();
+        vec![
+            whose("nothing", None, None),
+            whose("an administrator's token of another tenant", Some(&admin), None),
+            whose("a root token of another tenant", Some(root), None),
+            whose("a user's token of another tenant", Some(&self.token(BOLT, "bob", 3600).await), None),
+            whose("a token that has ended", Some(&self.token(BOLT, "bob", 0).await), None),
+            gone,
+            whose("a token for the tenant by another's key", Some(&self.forged(BOLT)), None),
+            whose("a token cut short", Some(&self.acme.1[..self.acme.1.len() - 2]), None),
+            whose("a stranger's certificate", None, Some(&stranger)),
+            whose("a certificate that has ended", None, Some(&expired)),
+            whose("a site host's certificate", None, Some(leaf)),
+            whose("a site host's certificate and another's token", Some(&admin), Some(leaf)),
+        ]
+    }
+
+    async fn add_user(&self, realm: Realm, root: &str, name: &str) {
+        let node = self.central.running().node();
+        let (rows, now) = (node.barrier.snapshot().unwrap(), node.now());
+        let caller = verify(root, &|number| Some(Realm(number)), &rows, now, &VerifiedTokens::default()).unwrap();
+        assert_eq!(caller.realm, realm);
+        drop(rows);
+        let (username, password_hash) = (name.to_owned(), Some("nobody logs in by it".to_owned()));
+        let groups = ["engineers".to_owned()].into();
+        let cmd = PutUser { caller, username, password_hash, full_name: None, groups, disabled: false };
+        node.barrier.run(move |rows| put_user(&cmd, rows, now)).await.unwrap();
+    }
+
+    /// A token of a user's, as a login gives it.
+    async fn token(&self, realm: Realm, name: &str, ttl_s: u64) -> String {
+        let node = self.central.running().node();
+        let version = login_of(&node.barrier.snapshot().unwrap(), realm, name).unwrap().unwrap().version;
+        let token_id = TokenId(holdfast_actors::ports::draw(&*node.entropy));
+        let cmd = LogIn { realm, username: name.to_owned(), verified_version: version, token_id, ttl_s };
+        let now = node.now();
+        let (logged_in, _) = node.barrier.run(move |rows| log_in(&cmd, rows, now)).await.unwrap();
+        mint(&node.barrier.snapshot().unwrap(), &logged_in.claims).unwrap().to_string()
+    }
+
+    /// Says that it is of the attacked tenant and its administrator's, signed by the key of `realm`.
+    fn forged(&self, realm: Realm) -> String {
+        let rows = self.central.running().node().barrier.snapshot().unwrap();
+        let key = rows.list::<TokenKey>(realm, &[]).unwrap().remove(0).value;
+        let claims = Claims::new(self.acme.0, key.key_id, TokenId([5; 16]), "ann".to_owned(), TokenKind::Root);
+        text_of(&SigningKey::from_seed(&key.seed), &claims).to_string()
+    }
+
+    async fn answer(&self, method: &str, asked: &Asked, by: &Credential) -> Answer {
+        let mut request = Request::builder().method(method).uri(&asked.path).header("accept", "application/json");
+        if let Some(token) = &by.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let (Some(basic), None) = (&asked.basic, &by.token) {
+            request = request.header("authorization", format!("Basic {}", STANDARD.encode(basic)));
+        }
+        let certificate = by.certificate.as_deref();
+        let certificate = certificate.and_then(|leaf| ClientCertificate::from_chain(std::iter::once(leaf)));
+        // From another machine: what this one may, it may as its operator.
+        let peer = Peer::new(SocketAddr::from(([192, 0, 2, 7], 4711)), certificate);
+        let body = Body::from(if asked.body == "null" { String::new() } else { asked.body.clone() });
+        let response = self.central.running().front().answer(peer, request.body(body).unwrap()).await;
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let id = parts.headers["x-request-id"].to_str().unwrap().to_owned();
+        Answer { status: parts.status.as_u16(), headers: told(&parts.headers, &id), text: text.replace(&id, "ID") }
+    }
+
+    /// What each route is tried with; `None` for one that nobody has thought of.
+    fn trial(&self, path: &str) -> Option<Trial> {
+        let site = |rest: &str| {
+            let at = |site: &str| ask(path.replace("{site}", site), json!({ "host": format!("{site}-001") }));
+            assert!(path.ends_with(rest));
+            Trial::Pair { there: at("udc1"), absent: at("udc9"), words: ["udc1".into(), "udc9".into()] }
+        };
+        let at_box = |rest: &str| {
+            let absent = "00000000-0000-4000-8000-000000000000";
+            let at = |id: &str| ask(format!("{BOX}/{id}{rest}"), Value::Null);
+            Trial::Pair { there: at(&self.box_id), absent: at(absent), words: [self.box_id.clone(), absent.into()] }
+        };
+        let login = |user: &str| {
+            let body = json!({ "username": user, "password": "a guess", "tenant": "acme" });
+            Asked { basic: Some(format!("acme/{user}:a guess")), ..ask(path, body) }
+        };
+        let tenant = |name: &str| json!({ "name": name, "admin-username": "eve", "admin-password": "pw-of-eve" });
+        let words = |there: &str, absent: &str| [there.to_owned(), absent.to_owned()];
+        Some(match path {
+            "/v1/secret/{*path}" => {
+                let at = |name: &str| ask(format!("/v1/secret/app/{name}/dbpass"), json!({ "value": "mine" }));
+                let words = words("alpha-vault", "omega-vault");
+                Trial::Pair { there: at("alpha-vault"), absent: at("omega-vault"), words }
+            }
+            "/v2/safe-deposit-box/{id}" => at_box(""),
+            "/v2/safe-deposit-box/{id}/" => at_box("/"),
+            "/v1/login" | "/v2/auth/user" => {
+                Trial::Pair { there: login("ann"), absent: login("zed"), words: words("ann", "zed") }
+            }
+            "/v1/config/tenants/{tenant}" => {
+                let at = |name: &str| ask(format!("/v1/config/tenants/{name}"), Value::Null);
+                Trial::Pair { there: at("acme"), absent: at("xxxx"), words: words("acme", "xxxx") }
+            }
+            "/v1/config/tenants" | "/v1/state/strongbox/system/setup-tenant" => {
+                let at = |name: &str| ask(path, tenant(name));
+                Trial::Pair { there: at("acme"), absent: at("xxxx"), words: words("acme", "xxxx") }
+            }
+            // A box may be called as another tenant's is.
+            "/v2/safe-deposit-box" | "/v2/safe-deposit-box/" => {
+                let body = |name: &str| json!({ "name": name, "category_id": APP, "owner": "admins" });
+                let at = |name: &str| ask(path, body(name));
+                Trial::Pair {
+                    there: at("alpha-vault"),
+                    absent: at("omega-vault"),
+                    words: words("alpha-vault", "omega-vault"),
+                }
+            }
+            "/v1/category/{id}" | "/v1/role/{id}" => Trial::Alone(ask(path.replace("{id}", APP), Value::Null)),
+            "/v1/config/system/sites" | "/v1/state/system/sites" => {
+                let at = |name: &str| ask(path, json!({ "name": name }));
+                Trial::Pair { there: at("udc1"), absent: at("udc9"), words: words("udc1", "udc9") }
+            }
+            _ if path.contains("/sites/{site}") => site(""),
+            "/v1/state/strongbox/system/unseal" => Trial::Alone(ask(path, json!({ "sealkey": "a guess" }))),
+            "/v1/auth"
+            | "/v1/category"
+            | "/v1/health"
+            | "/v1/metrics"
+            | "/v1/role"
+            | "/v1/state/strongbox/system/reveal-sealkey"
+            | "/v1/state/strongbox/system/rotate-seal"
+            | "/v1/state/strongbox/system/seal"
+            | "/v1/state/strongbox/system/seal-status"
+            | "/v1/state/system/ca"
+            | "/v2/auth/user/refresh"
+            | "/version" => Trial::Alone(ask(path, Value::Null)),
+            _ => return None,
+        })
+    }
+
+    /// Revision of the last change of any of the tenant's rows, and its chain of changes.
+    fn trace(&self) -> String {
+        let rows = self.central.running().node().barrier.snapshot().unwrap();
+        let last = rows.changes(self.acme.0, holdfast_protocol::ids::Revision(0)).unwrap().unwrap();
+        let last = last.last().map(|changed| (changed.row.modified, changed.ciphertext_hash));
+        format!("{last:?} {:?}", rows.change_head(self.acme.0).unwrap())
+    }
+
+    /// What the tenant sees of its own.
+    async fn view(&self) -> Vec<Answer> {
+        let owner = self.acme();
+        let mut seen = Vec::new();
+        for path in [BOX, &format!("{BOX}/{}", self.box_id), "/v1/secret/app/alpha-vault/dbpass", "/v1/config/tenants"]
+        {
+            seen.push(self.answer("GET", &ask(path, Value::Null), &owner).await);
+        }
+        assert!(seen[2].text.contains("second swordfish"));
+        seen
+    }
+}
+
+/// An operator's kind of certificate, by its own key.
+fn operator(fill: u8, not_after: i64) -> Vec<u8> {
+    let key = SigningKey::from_seed(&secret(fill));
+    let terms = Terms { serial: Serial([fill; 16]), validity: Validity { not_before: 0, not_after } };
+    operator_client(&key, "eve", &terms).unwrap()
+}
+
+fn told(headers: &HeaderMap, id: &str) -> BTreeMap<String, String> {
+    let told = headers.iter().filter(|(name, _)| *name != "x-request-id" && *name != "date");
+    told.map(|(name, value)| (name.to_string(), value.to_str().unwrap().replace(id, "ID"))).collect()
+}
+
+impl Answer {
+    /// The same with both names of a pair written as one. Of what was made for the caller itself only the members.
+    fn blurred(mut self, words: &[String; 2]) -> Self {
+        let blur = |text: &str| words.iter().fold(text.to_owned(), |text, word| text.replace(word.as_str(), "NAME"));
+        self.text = blur(&self.text);
+        if self.status == 201 {
+            let made: BTreeMap<String, Value> = serde_json::from_str(&self.text).unwrap();
+            self.text = made.into_keys().collect::<Vec<_>>().join(" ");
+            self.headers.remove("location");
+        }
+        self.headers.values_mut().for_each(|value| *value = blur(value));
+        self
+    }
+}
+
+/// Whatever takes a caller's own token away comes last.
+fn order(path: &str) -> u8 {
+    u8::from(path == "/v2/auth/user/refresh") + 2 * u8::from(path == "/v1/auth")
+}
+
+/// Routes at which a stranger may name an own thing as he likes: what he makes there is his.
+fn makes_own(path: &str) -> bool {
+    path.trim_end_matches('/') == BOX
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_route_of_central_tells_one_tenant_of_another_or_changes_anything_of_it() {
+    let world = World::start().await;
+    let (trace, view) = (world.trace(), world.view().await);
+    let table = routes(&format!("{:?}", world.central.running().front()));
+    let mut paths: Vec<_> = table.iter().collect();
+    paths.sort_by_key(|(path, _)| order(path));
+    let mut asked = 0;
+    for (path, methods) in paths {
+        let trial = world.trial(path).unwrap_or_else(|| panic!("{path} is a route that nobody has tried"));
+        for method in methods.iter().map(String::as_str).chain(["PATCH"]) {
+            for by in &world.credentials {
+                let what = format!("{method} {path} with {}", by.name);
+                match &trial {
+                    Trial::Pair { there, absent, words } => {
+                        let first = world.answer(method, there, by).await;
+                        assert!(
+                            makes_own(path) || !(200..300).contains(&first.status) || !first.text.contains(&words[0]),
+                            "{what}: {first:?}"
+                        );
+                        let second = world.answer(method, absent, by).await;
+                        assert_eq!(first.blurred(words), second.blurred(words), "{what}");
+                        asked += 2;
+                    }
+                    Trial::Alone(one) => {
+                        let answer = world.answer(method, one, by).await;
+                        let names = NAMES.iter().find(|name| answer.text.contains(*name));
+                        assert_eq!(names, None, "{what}: {answer:?}");
+                        asked += 1;
+                    }
+                }
+                assert_eq!(world.trace(), trace, "{what} left a trace");
+            }
+        }
+    }
+    assert_eq!(world.view().await, view);
+    let write = ask("/v1/secret/app/alpha-vault/dbpass", json!({ "value": "third" }));
+    assert_eq!(world.answer("PUT", &write, &world.acme()).await.status, 204, "nobody was locked out");
+    Figures::of("isolation-at-central")
+        .add("routes", table.len())
+        .add("credentials", world.credentials.len())
+        .add("requests", asked)
+        .publish()
+        .unwrap();
+    world.central.stop().await;
+}
