@@ -8,6 +8,13 @@ use allocation_counter::AllocationInfo;
 pub mod corpus;
 pub mod mutation;
 mod reread;
+pub mod body;
+pub mod texts;
+pub mod audit;
+pub mod config;
+pub mod records;
+mod world;
+pub mod request;
 pub mod sealed;
 pub mod tpm;
 pub mod wire;
@@ -39,6 +46,12 @@ pub struct Memory {
 pub const TARGETS: &[Target] = &[
     Target { name: "wire", run: wire::target, seeds: wire::seeds, memory: wire::MEMORY },
     Target { name: "sealed", run: sealed::target, seeds: sealed::seeds, memory: sealed::MEMORY },
+    Target { name: "request", run: request::target, seeds: request::seeds, memory: request::MEMORY },
+    Target { name: "texts", run: texts::target, seeds: texts::seeds, memory: texts::MEMORY },
+    Target { name: "body", run: body::target, seeds: body::seeds, memory: body::MEMORY },
+    Target { name: "config", run: config::target, seeds: config::seeds, memory: config::MEMORY },
+    Target { name: "records", run: records::target, seeds: records::seeds, memory: records::MEMORY },
+    Target { name: "audit", run: audit::target, seeds: audit::seeds, memory: audit::MEMORY },
     Target { name: "tpm", run: tpm::target, seeds: tpm::seeds, memory: tpm::MEMORY },
     Target { name: "x509", run: x509::target, seeds: x509::seeds, memory: x509::MEMORY },
 ];
