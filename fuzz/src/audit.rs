@@ -6,9 +6,9 @@ use std::fs;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
+use holdfast_actors::audit_log::Head;
 use holdfast_actors::audit_log::journal::{Journal, Limits, verify_journal};
 use holdfast_actors::audit_log::verify::{Report, verify_store};
-use holdfast_actors::audit_log::Head;
 use holdfast_actors::store::{Change, ChangesError, Entry, Fault, View};
 use holdfast_protocol::ids::{Realm, Revision};
 

@@ -5,19 +5,20 @@
 
 use allocation_counter::AllocationInfo;
 
-pub mod corpus;
-pub mod mutation;
-mod reread;
-pub mod body;
-pub mod texts;
 pub mod audit;
+pub mod body;
 pub mod config;
+pub mod corpus;
+pub mod frames;
+pub mod mutation;
 pub mod records;
-mod world;
 pub mod request;
+mod reread;
 pub mod sealed;
+pub mod texts;
 pub mod tpm;
 pub mod wire;
+mod world;
 pub mod x509;
 
 /// One target.
@@ -44,6 +45,7 @@ pub struct Memory {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target { name: "frames", run: frames::target, seeds: frames::seeds, memory: frames::MEMORY },
     Target { name: "wire", run: wire::target, seeds: wire::seeds, memory: wire::MEMORY },
     Target { name: "sealed", run: sealed::target, seeds: sealed::seeds, memory: sealed::MEMORY },
     Target { name: "request", run: request::target, seeds: request::seeds, memory: request::MEMORY },

@@ -22,7 +22,8 @@ pub(crate) fn reread<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) 
 
 fn assert_alone<T: DeserializeOwned>(bytes: &[u8], max: usize) {
     let longer = [bytes, &[0]].concat();
-    let refused = if max < longer.len() { DecodeError::TooLong { len: longer.len(), max } } else { DecodeError::Trailing };
+    let refused =
+        if max < longer.len() { DecodeError::TooLong { len: longer.len(), max } } else { DecodeError::Trailing };
     assert_eq!(codec::decode::<T>(&longer, max).err(), Some(refused), "a byte followed");
     if let Some((_, shorter)) = bytes.split_last() {
         assert!(codec::decode::<T>(shorter, max).is_err(), "the last byte was not needed");

@@ -167,7 +167,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![
         chosen(4, &envelope::seal(key(), 7, NONCE, b"aad", b"plaintext")),
         chosen(5, b"\0\x21\x03\x07plaintext"),
-        chosen(7, &codec::encode(&kem::seal(KemSecret::from_seed(&secret(1)).public(), b"info", b"aad", b"session key", &secret(2)).expect("a usable key"))),
+        chosen(
+            7,
+            &codec::encode(
+                &kem::seal(KemSecret::from_seed(&secret(1)).public(), b"info", b"aad", b"session key", &secret(2))
+                    .expect("a usable key"),
+            ),
+        ),
     ];
     for (name, bytes) in corpus::golden() {
         if name.starts_with("bundle.") {

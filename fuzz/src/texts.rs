@@ -89,7 +89,9 @@ fn share(text: &str) {
 /// Lines are shares; a single one is a seal key.
 fn proof(text: &str) {
     let lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
-    for outcome in [Proof::parse(Some(text), None), Proof::parse(None, Some(&lines)), Proof::parse(Some(text), Some(&lines))] {
+    for outcome in
+        [Proof::parse(Some(text), None), Proof::parse(None, Some(&lines)), Proof::parse(Some(text), Some(&lines))]
+    {
         match outcome {
             Ok(Proof::SealKey(key)) => assert_eq!(STANDARD.encode(key.expose()), text),
             Ok(Proof::Shares(shares)) => assert_eq!(shares.len(), lines.len()),

@@ -1,6 +1,8 @@
 //! What comes from a TPM, or says so: beside an independent parser. Whatever ours takes, that takes too, and writes it
 //! back as the same bytes; what only the other takes is refused by us for one of a few reasons.
 
+use std::sync::OnceLock;
+
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::soft::{self, SoftTpm};
@@ -128,8 +130,8 @@ const QUOTED: &[u8] = b"no TPM signs this as a quote";
 
 /// No signature over this holds but the one that was made: the first byte says by which key.
 fn signature(bytes: &[u8]) {
-    let tpm = tpm();
-    if verify_signature(&tpm.ak_public(), QUOTED, bytes).is_ok() {
+    let Known { tpm, ak, .. } = known();
+    if verify_signature(ak, QUOTED, bytes).is_ok() {
         assert_eq!(bytes, tpm.sign(QUOTED), "taken, and never made");
         assert_eq!(theirs::<TpmtSignature>(bytes).map(|theirs| written(&theirs)).as_deref(), Some(bytes));
     }
@@ -137,7 +139,7 @@ fn signature(bytes: &[u8]) {
 
 /// No credential opens but one that was made for this TPM and key.
 fn credential(bytes: &[u8]) {
-    let tpm = tpm();
+    let tpm = &known().tpm;
     let Ok(offered) = holdfast_protocol::codec::decode::<Credential>(bytes, 1 << 10) else { return };
     if tpm.activate_credential(&offered).is_some() {
         assert_eq!(offered, made_credential(), "opened, and never made");
@@ -145,8 +147,8 @@ fn credential(bytes: &[u8]) {
 }
 
 fn made_credential() -> Credential {
-    let tpm = tpm();
-    make_credential(&tpm.ek_public(), &tpm.ak_public().name(), &secret(3), &secret(4)).expect("a default key")
+    let Known { ek, ak, .. } = known();
+    make_credential(ek, &ak.name(), &secret(3), &secret(4)).expect("a default key")
 }
 
 /// A certificate is taken as it is, padded or not; none is for a key that it does not name, and no other is signed by
@@ -156,24 +158,35 @@ fn certificate(bytes: &[u8]) {
     assert!(bytes.starts_with(trimmed));
     assert_eq!(ek_cert::trim(trimmed), Ok(trimmed), "trimming twice differs");
     let _ = ek_cert::chain_ok(bytes, &[bytes], 0);
-    assert!(ek_cert::check_key(bytes, &tpm().ek_public()).is_err(), "no certificate was made for this key");
+    assert!(ek_cert::check_key(bytes, &known().ek).is_err(), "no certificate was made for this key");
 }
 
 /// What its own key signs is read as carefully: the signature holds, the contents are whatever they are.
 fn quote_of_its_key(bytes: &[u8]) {
-    let tpm = tpm();
+    let Known { tpm, ak, .. } = known();
     let signature = tpm.sign(bytes);
-    assert_eq!(verify_signature(&tpm.ak_public(), bytes, &signature), Ok(()));
+    assert_eq!(verify_signature(ak, bytes, &signature), Ok(()));
     attest(bytes);
     let mut changed = bytes.to_vec();
     if let Some(first) = changed.first_mut() {
         *first ^= 1;
-        assert_eq!(verify_signature(&tpm.ak_public(), &changed, &signature), Err(TpmError::Signature));
+        assert_eq!(verify_signature(ak, &changed, &signature), Err(TpmError::Signature));
     }
 }
 
-fn tpm() -> SoftTpm {
-    SoftTpm::from_seed(&secret(1))
+/// A software TPM with its keys, made once.
+struct Known {
+    tpm: SoftTpm,
+    ek: Public,
+    ak: Public,
+}
+
+fn known() -> &'static Known {
+    static KEPT: OnceLock<Known> = OnceLock::new();
+    KEPT.get_or_init(|| {
+        let tpm = SoftTpm::from_seed(&secret(1));
+        Known { ek: tpm.ek_public(), ak: tpm.ak_public(), tpm }
+    })
 }
 
 fn secret(byte: u8) -> Secret<32> {
@@ -182,7 +195,7 @@ fn secret(byte: u8) -> Secret<32> {
 
 /// What a software TPM of our own makes; what real ones made is kept in the corpus.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let mut tpm = tpm();
+    let mut tpm = SoftTpm::from_seed(&secret(1));
     tpm.extend(0, &[7; 32]);
     let quote = tpm.quote(&[9; 32], &[0, 4, 7]);
     let point = SigningKey::from_seed(&secret(9));

@@ -73,7 +73,8 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime starts");
         let entropy: Arc<dyn Entropy> = Arc::new(Counted::default());
         let journal_folder = folder();
-        let journal = Journal::open(journal_folder.path(), Limits::default(), entropy.clone()).expect("an empty folder");
+        let journal =
+            Journal::open(journal_folder.path(), Limits::default(), entropy.clone()).expect("an empty folder");
         let journal = Arc::new(journal);
         let barrier = Barrier::new(Arc::new(MemoryEngine::new()), entropy, journal.clone());
         let root = runtime.block_on(begin(&barrier)).expect("a first start succeeds");

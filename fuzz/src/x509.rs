@@ -140,11 +140,8 @@ fn issue_all() -> Result<Issued, holdfast_protocol::pki::PkiError> {
 pub fn seeds() -> Vec<Vec<u8>> {
     let Issued { root, dist_ca, host, central, bundle_signer, operator, request } = issued();
     let chain = pem::certificates(&[host, dist_ca]);
-    let mut seeds = vec![
-        chosen(1, request),
-        chosen(2, chain.as_bytes()),
-        chosen(3, pem::private_key(owner()).as_bytes()),
-    ];
+    let mut seeds =
+        vec![chosen(1, request), chosen(2, chain.as_bytes()), chosen(3, pem::private_key(owner()).as_bytes())];
     seeds.extend([root, dist_ca, host, central, bundle_signer, operator].map(|der| chosen(0, der)));
     seeds
 }
