@@ -71,7 +71,7 @@ fn site_bundle(bytes: &[u8]) {
     assert_eq!(serde_json::to_vec(&again).expect("a bundle can be written"), written);
 }
 
-/// Configurations with every key, and the golden site bundle.
+/// Configurations with every key, some of them with a value that can't be, and the golden site bundle.
 pub fn seeds() -> Vec<Vec<u8>> {
     let common = "admin_identities = []\n[store]\nmap = \"64 MiB\"\nreserve = 4096\n[audit]\nsegment = \"1 MiB\"\ntotal = \"2 GiB\"\nreserve = 1\n[log]\nformat = \"json\"\nlevel = \"info,holdfast_rest=debug\"\n[tls]\nhandshake_timeout = \"5s\"\nconnection_age_max = \"1h30m\"\nconnections_max = 10\nrequests_max = 20\n";
     let central = format!(
@@ -81,6 +81,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "data_dir = \"data\"\n[listen]\nrest = \"127.0.0.1:4646\"\n[central]\nquic = \"192.0.2.1:7443\"\n[tpm]\ntcti = \"swtpm:host=127.0.0.1,port=2321\"\nhost_secret_index = 0x01800001\n[operator]\n{common}"
     );
     let mut seeds = vec![chosen(0, central.as_bytes()), chosen(1, agent.as_bytes())];
+    for (usual, odd) in
+        [("\"64 MiB\"", "0"), ("\"64 MiB\"", "\"17592186044416 MiB\""), ("= 10", "= 0"), ("5s", "1\u{e9}")]
+    {
+        seeds.push(chosen(0, central.replace(usual, odd).as_bytes()));
+    }
     let bundles = corpus::golden().into_iter().filter(|(name, _)| name.starts_with("site-bundle"));
     seeds.extend(bundles.map(|(_, bytes)| chosen(2, &bytes)));
     seeds

@@ -155,7 +155,7 @@ fn is_shaped(dialect: Dialect, headers: &HeaderMap, body: &[u8], asked: &str, st
     assert!(shaped || asked.contains("/v1/health"), "{asked}: {status} {said}");
 }
 
-/// A request of each kind.
+/// A request of each kind, and some that no client makes.
 pub fn seeds() -> Vec<Vec<u8>> {
     const BEARER: &str = "authorization: Bearer $R";
     const TOKEN: &str = "x-cerberus-token: $R";
@@ -216,6 +216,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ("GET /v1/secret/app/box/a/b?versionId=CURRENT", TOKEN, ""),
         ("GET //v1//secret/app/box/?list=true", TOKEN, ""),
         ("POST /v1/secret/app/box/a%20b", TOKEN, r#"{"a": {"b": ["c"]}}"#),
+        ("GET /v1/secret/app/box/a%2", TOKEN, ""),
+        ("GET /v1/secret/app/box/..%2f..%2Fa%ff%00", TOKEN, ""),
+        ("GET /v1/secret/app/box/a/b?versionId=%&list=%zz", TOKEN, ""),
+        ("POST /v1/secret/app/box/n", TOKEN, r#"{"a": 1, "a": 2}"#),
         ("DELETE /v1/secret/app/box/a/b", TOKEN, ""),
         ("PATCH /v1/secret/app/box/a/b", TOKEN, ""),
         ("GET /v1/key/list", "", ""),

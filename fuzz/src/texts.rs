@@ -164,7 +164,7 @@ fn authorization(bytes: &[u8]) {
     }
 }
 
-/// One of each.
+/// One of each, and some that only look like one.
 pub fn seeds() -> Vec<Vec<u8>> {
     let key = STANDARD.encode([0x5a; 32]);
     let share = format!("3:{key}");
@@ -174,6 +174,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (0, shares.as_slice()),
         (1, share.as_bytes()),
         (1, key.as_bytes()),
+        (1, format!("03:{key}").as_bytes()),
+        (1, format!("0:{key}").as_bytes()),
         (2, key.as_bytes()),
         (2, format!("{share}\n1:{key}").as_bytes()),
         (3, b"$R"),
@@ -181,9 +183,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (3, b"\x01\x00\x00root\x00"),
         (4, b"1y2d3h4m5s6ms"),
         (4, b"500ms"),
+        (4, b"18446744073709551615ms"),
+        (4, "1\u{e9}".as_bytes()),
         (5, b"2023-11-14T23:13:20.123456+01:00"),
         (6, b"swtpm:host=127.0.0.1,port=2321"),
         (6, b"device:/dev/tpmrm0"),
+        (7, b"..\x1f.\x1fa\nb"),
         (7, "a b\u{1f}\u{e4}".as_bytes()),
         (8, br#"{"to": "all", "offline": "1h30m"}"#),
         (8, br#"{"sites": ["udc1", "udc2"], "offline": 90}"#),
