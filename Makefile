@@ -4,12 +4,14 @@
 BUILD_PACKAGES := gcc libc6-dev libtss2-dev pkg-config
 TPM_PACKAGES := swtpm swtpm-tools tpm2-tools
 
-.PHONY: help demo test lint bench fmt build-needs tpm-needs demo-needs
+.PHONY: help demo test fuzz lint bench fmt build-needs tpm-needs demo-needs fuzz-needs
 
 help:
 	@echo 'make demo   build, and run central with two sites and three hosts in ./dev until Ctrl-C;'
 	@echo '            ports 7373, 7443/udp, 4646 to 4648'
 	@echo 'make test   build, and run every test'
+	@echo 'make fuzz   search for inputs that no decoder bears: SECONDS=60 for each target, TARGET=name for one,'
+	@echo '            KEEP=1 to take what reached further into the corpora (docs/fuzzing.md)'
 	@echo 'make lint   formatting, clippy, and cargo-deny where it is installed'
 	@echo 'make bench  run the benchmarks, and print their medians and what they are to the raw libraries'
 	@echo 'make fmt    format the sources'
@@ -29,6 +31,28 @@ test: tpm-needs
 	cargo test --workspace --locked
 	@echo '== figures'
 	@cat "$${CARGO_TARGET_DIR:-target}"/debug/figures/*.txt
+
+# For each target (the programs of fuzz/libfuzzer) libFuzzer starts from its seeds and corpus, and shows how far it gets.
+FUZZ_FOLDER := $${CARGO_TARGET_DIR:-target}/fuzz
+FUZZ_TARGETS := $(or $(TARGET),$(shell sed -n 's/^name = "\([a-z0-9]*\)"$$/\1/p' fuzz/libfuzzer/Cargo.toml))
+FUZZ_CARGO := cargo +nightly fuzz
+FUZZ_BUILD := --fuzz-dir fuzz/libfuzzer --sanitizer none --no-cfg-fuzzing --target-dir $(FUZZ_FOLDER)
+
+fuzz: SECONDS ?= 60
+fuzz: fuzz-needs
+	@echo '== building'
+	cargo build --package holdfast-fuzz --bins --locked
+	@cp Cargo.lock fuzz/libfuzzer/Cargo.lock
+	@for target in $(FUZZ_TARGETS); do $(FUZZ_CARGO) build $(FUZZ_BUILD) $$target || exit 1; done
+	@for target in $(FUZZ_TARGETS); do \
+	  echo "== $$target, for $(SECONDS) s"; \
+	  corpus=$(FUZZ_FOLDER)/corpus/$$target; found=$(FUZZ_FOLDER)/found/$$target; \
+	  mkdir -p $$corpus $$found; \
+	  "$${CARGO_TARGET_DIR:-target}/debug/holdfast-fuzz-seeds" $$target $$corpus || exit 1; \
+	  $(FUZZ_CARGO) run $(FUZZ_BUILD) $$target $$corpus -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=20 \
+	    -rss_limit_mb=1536 -print_final_stats=1 -artifact_prefix=$$found/ || { echo "$$target: see $$found"; exit 1; }; \
+	done
+	@if [ -n "$(KEEP)" ]; then for target in $(FUZZ_TARGETS); do sh fuzz/keep.sh $$target || exit 1; done; fi
 
 lint: build-needs
 	cargo fmt --all --check
@@ -67,6 +91,12 @@ build-needs:
 
 tpm-needs:
 	$(call install,$(BUILD_PACKAGES) $(TPM_PACKAGES))
+
+fuzz-needs:
+	$(call install,$(BUILD_PACKAGES) g++)
+	@cargo +nightly --version >/dev/null 2>&1 \
+	  || { echo 'a nightly compiler is missing: rustup toolchain install nightly --profile minimal'; exit 1; }
+	@cargo fuzz --version >/dev/null 2>&1 || { echo 'cargo-fuzz is missing: cargo install cargo-fuzz --locked'; exit 1; }
 
 demo-needs:
 	$(call install,$(BUILD_PACKAGES) $(TPM_PACKAGES) curl)

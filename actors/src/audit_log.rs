@@ -95,10 +95,16 @@ impl Head {
     /// Bytes of a stored head.
     pub const BYTES: usize = 40;
 
+    /// The number of the line that follows. No chain gets to the last number there is; only a head from a damaged disk is
+    /// there, and nothing follows from it.
+    pub fn next_seq(self) -> u64 {
+        self.seq.wrapping_add(1)
+    }
+
     /// The head after one more line with this stored body.
     #[must_use]
     pub fn after(self, chain: Chain, realm: Realm, body: &[u8]) -> Self {
-        let seq = self.seq + 1;
+        let seq = self.next_seq();
         let bound = length_prefixed(&[chain.domain(), &realm.0.to_be_bytes(), &seq.to_be_bytes(), &self.hash, body]);
         Self { seq, hash: sha256(&[&bound]) }
     }

@@ -8,7 +8,7 @@ mod connections;
 mod control;
 mod distributing;
 mod enrol;
-mod frames;
+pub mod frames;
 mod hub;
 mod listener;
 pub mod network;

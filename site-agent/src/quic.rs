@@ -17,6 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::time_provider::TimeProvider;
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::Zeroizing;
 
 use crate::time::AgentClock;
@@ -329,19 +330,36 @@ pub async fn receive<T: DeserializeOwned>(
     from: &mut RecvStream,
     max: usize,
 ) -> Result<T, Lost> {
-    let mut length = [0; 4];
-    if from.read_exact(&mut length).await.is_err() {
-        return Err(ended(connection).await);
+    match frame(from, max).await {
+        Ok(message) => Ok(message),
+        Err(Unread::Ended) => Err(ended(connection).await),
+        Err(Unread::Malformed) => Err(Lost::Malformed),
     }
+}
+
+/// Why no message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// The stream has ended.
+    Ended,
+    /// What came is no message.
+    Malformed,
+}
+
+/// Reads one frame of at most `max` bytes; the length is checked before anything is allocated.
+///
+/// # Errors
+/// The stream has ended, or what came is no message.
+pub async fn frame<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin), max: usize) -> Result<T, Unread> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).await.map_err(|_| Unread::Ended)?;
     let length = u32::from_be_bytes(length) as usize;
     if max < length {
-        return Err(Lost::Malformed);
+        return Err(Unread::Malformed);
     }
     let mut bytes = Zeroizing::new(vec![0; length]);
-    if from.read_exact(&mut bytes).await.is_err() {
-        return Err(ended(connection).await);
-    }
-    codec::decode(&bytes, max).map_err(|_| Lost::Malformed)
+    from.read_exact(&mut bytes).await.map_err(|_| Unread::Ended)?;
+    codec::decode(&bytes, max).map_err(|_| Unread::Malformed)
 }
 
 /// Why a stream has ended; it may do so a moment before the connection says why.

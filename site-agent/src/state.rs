@@ -94,7 +94,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StateError::Io(path, error)),
         };
-        match decode(&bytes) {
+        match JoinState::decode(&bytes) {
             Ok(state) => Ok(Some(Self { path, current: Arc::new(Mutex::new(Arc::new(state))) })),
             Err(error) => Err(StateError::Damaged(path, error)),
         }
@@ -132,18 +132,27 @@ impl StateFile {
     }
 }
 
-fn write(path: &Path, state: &JoinState) -> Result<(), StateError> {
-    let mut bytes = vec![FORMAT];
-    bytes.extend_from_slice(&codec::encode(state));
-    holdfast_rest::files::replace(path, &bytes, 0o600).map_err(|error| StateError::Io(path.to_owned(), error))
+impl JoinState {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        [&[FORMAT], codec::encode(self).as_slice()].concat()
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// Of an unknown version, or damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match bytes.split_first() {
+            Some((&FORMAT, state)) => codec::decode(state, STATE_BYTES_MAX),
+            Some((version, _)) => Err(DecodeError::Version(*version)),
+            None => Err(DecodeError::Malformed),
+        }
+    }
 }
 
-fn decode(bytes: &[u8]) -> Result<JoinState, DecodeError> {
-    match bytes.split_first() {
-        Some((&FORMAT, state)) => codec::decode(state, STATE_BYTES_MAX),
-        Some((version, _)) => Err(DecodeError::Version(*version)),
-        None => Err(DecodeError::Malformed),
-    }
+fn write(path: &Path, state: &JoinState) -> Result<(), StateError> {
+    holdfast_rest::files::replace(path, &state.encode(), 0o600).map_err(|error| StateError::Io(path.to_owned(), error))
 }
 
 #[cfg(test)]

@@ -215,7 +215,7 @@ impl Journal {
             return Err(Fault::Full.into());
         }
         let head = state.heads.get(&realm).copied().unwrap_or_default();
-        let aad = line_aad(Chain::Reads, snapshot.ring().deployment(), realm, head.seq + 1);
+        let aad = line_aad(Chain::Reads, snapshot.ring().deployment(), realm, head.next_seq());
         let mut body = position.to_be_bytes().to_vec();
         body.extend_from_slice(&envelope::seal(key, id, nonce, &aad, &plain));
         let written = self.shared.write(&mut state, realm, head, &body);

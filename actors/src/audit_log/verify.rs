@@ -129,7 +129,7 @@ fn follow(
             break;
         }
         for (key, entry) in page {
-            let expected = at.seq + 1;
+            let expected = at.next_seq();
             if key.get(prefix.len()..) != Some(expected.to_be_bytes().as_slice()) {
                 return broken(expected, "line missing");
             }

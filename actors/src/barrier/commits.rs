@@ -45,7 +45,7 @@ impl Unnamed {
         {
             reads.push(head);
         }
-        self.naming = (last.seq + 1, reads.clone());
+        self.naming = (last.next_seq(), reads.clone());
         reads
     }
 }

@@ -181,7 +181,7 @@ impl Encryption<'_> {
         };
         let keys = self.realm(realm)?;
         let (id, key) = keys.current();
-        let aad = line_aad(Chain::Changes, self.ring.deployment(), realm, head.seq + 1);
+        let aad = line_aad(Chain::Changes, self.ring.deployment(), realm, head.next_seq());
         let body = envelope::seal(key, id, draw(self.entropy), &aad, &line.encoded());
         let head = head.after(Chain::Changes, realm, &body);
         heads.insert(realm, head);

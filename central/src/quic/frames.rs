@@ -1,12 +1,13 @@
 //! Messages on a QUIC stream: `length u32 BE | postcard`. The length is checked before anything is allocated.
 
 use holdfast_protocol::codec;
-use quinn::{RecvStream, SendStream};
+use quinn::SendStream;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Why no message came.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FrameError {
+pub enum FrameError {
     /// The stream or the connection has ended.
     #[error("the connection has ended")]
     Ended,
@@ -16,7 +17,10 @@ pub(crate) enum FrameError {
 }
 
 /// Reads one message of at most `max` bytes.
-pub(crate) async fn read<T: DeserializeOwned>(from: &mut RecvStream, max: usize) -> Result<T, FrameError> {
+///
+/// # Errors
+/// The stream has ended, or what came is no message.
+pub async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin), max: usize) -> Result<T, FrameError> {
     let mut length = [0; 4];
     from.read_exact(&mut length).await.map_err(|_| FrameError::Ended)?;
     let length = u32::from_be_bytes(length) as usize;

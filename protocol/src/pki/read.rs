@@ -136,10 +136,10 @@ fn server_name(name: &GeneralName<'_>) -> Option<String> {
 /// # Errors
 /// Malformed, another issuer, or a signature that does not verify.
 pub fn issued_by(leaf: &[u8], ca: &[u8]) -> Result<(), PkiError> {
-    signed_by(&parse(leaf)?, &parse(ca)?)
+    signed_by(leaf, &parse(leaf)?, &parse(ca)?)
 }
 
-fn signed_by(leaf: &X509Certificate<'_>, ca: &X509Certificate<'_>) -> Result<(), PkiError> {
+fn signed_by(der: &[u8], leaf: &X509Certificate<'_>, ca: &X509Certificate<'_>) -> Result<(), PkiError> {
     let signs = ca.key_usage().is_ok_and(|usage| usage.is_some_and(|usage| usage.value.key_cert_sign()));
     if !ca.is_ca() || !signs || leaf.issuer().as_raw() != ca.subject().as_raw() {
         return Err(PkiError::NotIssuedFor);
@@ -148,7 +148,7 @@ fn signed_by(leaf: &X509Certificate<'_>, ca: &X509Certificate<'_>) -> Result<(),
         return Err(PkiError::KeyKind);
     }
     let key = p256_key(&ca.tbs_certificate.subject_pki)?;
-    verify(&key, leaf.tbs_certificate.as_ref(), &leaf.signature_value)
+    verify(&key, der, leaf.tbs_certificate.as_ref(), &leaf.signature_value)
 }
 
 /// The key of a bundle signer that `root` certified and that is valid at `now_s`. Only the root itself issues these.
@@ -157,7 +157,7 @@ fn signed_by(leaf: &X509Certificate<'_>, ca: &X509Certificate<'_>) -> Result<(),
 /// Malformed, of another issuer or for another use, or not valid then.
 pub fn bundle_signer_of(der: &[u8], root: &[u8], now_s: i64) -> Result<PublicKey, PkiError> {
     let (certificate, root) = (parse(der)?, parse(root)?);
-    signed_by(&certificate, &root)?;
+    signed_by(der, &certificate, &root)?;
     let uses = certificate.extended_key_usage().ok().flatten().ok_or(PkiError::NotIssuedFor)?.value;
     if certificate.is_ca() || !uses.code_signing || uses.server_auth || uses.client_auth || uses.any {
         return Err(PkiError::NotIssuedFor);
@@ -187,10 +187,31 @@ pub(crate) fn p256_key(info: &SubjectPublicKeyInfo<'_>) -> Result<PublicKey, Pki
     PublicKey::from_sec1(&info.subject_public_key.data).ok_or(PkiError::KeyKind)
 }
 
-/// The parser does not look at the number of unused bits, which no signature covers; it must be 0.
-pub(crate) fn verify(key: &PublicKey, signed: &[u8], signature: &BitString<'_>) -> Result<(), PkiError> {
-    let good = signature.unused_bits == 0 && key.verify_der(signed, &signature.data);
+/// What stands around the signed part no signature covers, and the parser takes more than one spelling of it: other tags,
+/// unused bits. There is one that is right, which everybody writes.
+pub(crate) fn verify(key: &PublicKey, der: &[u8], signed: &[u8], signature: &BitString<'_>) -> Result<(), PkiError> {
+    let good = der == spelt(signed, &signature.data) && key.verify_der(signed, &signature.data);
     if good { Ok(()) } else { Err(PkiError::Signature) }
+}
+
+/// A certificate or request in DER, of what was signed with ECDSA and SHA-256, and the signature.
+fn spelt(signed: &[u8], signature: &[u8]) -> Vec<u8> {
+    const SEQUENCE: u8 = 0x30;
+    const BIT_STRING: u8 = 0x03;
+    const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+    let signature = der_of(BIT_STRING, &[&[0], signature].concat());
+    der_of(SEQUENCE, &[signed, &ECDSA_WITH_SHA256, &signature].concat())
+}
+
+/// A DER value below 64 KiB.
+fn der_of(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(contents.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let header = match (high, low) {
+        (0, 0..=0x7f) => vec![tag, low],
+        (0, _) => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    [&header, contents].concat()
 }
 
 pub(crate) fn is_ecdsa_sha256(algorithm: &AlgorithmIdentifier<'_>) -> bool {

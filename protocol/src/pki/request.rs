@@ -32,6 +32,6 @@ pub fn public_key_of_request(der: &[u8]) -> Result<PublicKey, PkiError> {
     if !is_ecdsa_sha256(&request.signature_algorithm) {
         return Err(PkiError::KeyKind);
     }
-    verify(&key, request.certification_request_info.raw, &request.signature_value)?;
+    verify(&key, der, request.certification_request_info.raw, &request.signature_value)?;
     Ok(key)
 }

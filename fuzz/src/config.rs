@@ -1,0 +1,92 @@
+//! Files that an operator writes or carries: both nodes' configuration, and site bundles.
+
+use holdfast_central::Config as CentralConfig;
+use holdfast_protocol::site_bundle::SiteBundle;
+use holdfast_rest::config::ConfigErrors;
+use holdfast_site_agent::Config as AgentConfig;
+
+use crate::wire::is_sound;
+use crate::{Memory, choose, chosen, corpus};
+
+/// TOML becomes a tree, and each mistake a sentence.
+pub const MEMORY: Memory = Memory { fixed: 512 << 10, each: 1024 };
+
+/// Names files, which are read: no bytes of ours may choose which.
+const READS_FILES: &str = "ek_authorities";
+
+/// Reads `data` as the file that its first byte says.
+pub fn target(data: &[u8]) {
+    let Some((which, bytes)) = choose(data) else { return };
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if text.contains(READS_FILES) || text.contains('\\') && text.contains("ek_") {
+        return;
+    }
+    match which % 3 {
+        0 => central(text),
+        1 => agent(text),
+        _ => site_bundle(bytes),
+    }
+}
+
+fn central(text: &str) {
+    match CentralConfig::parse(text) {
+        Ok(config) => {
+            assert_eq!(CentralConfig::parse(text).ok().as_ref(), Some(&config));
+            config.tenants.iter().for_each(|tenant| is_sound(tenant.as_str()));
+            assert!(config.store.map_bytes > 0 && config.audit.segment_bytes <= config.audit.total_bytes);
+            assert!(config.tls.requests_max > 0 && config.tls.connections_max > 0);
+            assert!(config.admin_identities.iter().all(|identity| identity.len() == 64));
+        }
+        Err(errors) => are_told(&errors),
+    }
+}
+
+fn agent(text: &str) {
+    match AgentConfig::parse(text) {
+        Ok(config) => {
+            assert!((0x0180_0000..=0x01bf_ffff).contains(&config.tpm.host_secret_index));
+            assert_eq!(config.tpm.address.to_string().parse().ok(), Some(config.tpm.address));
+        }
+        Err(errors) => are_told(&errors),
+    }
+}
+
+/// Every mistake names something.
+fn are_told(errors: &ConfigErrors) {
+    assert!(!errors.0.is_empty());
+    assert!(errors.0.iter().all(|error| !error.problem.is_empty()), "{errors}");
+}
+
+fn site_bundle(bytes: &[u8]) {
+    let Ok(bundle) = serde_json::from_slice::<SiteBundle>(bytes) else { return };
+    is_sound(bundle.site.as_str());
+    let shown = format!("{bundle:?}");
+    for host in &bundle.hosts {
+        is_sound(host.name.as_str());
+        assert!(bundle.host(&host.name).is_some());
+    }
+    assert!(shown.matches("[redacted]").count() >= bundle.hosts.len(), "a token is shown");
+    let written = serde_json::to_vec(&bundle).expect("a bundle can be written");
+    let again: SiteBundle = serde_json::from_slice(&written).expect("what we write is read");
+    assert_eq!(serde_json::to_vec(&again).expect("a bundle can be written"), written);
+}
+
+/// Configurations with every key, some of them with a value that can't be, and the golden site bundle.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let common = "admin_identities = []\n[store]\nmap = \"64 MiB\"\nreserve = 4096\n[audit]\nsegment = \"1 MiB\"\ntotal = \"2 GiB\"\nreserve = 1\n[log]\nformat = \"json\"\nlevel = \"info,holdfast_rest=debug\"\n[tls]\nhandshake_timeout = \"5s\"\nconnection_age_max = \"1h30m\"\nconnections_max = 10\nrequests_max = 20\n";
+    let central = format!(
+        "data_dir = \"/var/lib/holdfast\"\ntenants = [\"acme\", \"other\"]\n[listen]\nrest = \"127.0.0.1:0\"\nquic = \"[::1]:7443\"\n[names]\ndns = [\"central.example\"]\naddresses = [\"192.0.2.7\", \"::1\"]\nadvertise = \"central.example:7443\"\n[attestation]\ninterval = \"500ms\"\n[operator]\n{common}"
+    );
+    let agent = format!(
+        "data_dir = \"data\"\n[listen]\nrest = \"127.0.0.1:4646\"\n[central]\nquic = \"192.0.2.1:7443\"\n[tpm]\ntcti = \"swtpm:host=127.0.0.1,port=2321\"\nhost_secret_index = 0x01800001\n[operator]\n{common}"
+    );
+    let mut seeds = vec![chosen(0, central.as_bytes()), chosen(1, agent.as_bytes())];
+    for (usual, odd) in
+        [("\"64 MiB\"", "0"), ("\"64 MiB\"", "\"17592186044416 MiB\""), ("= 10", "= 0"), ("5s", "1\u{e9}")]
+    {
+        seeds.push(chosen(0, central.replace(usual, odd).as_bytes()));
+    }
+    let bundles = corpus::golden().into_iter().filter(|(name, _)| name.starts_with("site-bundle"));
+    seeds.extend(bundles.map(|(_, bytes)| chosen(2, &bytes)));
+    seeds
+}

@@ -1,0 +1,237 @@
+//! Whole requests through the front of central and of a site host: method, path, query, headers and body of anybody.
+//!
+//! `flags | head line LF | header LF ... | LF | body`. `$R` stands for a root token, so that what is behind the check of
+//! the caller is reached too.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use holdfast_protocol::ids::Revision;
+use holdfast_rest::dispatch::Dialect;
+use holdfast_rest::peer::{ClientCertificate, Peer};
+use serde_json::Value;
+
+use crate::world::{OPERATOR, World};
+use crate::{Memory, choose, chosen};
+
+/// A request may make the node list all it has; passwords are hashed on threads of their own, which are not counted.
+pub const MEMORY: Memory = Memory { fixed: 8 << 20, each: 512 };
+
+/// To a site host, not to central.
+const SITE: u8 = 1;
+/// The node is sealed.
+const SEALED: u8 = 2;
+/// With an operator's certificate.
+const CERTIFIED: u8 = 4;
+/// From this machine.
+const LOCAL: u8 = 8;
+
+/// Requests to one deployment: what they made of it is then thrown away.
+const REQUESTS_MAX: u32 = 2000;
+
+thread_local! {
+    static WORLD: RefCell<Option<(World, u32)>> = const { RefCell::new(None) };
+}
+
+/// Sends `data` as a request, and judges the answer.
+pub fn target(data: &[u8]) {
+    let Some((flags, bytes)) = choose(data) else { return };
+    WORLD.with_borrow_mut(|kept| {
+        if kept.as_ref().is_none_or(|(_, requests)| REQUESTS_MAX <= *requests) {
+            *kept = Some((World::new(), 0));
+        }
+        if let Some((world, requests)) = kept {
+            *requests += 1;
+            judge(world, flags, bytes);
+        }
+    });
+}
+
+fn judge(world: &World, flags: u8, bytes: &[u8]) {
+    let Some(request) = parsed(bytes, &world.root) else { return };
+    world.sealed.store(flags & SEALED != 0, Ordering::SeqCst);
+    let front = if flags & SITE != 0 { &world.site } else { &world.central };
+    let (asked, dialect) = (format!("{} {}", request.method(), request.uri()), Dialect::of(&folded(request.uri())));
+    let before = revision(world);
+    let (status, headers, body) = world.runtime.block_on(async {
+        let answer = front.answer(peer(flags), request).await;
+        let (parts, body) = answer.into_parts();
+        (parts.status, parts.headers, to_bytes(body, usize::MAX).await.expect("an answer ends"))
+    });
+    let said = String::from_utf8_lossy(&body);
+    assert!(!status.is_server_error() || status == StatusCode::SERVICE_UNAVAILABLE, "{asked}: {status} {said}");
+    if status.is_success() {
+        return;
+    }
+    assert_eq!(revision(world), before, "{asked}: refused with {status}, and something changed");
+    assert!(!said.contains(&world.root), "{asked}: the answer shows the token");
+    if flags & SITE == 0 && asked.split(' ').next() != Some("HEAD") {
+        is_shaped(dialect, &headers, &body, &asked, status);
+    }
+}
+
+fn revision(world: &World) -> Revision {
+    world.barrier.engine().snapshot().expect("memory does not fail").revision()
+}
+
+/// A path as Cerberus reads it.
+fn folded(uri: &Uri) -> String {
+    let mut path = uri.path().to_owned();
+    while path.contains("//") {
+        path = path.replace("//", "/");
+    }
+    if Dialect::of(&path) == Dialect::Cerberus { path } else { uri.path().to_owned() }
+}
+
+fn peer(flags: u8) -> Peer {
+    let certificate = (flags & CERTIFIED != 0).then(|| ClientCertificate {
+        der: Vec::new(),
+        others: Vec::new(),
+        fingerprint: [0; 32],
+        spki_sha256: [0; 32],
+        identity: OPERATOR.to_owned(),
+        not_after: 0,
+    });
+    let from = if flags & LOCAL != 0 { [127, 0, 0, 1] } else { [192, 0, 2, 7] };
+    Peer { certificate: certificate.map(Arc::new), ..Peer::new((from, 5000).into(), None) }
+}
+
+/// The request, if the HTTP library would hand it on: what is no request line or header never reaches the front.
+fn parsed(bytes: &[u8], root: &str) -> Option<Request<Body>> {
+    let (head, body) = match bytes.windows(2).position(|pair| pair == b"\n\n") {
+        Some(at) => (&bytes[..at], &bytes[at + 2..]),
+        None => (bytes, &[][..]),
+    };
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let (method, target) = split(lines.next()?, b' ')?;
+    let mut request = Request::new(Body::from(body.to_vec()));
+    *request.method_mut() = Method::from_bytes(method).ok()?;
+    *request.uri_mut() = Uri::try_from(target).ok()?;
+    *request.headers_mut() = headers(lines, root)?;
+    Some(request)
+}
+
+fn headers<'a>(lines: impl Iterator<Item = &'a [u8]>, root: &str) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let (name, value) = split(line, b':')?;
+        let value = match value.trim_ascii_end().strip_suffix(b"$R") {
+            Some(before) => [before, root.as_bytes()].concat(),
+            None => value.to_vec(),
+        };
+        let value = HeaderValue::from_bytes(value.trim_ascii()).ok()?;
+        headers.append(HeaderName::from_bytes(name).ok()?, value);
+    }
+    Some(headers)
+}
+
+/// What stands before and behind the first `at`.
+fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let found = bytes.iter().position(|byte| *byte == at)?;
+    Some((&bytes[..found], &bytes[found + 1..]))
+}
+
+/// A refusal has its dialect's shape, and says something.
+fn is_shaped(dialect: Dialect, headers: &HeaderMap, body: &[u8], asked: &str, status: StatusCode) {
+    let kind = headers.get("content-type").map_or(&[][..], HeaderValue::as_bytes);
+    let said = match kind {
+        b"application/json" => serde_json::from_slice(body).ok(),
+        b"application/yaml" => serde_saphyr::from_slice::<Value>(body).ok(),
+        _ => return,
+    };
+    let said = said.unwrap_or_else(|| panic!("{asked}: {status} with a body that can't be read"));
+    let text = match dialect {
+        Dialect::Strongbox => &said["errors"][0]["error-message"],
+        // So say Vault and Cerberus where there is no secret.
+        Dialect::Cerberus if said == serde_json::json!({ "errors": [] }) => return,
+        Dialect::Cerberus => &said["errors"][0]["message"],
+        Dialect::Node | Dialect::Kes => &said["message"],
+        Dialect::Keylime | Dialect::MarbleRun => return,
+    };
+    let shaped = text.as_str().is_some_and(|text| !text.is_empty());
+    assert!(shaped || asked.contains("/v1/health"), "{asked}: {status} {said}");
+}
+
+/// A request of each kind, and some that no client makes.
+pub fn seeds() -> Vec<Vec<u8>> {
+    const BEARER: &str = "authorization: Bearer $R";
+    const TOKEN: &str = "x-cerberus-token: $R";
+    const VAULT: &str = "x-vault-token: $R\nx-cerberus-client: cli/1";
+    const YAML: &str = "authorization: Bearer $R\ncontent-type: application/yaml\naccept: application/json";
+    let requests = [
+        ("GET /v1/health", "accept: */*", ""),
+        ("GET /version", "", ""),
+        ("GET /v1/metrics", "", ""),
+        ("GET /v1/state/strongbox/system/seal-status", "accept: application/json", ""),
+        (
+            "POST /v1/state/strongbox/system/unseal",
+            "",
+            r#"{"sealkey": "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo="}"#,
+        ),
+        ("POST /v1/state/strongbox/system/unseal", "", "shares:\n- 1:WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo=\n"),
+        ("POST /v1/state/strongbox/system/reveal-sealkey", "holdfast-bootstrap-secret: first-light", "{}"),
+        ("POST /v1/state/strongbox/system/seal", BEARER, ""),
+        ("POST /v1/state/strongbox/system/rotate-seal", BEARER, ""),
+        (
+            "POST /v1/state/strongbox/system/setup-tenant",
+            YAML,
+            "name: nobody\nadmin-username: ann\nadmin-password: x\n",
+        ),
+        ("GET /v1/state/system/ca", "accept: application/json", ""),
+        ("POST /v1/login", "content-type: application/json", r#"{"username": 1, "password": "x", "tenant": "acme"}"#),
+        ("GET /v1/config/tenants", BEARER, ""),
+        ("GET /v1/config/tenants/acme", BEARER, ""),
+        ("POST /v1/config/tenants", BEARER, r#"{"name": "other", "kind": "site-provider"}"#),
+        ("GET /v1/config/system/sites", BEARER, ""),
+        ("GET /v1/config/system/sites/udc1", BEARER, ""),
+        (
+            "POST /v1/config/system/sites",
+            YAML,
+            "name: udc2\nek-trust: pinned\nlearn-reference-values: true\npcrs: [0, 7]\nquote-interval: 1m30s\nreference-values:\n  \"0\": [\"0000000000000000000000000000000000000000000000000000000000000001\"]\nhosts:\n- name: udc2-001\n",
+        ),
+        ("POST /v1/config/system/sites/udc1/hosts", BEARER, r#"{"hosts": [{"name": "udc1-003"}]}"#),
+        ("GET /v1/state/system/sites", BEARER, ""),
+        ("GET /v1/state/system/sites/udc1", BEARER, ""),
+        ("POST /v1/state/system/sites/udc1/site-bundle", BEARER, r#"{"valid": "7d"}"#),
+        ("POST /v1/state/system/sites/udc1/reallow-site-unwrap", BEARER, r#"{"host": "udc1-001"}"#),
+        ("POST /v1/state/system/sites/udc1/quarantine-site", BEARER, r#"{"wipe": true}"#),
+        ("POST /v1/state/system/sites/udc1/unquarantine-site", BEARER, ""),
+        ("POST /v1/state/system/sites/udc1/quarantine-site-host", BEARER, r#"{"host": "udc1-001"}"#),
+        ("POST /v1/state/system/sites/udc1/unquarantine-site-host", BEARER, r#"{"host": "udc1-002"}"#),
+        ("GET /v2/auth/user", "authorization: Basic nonsense\nx-holdfast-tenant: acme", ""),
+        ("GET /v2/auth/user/refresh", TOKEN, ""),
+        ("GET /v1/category", VAULT, ""),
+        ("GET /v1/category/1", TOKEN, ""),
+        ("GET /v1/role", TOKEN, ""),
+        ("GET /v2/safe-deposit-box", TOKEN, ""),
+        (
+            "POST /v2/safe-deposit-box/",
+            TOKEN,
+            r#"{"name": "My box", "category_id": "x", "owner": "admins", "user_group_permissions": [{"name": "g", "role_id": "r"}], "iam_principal_permissions": [{"iam_principal_arn": "arn:aws:iam::1:role/x", "role_id": "r"}], "distribute": {"sites": ["udc1"], "offline": "1h"}}"#,
+        ),
+        ("GET /v1/secret/app/box/a/b", TOKEN, ""),
+        ("GET /v1/secret/app/box/a/b?versionId=CURRENT", TOKEN, ""),
+        ("GET //v1//secret/app/box/?list=true", TOKEN, ""),
+        ("POST /v1/secret/app/box/a%20b", TOKEN, r#"{"a": {"b": ["c"]}}"#),
+        ("GET /v1/secret/app/box/a%2", TOKEN, ""),
+        ("GET /v1/secret/app/box/..%2f..%2Fa%ff%00", TOKEN, ""),
+        ("GET /v1/secret/app/box/a/b?versionId=%&list=%zz", TOKEN, ""),
+        ("POST /v1/secret/app/box/n", TOKEN, r#"{"a": 1, "a": 2}"#),
+        ("DELETE /v1/secret/app/box/a/b", TOKEN, ""),
+        ("PATCH /v1/secret/app/box/a/b", TOKEN, ""),
+        ("GET /v1/key/list", "", ""),
+        ("GET /api/v2/status", "", ""),
+    ];
+    let written = requests.iter().map(|(line, headers, body)| match headers.is_empty() {
+        true => format!("{line}\n\n{body}"),
+        false => format!("{line}\n{headers}\n\n{body}"),
+    });
+    let mut seeds: Vec<Vec<u8>> = written.map(|text| chosen(LOCAL, text.as_bytes())).collect();
+    seeds.push(chosen(SITE | CERTIFIED, b"POST /v1/state/strongbox/system/seal\n\n"));
+    seeds.push(chosen(SITE | SEALED, b"POST /v1/state/strongbox/system/unseal\n\n{}"));
+    seeds.push(chosen(SITE, b"GET /v1/secret/app/box/a/b\nx-cerberus-token: $R\n\n"));
+    seeds
+}

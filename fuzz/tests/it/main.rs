@@ -1,0 +1,3 @@
+//! Tests of the targets themselves: what they hold for, over the corpora.
+
+mod regressions;
