@@ -38,7 +38,7 @@ pub fn target(data: &[u8]) {
 fn enrol_request(bytes: &[u8]) {
     match reread::<EnrolRequest>(bytes, ENROL_FRAME_BYTES_MAX) {
         Some(EnrolRequest::Enrol(enrol)) => host_is_sound(&enrol.host),
-        Some(EnrolRequest::Notice { host }) => host_is_sound(&host),
+        Some(EnrolRequest::Notice { host, .. }) => host_is_sound(&host),
         _ => {}
     }
 }

@@ -20,6 +20,7 @@ use holdfast_actors::ports::{Clock, Entropy, Now, draw, draw_secret};
 use holdfast_actors::rows::{Refusal, Rows};
 use holdfast_actors::seal_keeper::{Class, Proof, RequestId, Revealer, SealRefusal, Status};
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
+use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::{Decide, decide};
 use holdfast_actors::store::memory::MemoryEngine;
@@ -273,5 +274,8 @@ impl FleetControl for NoHosts {
             self.0.run(move |rows| decide(&decision, rows, Still.now())).await?;
             Ok(Pending(0))
         })
+    }
+    fn adopt(&self, _: String) -> BoxFuture<'_, Result<Report, Refusal>> {
+        Box::pin(async { Err(Refusal::Denied) })
     }
 }

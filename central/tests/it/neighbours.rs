@@ -225,7 +225,8 @@ async fn nobody_enrols_as_another_or_wipes_it_and_who_exists_is_not_told() {
         let leaf = world.neighbour.enrolled.dist_chain[0].clone();
         let receipt = signed::sign(&receipt, &world.neighbour.key, leaf);
         assert_eq!(enrolling(&world.central, EnrolRequest::Wiped(receipt)).await, refused, "{host}");
-        let notice = enrolling(&world.central, EnrolRequest::Notice { host: host.clone() }).await;
+        let notice =
+            enrolling(&world.central, EnrolRequest::Notice { host: host.clone(), head: None, notice: None }).await;
         assert_eq!(notice, EnrolAnswer::Notice(None), "{host}");
     }
     assert_eq!(world.known().await, before);
