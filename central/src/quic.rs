@@ -11,6 +11,7 @@ mod enrol;
 mod frames;
 mod hub;
 mod listener;
+mod reset;
 mod session;
 mod verifying;
 

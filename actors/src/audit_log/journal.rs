@@ -177,7 +177,7 @@ impl Journal {
         let aad = line_aad(Chain::Reads, snapshot.ring().deployment(), realm, head.seq + 1);
         let mut body = position.to_be_bytes().to_vec();
         body.extend_from_slice(&envelope::seal(key, id, nonce, &aad, &plain));
-        self.shared.write(&mut state, realm, head, &body).map_err(|error| Fault::Io(error.to_string()).into())
+        self.shared.write(&mut state, realm, head, &body).map_err(|error| self.shared.fault(&error).into())
     }
 }
 
@@ -216,8 +216,8 @@ impl Shared {
         line.extend_from_slice(body);
         line.extend_from_slice(&head.hash);
         if let Err(error) = state.file.write_all(&line) {
-            // Half a line may stand there now; nothing may follow it.
-            state.failed = true;
+            // Half a line may stand there now, and nothing may follow it.
+            state.failed = !is_out_of_space(&error) || state.file.set_len(state.segment_bytes).is_err();
             return Err(error);
         }
         let len = line.len() as u64;
@@ -230,6 +230,17 @@ impl Shared {
             self.changed.notify_all();
         }
         Ok(())
+    }
+
+    /// What a line that was not written comes to. A disk that filled up between two looks is looked at by the syncing
+    /// thread from now on.
+    fn fault(&self, error: &io::Error) -> Fault {
+        if !is_out_of_space(error) {
+            return Fault::Io(error.to_string());
+        }
+        self.full.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+        Fault::Full
     }
 
     /// The segment gets its name when its beginning is on disk: none ever begins with half a checkpoint.
@@ -299,6 +310,10 @@ impl Shared {
             }
         }
     }
+}
+
+fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A handle to fill the place of the segment that is opened next.
@@ -446,6 +461,7 @@ fn follow(folder: &Path, report: &mut Report) -> io::Result<Result<(), Break>> {
             }
             heads.insert(line.realm, head);
             report.reads += 1;
+            report.realms.entry(line.realm).or_default().reads += 1;
         }
         if is_torn(rest) {
             report.gaps += 1;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_actors::rows::Refusal;
-use holdfast_actors::site_registry::authorities::quic_leaf;
+use holdfast_actors::site_registry::authorities::{quic_leaf, reset_key};
 use holdfast_actors::site_registry::{authority, host, site};
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::pki::{Serial, read};
@@ -24,6 +24,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCer
 
 use crate::node::Node;
 use crate::quic::hub::Hub;
+use crate::quic::reset::endpoint_config;
 use crate::quic::{enrol, session};
 
 /// Handshakes in progress; from half of it on a newcomer must first show that its address is its own.
@@ -51,8 +52,8 @@ pub(super) fn endpoint(node: &Node, snapshot: &Snapshot) -> Result<Endpoint, Ref
         Refusal::Unavailable("the QUIC address")
     })?;
     let runtime = quinn::default_runtime().ok_or(Refusal::Unavailable("the QUIC endpoint"))?;
-    Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
-        .map_err(|_| Refusal::Unavailable("the QUIC endpoint"))
+    let resets = endpoint_config(reset_key(snapshot)?, &node.entropy);
+    Endpoint::new(resets, Some(config), socket, runtime).map_err(|_| Refusal::Unavailable("the QUIC endpoint"))
 }
 
 /// Gives the endpoint a new certificate every day; sessions go on under the one they began with.
