@@ -225,10 +225,7 @@ impl Journal {
             if has_failed {
                 self.shared.failed(&error.to_string());
             }
-            match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full.into(),
-                _ => Fault::Io(error.to_string()).into(),
-            }
+            self.shared.fault(&error).into()
         })
     }
 }
@@ -291,7 +288,7 @@ impl Shared {
         line.extend_from_slice(&head.hash);
         if let Err(error) = (&*state.file).write_all(&line) {
             // Half a line may stand there now, and nothing may follow it.
-            state.failed = state.file.set_len(state.segment_bytes).is_err();
+            state.failed = !is_out_of_space(&error) || state.file.set_len(state.segment_bytes).is_err();
             return Err(error);
         }
         let len = line.len() as u64;
@@ -304,6 +301,17 @@ impl Shared {
             self.changed.notify_all();
         }
         Ok(())
+    }
+
+    /// What a line that was not written comes to. A disk that filled up between two looks is looked at by the syncing
+    /// thread from now on.
+    fn fault(&self, error: &io::Error) -> Fault {
+        if !is_out_of_space(error) {
+            return Fault::Io(error.to_string());
+        }
+        self.full.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+        Fault::Full
     }
 
     /// The segment gets its name when its beginning is on disk: none ever begins with half a checkpoint.
@@ -375,6 +383,10 @@ impl Shared {
             }
         }
     }
+}
+
+fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A handle to fill the place of the segment that is opened next.
@@ -522,6 +534,7 @@ fn follow(folder: &Path, report: &mut Report) -> io::Result<Result<(), Break>> {
             }
             heads.insert(line.realm, head);
             report.reads += 1;
+            report.realms.entry(line.realm).or_default().reads += 1;
         }
         if is_torn(rest) {
             report.gaps += 1;

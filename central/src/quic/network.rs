@@ -14,7 +14,7 @@ pub trait Network: Send + Sync {
     ///
     /// # Errors
     /// The address can't be had.
-    fn listen(&self, at: SocketAddr, config: ServerConfig) -> io::Result<Endpoint>;
+    fn listen(&self, at: SocketAddr, endpoint: EndpointConfig, server: ServerConfig) -> io::Result<Endpoint>;
 }
 
 /// The operating system's.
@@ -22,12 +22,12 @@ pub trait Network: Send + Sync {
 pub struct OsNetwork;
 
 impl Network for OsNetwork {
-    fn listen(&self, at: SocketAddr, config: ServerConfig) -> io::Result<Endpoint> {
+    fn listen(&self, at: SocketAddr, endpoint: EndpointConfig, server: ServerConfig) -> io::Result<Endpoint> {
         let socket = UdpSocket::bind(at)?;
         // Less than asked for is normal where the system's limit is lower.
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
         let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no runtime"))?;
-        Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+        Endpoint::new(endpoint, Some(server), socket, runtime)
     }
 }
