@@ -14,6 +14,7 @@ mod central;
 mod distribution;
 mod quarantine;
 mod restart;
+mod restored;
 mod wire;
 
 /// Between two quotes of a host.
