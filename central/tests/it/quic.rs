@@ -17,7 +17,7 @@ use holdfast_protocol::tpm::binding::{QuoteBinding, enrol_answer, enrol_qualifyi
 use holdfast_protocol::tpm::soft::SoftTpm;
 use holdfast_protocol::wire::{
     ALPN_ENROL, ALPN_SYNC, Challenge, EXPORTER_ENROL, EXPORTER_QUOTE, Enrol, EnrolAnswer, EnrolProof, EnrolRequest,
-    Enrolled, FromCentral, FromHost, Hello, QuoteAnswer,
+    Enrolled, FromCentral, FromHost, Hello, QuoteAnswer, Signed,
 };
 use holdfast_rest::tls::provider;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -31,12 +31,17 @@ use tempfile::TempDir;
 use crate::client::{AnyServer, As, Operator, try_call};
 use crate::world::{First, SEAL, config_text};
 
+mod restored;
+
 /// An unsealed central that hosts can reach.
 struct Central {
     running: Running,
     quic: SocketAddr,
     root: String,
-    _folder: TempDir,
+    sealkey: String,
+    /// The text of its configuration.
+    config: String,
+    folder: TempDir,
 }
 
 impl Central {
@@ -52,7 +57,7 @@ impl Central {
         let running = start(Config::parse(&text).unwrap()).await.unwrap();
         let path = format!("{SEAL}/reveal-sealkey");
         let first = First::of(&try_call(running.rest_addr(), As::default(), ("POST", &path), None).await.unwrap());
-        Self { running, quic, root: first.token, _folder: folder }
+        Self { running, quic, root: first.token, sealkey: first.sealkey, config: text, folder }
     }
 
     async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Value {
@@ -216,8 +221,8 @@ impl Host {
         Session { connection, to, from, challenge }
     }
 
-    /// Up to the release.
-    async fn pass(&self, session: &mut Session) {
+    /// Up to the release; gives the head that central showed.
+    async fn pass(&self, session: &mut Session) -> Signed {
         let kem = KemSecret::from_seed(&secret(9));
         let binding = QuoteBinding {
             deployment: self.enrolled.deployment,
@@ -241,11 +246,15 @@ impl Host {
             continuity: None,
         };
         say(&mut session.to, &FromHost::Quote(Box::new(answer))).await;
+        let mut head = None;
         loop {
             match hear(&mut session.from).await {
-                FromCentral::Verdict(verdict) => assert!(verdict.passed),
+                FromCentral::Verdict(verdict) => {
+                    assert!(verdict.passed);
+                    head = Some(verdict.head);
+                }
                 FromCentral::Session(_) => {}
-                FromCentral::Sealed { .. } => return,
+                FromCentral::Sealed { .. } => return head.expect("a verdict comes before the release"),
                 other => panic!("{other:?}"),
             }
         }

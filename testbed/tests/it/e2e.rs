@@ -15,6 +15,7 @@ mod distribution;
 mod quarantine;
 mod restart;
 mod restored;
+mod thieves;
 mod wire;
 
 /// Between two quotes of a host.
