@@ -184,6 +184,7 @@ fn joining(host: HostId) -> JoinState {
         ak: AkBlob { ek_kind: EkKind::P256, public: vec![3], private: vec![4] },
         quic_seed: blob(5),
         rest_seed: blob(6),
+        binding: [8; 32],
         membership: None,
         renewal: None,
         host_secret: Some(blob(7)),

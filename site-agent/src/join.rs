@@ -81,19 +81,23 @@ pub struct HostKeys {
 }
 
 impl HostKeys {
-    /// Opens them.
+    /// Opens them, if the state is of this machine: nobody is dialled by a state that was changed.
     ///
     /// # Errors
-    /// The TPM did not.
+    /// The TPM did not, or [`TpmError::NotBound`].
     pub async fn open(tpm: &dyn Chip, state: &JoinState) -> Result<Self, TpmError> {
-        Ok(Self { quic: open_seed(tpm, &state.quic_seed).await?, rest: open_seed(tpm, &state.rest_seed).await? })
+        let quic = open_seed(tpm, &state.quic_seed).await?;
+        if !state.is_bound(&quic) {
+            return Err(TpmError::NotBound);
+        }
+        let rest = open_seed(tpm, &state.rest_seed).await?;
+        Ok(Self { quic: SigningKey::from_seed(&quic), rest: SigningKey::from_seed(&rest) })
     }
 }
 
-async fn open_seed(tpm: &dyn Chip, blob: &SealedBlob) -> Result<SigningKey, TpmError> {
+async fn open_seed(tpm: &dyn Chip, blob: &SealedBlob) -> Result<Secret<32>, TpmError> {
     let seed = tpm.unseal(blob).await?;
-    let seed = Secret::from_slice(seed.expose()).ok_or(TpmError::Malformed("key seed"))?;
-    Ok(SigningKey::from_seed(&seed))
+    Secret::from_slice(seed.expose()).ok_or(TpmError::Malformed("key seed"))
 }
 
 /// Joins as `name` with a site bundle's token. A host that has joined is left as it is, but for `again`: then central
@@ -137,23 +141,24 @@ async fn begun(
     let mut roots = pem::decode_certificates(&bundle.root_ca).map_err(|_| JoinError::Bundle("has no root"))?;
     let identity = tpm.identity(None).await?;
     let ak = tpm.create_ak(identity.ek_kind).await?;
+    let (root, quic, rest) = (roots.swap_remove(0), draw_secret(entropy), draw_secret(entropy));
     Ok(JoinState {
         deployment: bundle.deployment,
+        binding: JoinState::binding_of(&bundle.deployment, &host, &root, &quic),
         host,
         central: bundle.central.clone(),
-        root: roots.swap_remove(0),
+        root,
         tpm: identity,
         ak,
-        quic_seed: sealed_seed(tpm, entropy).await?,
-        rest_seed: sealed_seed(tpm, entropy).await?,
+        quic_seed: sealed_seed(tpm, &quic).await?,
+        rest_seed: sealed_seed(tpm, &rest).await?,
         membership: None,
         renewal: None,
         host_secret: None,
     })
 }
 
-async fn sealed_seed(tpm: &dyn Chip, entropy: &dyn Entropy) -> Result<SealedBlob, TpmError> {
-    let seed: Secret<32> = draw_secret(entropy);
+async fn sealed_seed(tpm: &dyn Chip, seed: &Secret<32>) -> Result<SealedBlob, TpmError> {
     tpm.seal(SecretBytes::new(seed.expose().to_vec())).await
 }
 

@@ -1,6 +1,10 @@
 //! What a host keeps of its enrolment outside of the store: `tpm/state` in the data folder, mode 0600. Nothing in it is
 //! of use without this machine's TPM.
 //!
+//! Whom the host believes follows from it: the root certificate. So what it says of deployment, host and root is bound to
+//! the TPM by a MAC under a key that comes from the TPM-sealed seed of the QUIC key: who can only write the disk can't
+//! make the host believe another central, which would fill it with content of its own.
+//!
 //! It is written before a request goes out, so that the same request can be repeated when an answer gets lost, and
 //! survives a wipe: readmission needs no visit.
 
@@ -8,14 +12,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use holdfast_protocol::codec::{self, DecodeError};
+use holdfast_protocol::codec::{self, DecodeError, length_prefixed};
+use holdfast_protocol::crypto::hash::{ct_eq, hkdf, hmac};
 use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId};
+use holdfast_protocol::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 use crate::tpm::{AkBlob, Identity, SealedBlob};
 
 /// First byte of the file.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Longest file; certificates are by far the most of it.
 const STATE_BYTES_MAX: usize = 256 << 10;
 
@@ -38,12 +44,28 @@ pub struct JoinState {
     pub quic_seed: SealedBlob,
     /// Seed of the REST server key, TPM-sealed.
     pub rest_seed: SealedBlob,
+    /// Binds deployment, host and root to this TPM; see [`JoinState::binding_of`].
+    pub binding: [u8; 32],
     /// What central gave; `None` before it did.
     pub membership: Option<Membership>,
     /// The attestation key of a re-enrolment whose answer has not come.
     pub renewal: Option<AkBlob>,
     /// This host's half of the key around its root key, TPM-sealed; `None` before the first release and after a wipe.
     pub host_secret: Option<SealedBlob>,
+}
+
+impl JoinState {
+    /// The MAC over whom this host is and whom it believes, by the seed of its QUIC key.
+    pub fn binding_of(deployment: &DeploymentId, host: &HostId, root: &[u8], quic_seed: &Secret<32>) -> [u8; 32] {
+        let key = hkdf(quic_seed.expose(), "holdfast/join-state/v1", b"");
+        let (site, name) = (host.site.as_str().as_bytes(), host.host.as_str().as_bytes());
+        hmac(key.expose(), &[&length_prefixed(&[&deployment.0, site, name, root])])
+    }
+
+    /// Whether what it says of these is what was written when the host began to join.
+    pub fn is_bound(&self, quic_seed: &Secret<32>) -> bool {
+        ct_eq(&self.binding, &Self::binding_of(&self.deployment, &self.host, &self.root, quic_seed))
+    }
 }
 
 /// What central gave to a host.
@@ -173,6 +195,7 @@ pub(crate) mod tests {
             ak: AkBlob { ek_kind: EkKind::P256, public: vec![3], private: vec![4] },
             quic_seed: blob(5),
             rest_seed: blob(6),
+            binding: [0; 32],
             membership: None,
             renewal: None,
             host_secret: None,
@@ -190,6 +213,25 @@ pub(crate) mod tests {
         assert!(read.get().central.is_empty());
         let mode = std::fs::metadata(StateFile::path_in(folder.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn nobody_but_the_tpm_can_name_another_root_deployment_or_host() {
+        let seed = |byte| Secret::fill_with(|into| into.fill(byte));
+        let mut bound = state();
+        bound.binding = JoinState::binding_of(&bound.deployment, &bound.host, &bound.root, &seed(1));
+        assert!(bound.is_bound(&seed(1)));
+        let other = HostId { host: "udc1-002".parse().unwrap(), ..bound.host.clone() };
+        for (what, bent, key) in [
+            ("another root", JoinState { root: vec![9], ..bound.clone() }, 1),
+            ("another deployment", JoinState { deployment: DeploymentId([8; 16]), ..bound.clone() }, 1),
+            ("another host", JoinState { host: other, ..bound.clone() }, 1),
+            ("another seed", bound.clone(), 2),
+        ] {
+            assert!(!bent.is_bound(&seed(key)), "{what}");
+        }
+        // What changes in a host's life is no part of it.
+        assert!(JoinState { central: Vec::new(), host_secret: None, ..bound }.is_bound(&seed(1)));
     }
 
     #[test]

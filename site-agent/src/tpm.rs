@@ -126,6 +126,12 @@ pub enum TpmError {
     /// The blob is of another TPM, or was changed.
     #[error("the blob does not belong to this TPM")]
     NotOurs,
+    /// What the state of the join says of deployment, host and root was not written with this TPM's keys.
+    #[error(
+        "the record of the join (tpm/state) names another deployment, host or root certificate than the one that this \
+         machine has joined: somebody has changed it. Restore it, or take it away and join anew"
+    )]
+    NotBound,
     /// The host secret's authorisation value is gone or replaced: no copy of the blob opens again.
     #[error("the host secret was destroyed")]
     Destroyed,

@@ -266,6 +266,15 @@ impl Deployment {
     /// # Errors
     /// As [`Deployment::start`].
     pub async fn start_again(&mut self) -> io::Result<()> {
+        self.begin_again().await?;
+        self.ready().await
+    }
+
+    /// The same without waiting for more than `holdfast dev` itself: not every deployment gets ready.
+    ///
+    /// # Errors
+    /// A program is missing.
+    pub async fn begin_again(&mut self) -> io::Result<()> {
         self.run(&[])?;
         // What the file says is from before until the new process has written it.
         let mut looks = ticker();
@@ -275,9 +284,9 @@ impl Deployment {
                 looks.tick().await;
             }
         };
-        // Whether the process ended is told by the next call.
+        // Whether the process ended is told when it is waited for.
         let _ = timeout(PATIENCE, written).await;
-        self.ready().await
+        Ok(())
     }
 
     /// Central, as nobody in particular.

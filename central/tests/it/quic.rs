@@ -18,7 +18,7 @@ use holdfast_protocol::tpm::binding::{QuoteBinding, enrol_answer, enrol_qualifyi
 use holdfast_protocol::tpm::soft::SoftTpm;
 use holdfast_protocol::wire::{
     ALPN_ENROL, ALPN_SYNC, Challenge, EXPORTER_ENROL, EXPORTER_QUOTE, Enrol, EnrolAnswer, EnrolProof, EnrolRequest,
-    Enrolled, FromCentral, FromHost, Hello, QuoteAnswer,
+    Enrolled, FromCentral, FromHost, Hello, QuoteAnswer, Signed,
 };
 use holdfast_rest::tls::provider;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -32,13 +32,24 @@ use tempfile::TempDir;
 use crate::client::{AnyServer, As, Operator, try_call};
 use crate::world::{First, SEAL, config_text};
 
+mod restored;
+
 /// An unsealed central that hosts can reach.
 pub(crate) struct Central {
-    running: Option<Running>,
+    /// `None`: it runs elsewhere.
+    here: Option<Here>,
     pub(crate) rest: SocketAddr,
     pub(crate) quic: SocketAddr,
     pub(crate) root: String,
-    _folder: Option<TempDir>,
+}
+
+/// What belongs to a central of this process.
+struct Here {
+    running: Running,
+    sealkey: String,
+    /// The text of its configuration.
+    config: String,
+    folder: TempDir,
 }
 
 impl Central {
@@ -48,15 +59,15 @@ impl Central {
 
     /// One that runs elsewhere, perhaps in a process of its own.
     pub(crate) fn elsewhere(rest: SocketAddr, quic: SocketAddr, root: String) -> Self {
-        Self { running: None, rest, quic, root, _folder: None }
+        Self { here: None, rest, quic, root }
     }
 
     pub(crate) fn running(&self) -> &Running {
-        self.running.as_ref().unwrap()
+        &self.here.as_ref().unwrap().running
     }
 
     pub(crate) async fn stop(mut self) {
-        self.running.take().unwrap().stop().await;
+        self.here.take().unwrap().running.stop().await;
     }
 
     async fn unsealed_at(quic: SocketAddr) -> Self {
@@ -67,7 +78,8 @@ impl Central {
         let path = format!("{SEAL}/reveal-sealkey");
         let rest = running.rest_addr();
         let first = First::of(&try_call(rest, As::default(), ("POST", &path), None).await.unwrap());
-        Self { running: Some(running), rest, quic, root: first.token, _folder: Some(folder) }
+        let here = Here { running, sealkey: first.sealkey, config: text, folder };
+        Self { here: Some(here), rest, quic, root: first.token }
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Value {
@@ -262,16 +274,20 @@ impl Host {
         Session { connection, to, from, challenge, key: None }
     }
 
-    /// Up to the release.
-    pub(crate) async fn pass(&self, session: &mut Session) {
+    /// Up to the release; gives the head that central showed.
+    pub(crate) async fn pass(&self, session: &mut Session) -> Signed {
         let (kem, context) = self.quote_as(session, &self.id, None).await;
+        let mut head = None;
         loop {
             match hear(&mut session.from).await {
-                FromCentral::Verdict(verdict) => assert!(verdict.passed),
+                FromCentral::Verdict(verdict) => {
+                    assert!(verdict.passed);
+                    head = Some(verdict.head);
+                }
                 FromCentral::Session(message) => {
                     session.key = Secret::from_slice(kem.open(&context, b"", &message).unwrap().expose());
                 }
-                FromCentral::Sealed { .. } => return,
+                FromCentral::Sealed { .. } => return head.expect("a verdict comes before the release"),
                 other => panic!("{other:?}"),
             }
         }

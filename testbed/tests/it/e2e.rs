@@ -15,6 +15,8 @@ mod distribution;
 mod overload;
 mod quarantine;
 mod restart;
+mod restored;
+mod thieves;
 mod wire;
 
 /// Between two quotes of a host.

@@ -148,7 +148,7 @@ async fn join(world: &World, name: &str, tpm: usize, bundle: &Value) -> (bool, S
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
-fn config_for(world: &World, place: &Path, tpm: &Swtpm) -> PathBuf {
+pub(super) fn config_for(world: &World, place: &Path, tpm: &Swtpm) -> PathBuf {
     let quic = world.deployment.doc().unwrap().central.quic;
     let (config, data, tcti) = (place.join("agent.toml"), place.join("data"), tpm.tcti());
     let text = format!(
@@ -170,13 +170,13 @@ async fn refusals(world: &World) -> u64 {
 }
 
 /// What `holdfast dev` measures into its TPMs: the clone boots the same software.
-fn boot_like_dev(tpm: &Swtpm) {
+pub(super) fn boot_like_dev(tpm: &Swtpm) {
     use holdfast_protocol::crypto::hash::sha256;
     let events: Vec<_> = (0..=7).map(|pcr| (pcr, sha256(&[b"holdfast dev boot event", &[pcr]]))).collect();
     tpm.extend_all(&events).unwrap();
 }
 
-fn copy_all(from: &Path, to: &Path) {
+pub(super) fn copy_all(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
