@@ -86,8 +86,16 @@ pub struct FreshStart {
 impl FreshStart {
     /// Draws it all.
     pub fn draw(entropy: &dyn Entropy) -> Self {
-        Self { deployment: DeploymentId(draw(entropy)), root: draw_secret(entropy), seal: FreshSeal::draw(entropy) }
+        Self { deployment: new_deployment(entropy), root: draw_secret(entropy), seal: FreshSeal::draw(entropy) }
     }
+}
+
+/// Its first digit is a letter: the id is the last label of central's name in certificates, and a label of decimal
+/// digits alone would make the name no name (RFC 1123, section 2.1).
+fn new_deployment(entropy: &dyn Entropy) -> DeploymentId {
+    let mut bytes: [u8; 16] = draw(entropy);
+    bytes[0] |= 0xa0;
+    DeploymentId(bytes)
 }
 
 /// What a caller brings to prove that it holds the seal key.

@@ -20,6 +20,8 @@ use crate::ports::Now;
 
 /// A challenge that is not answered by then is void.
 pub const CHALLENGE_TTL: Duration = Duration::from_secs(30);
+/// Challenges without an answer, besides the current one, after which a connection is given up.
+const UNANSWERED_MAX: usize = 15;
 /// A host that connects again and again without a pass holds at most this many connections.
 const CONNECTIONS_PER_HOST_MAX: usize = 4;
 
@@ -234,8 +236,9 @@ struct Connection {
     policy: Policy,
     /// When the next challenge goes out.
     poll_at: Duration,
-    /// The nonce before the current one, if it was never answered: a late answer to it is no failure.
-    unanswered: Option<[u8; 32]>,
+    /// The nonces before the current one that were never answered: a late answer to one of them is no failure. They
+    /// may all lie before a host that reads a large copy over a thin line.
+    unanswered: Vec<[u8; 32]>,
 }
 
 #[derive(Debug)]
@@ -327,7 +330,7 @@ impl Verifier {
             needs_seal_key: hello.needs_seal_key,
             policy: facts.policy.clone(),
             poll_at: now.mono,
-            unanswered: None,
+            unanswered: Vec::new(),
         };
         self.connections.insert(conn, connection);
         let mut effects = vec![Effect::Welcome { conn, version }];
@@ -340,10 +343,10 @@ impl Verifier {
         let nonce = hmac(seed.expose(), &[b"holdfast/nonce/v1", &conn.to_be_bytes()]);
         let before =
             std::mem::replace(&mut connection.phase, Phase::Challenged { nonce, until: now.mono + CHALLENGE_TTL });
-        connection.unanswered = match before {
-            Phase::Challenged { nonce, .. } => Some(nonce),
-            Phase::Recording | Phase::Resting => None,
-        };
+        match before {
+            Phase::Challenged { nonce, .. } => connection.unanswered.push(nonce),
+            Phase::Recording | Phase::Resting => connection.unanswered.clear(),
+        }
         let challenge = Challenge {
             nonce,
             policy: connection.policy.version,
@@ -363,9 +366,8 @@ impl Verifier {
             Phase::Recording | Phase::Resting => return self.close(conn, CloseCode::Protocol),
         };
         let (transcript, verdict) = connection.appraise(&nonce, answer, facts);
-        if let Some(unanswered) = connection.unanswered.filter(|_| !verdict.bound())
-            && connection.appraise(&unanswered, answer, facts).1.bound()
-        {
+        let is_late = |unanswered| connection.appraise(unanswered, answer, facts).1.bound();
+        if !verdict.bound() && connection.unanswered.iter().any(is_late) {
             return Vec::new();
         }
         // From here on the nonce is spent, whatever comes of it.
@@ -461,8 +463,13 @@ impl Verifier {
         for (conn, connection) in &self.connections {
             match connection.phase {
                 Phase::Resting if connection.poll_at <= now.mono => due.push(*conn),
-                // Who never passed has had its chance; who did is asked again, as its next good quote heals.
-                Phase::Challenged { until, .. } if until <= now.mono && connection.released => due.push(*conn),
+                // Who never passed has had its chance; who did is asked again, as its next good quote heals, though
+                // not for ever.
+                Phase::Challenged { until, .. }
+                    if until <= now.mono && connection.released && connection.unanswered.len() < UNANSWERED_MAX =>
+                {
+                    due.push(*conn);
+                }
                 Phase::Challenged { until, .. } if until <= now.mono => silent.push(*conn),
                 Phase::Challenged { .. } | Phase::Recording | Phase::Resting => {}
             }

@@ -458,6 +458,41 @@ fn a_late_answer_is_no_failure_and_no_pass() {
 }
 
 #[test]
+fn answers_that_come_late_by_several_questions_are_no_failures() {
+    let mut bench = Bench::in_phase("challenged again");
+    let mut late = vec![bench.machine.answer(&bench.challenges[&1])];
+    bench.now += 30_000;
+    assert_eq!(bench.tick(), ["stale udc1/a 1", "challenge 1"]);
+    for _ in 0..4 {
+        late.push(bench.machine.answer(&bench.challenges[&1]));
+        bench.now += 30_000;
+        assert_eq!(bench.tick(), ["challenge 1"]);
+    }
+    for answer in late {
+        let facts = bench.machine.facts();
+        assert_eq!(bench.quote_with(1, answer, facts), [""; 0]);
+    }
+    assert!(!bench.is_trusted());
+    assert_eq!(bench.quote(1), ["pass 1"], "the newest one heals");
+}
+
+#[test]
+fn a_connection_that_answers_nothing_is_given_up_some_time() {
+    let mut bench = Bench::in_phase("challenged again");
+    let mut asked = 0;
+    loop {
+        bench.now += 30_000;
+        let effects = bench.tick();
+        asked += 1;
+        assert!(asked <= UNANSWERED_MAX + 1, "{effects:?}");
+        if effects.last().is_some_and(|effect| effect == "close 1 Stale") {
+            break;
+        }
+    }
+    assert_eq!(asked, UNANSWERED_MAX + 1);
+}
+
+#[test]
 fn a_nonce_passes_once() {
     let mut bench = Bench::in_phase("challenged");
     let answer = bench.machine.answer(&bench.challenges[&1]);
