@@ -117,7 +117,7 @@ async fn a_newer_head_stops_a_restored_central_until_it_is_adopted() {
     let [before, after] = [lost, head].map(|head| codec::decode::<Head>(&head.body, 4096).unwrap());
     assert_eq!((before.term.0, after.term.0), (1, 2));
     assert_ne!(before.incarnation, after.incarnation);
-    central.running.stop().await;
+    central.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,5 +153,5 @@ async fn a_certificate_of_a_site_made_after_the_backup_is_proof_enough() {
     // It is known to be unknown: nobody is stopped by it again.
     assert_eq!(host.is_sent_away(&central, None).await, CloseCode::Protocol);
     assert!(central.creates_a_site("udc9").await.status.is_success());
-    central.running.stop().await;
+    central.stop().await;
 }
