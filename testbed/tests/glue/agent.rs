@@ -9,6 +9,7 @@ use holdfast_actors::store::memory::MemoryEngine;
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::site_bundle::SiteBundle;
 use holdfast_protocol::wire::HeldPosition;
+use holdfast_rest::metrics::Metrics;
 use holdfast_site_agent::Config;
 use holdfast_site_agent::host::Host;
 use holdfast_site_agent::join::{JoinError, join};
@@ -93,7 +94,7 @@ impl Agent {
     /// The program, until the simulation ends it: joins if need be, and serves.
     pub(crate) async fn run(self: Arc<Self>) -> turmoil::Result {
         let (config, ports) = (self.config(), self.ports());
-        while let Err(error) = join(&config, &self.bundle, &self.id.host, &ports).await {
+        while let Err(error) = join(&config, &self.bundle, (&self.id.host, false), &ports).await {
             match error {
                 JoinError::Refused(code) => self.refused.lock().unwrap().push(code.to_string()),
                 error => tracing::info!(target: "holdfast_world", host = %self.id, %error, "join failed"),
@@ -108,7 +109,7 @@ impl Agent {
         let engine = self.engine.lock().unwrap().clone();
         let barrier = Barrier::new(engine, self.entropy.clone(), Arc::new(NoReads));
         let host = Arc::new(holdfast_site_agent::assemble(config, file, barrier, ports).await?);
-        let supervision = holdfast_site_agent::tree::start(&host).await?;
+        let supervision = holdfast_site_agent::tree::start(&host, &Metrics::new()).await?;
         *self.running.lock().unwrap() = Some(host);
         Err(supervision.ended().await.into())
     }

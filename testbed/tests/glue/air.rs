@@ -64,8 +64,8 @@ impl Air {
         if dice.chance(loss) { 0 } else { 1 + usize::from(dice.chance(twice)) }
     }
 
-    fn endpoint_config(&self) -> EndpointConfig {
-        let mut config = EndpointConfig::default();
+    /// One whose chances are the seed's.
+    fn seeded(&self, mut config: EndpointConfig) -> EndpointConfig {
         let number = self.dials.load(Ordering::Relaxed);
         config.rng_seed(Some(Dice::new(self.seed, &format!("endpoint {number}")).bytes()));
         config
@@ -116,9 +116,9 @@ impl fmt::Debug for Radio {
 }
 
 impl Listening for Radio {
-    fn listen(&self, at: SocketAddr, config: ServerConfig) -> io::Result<Endpoint> {
+    fn listen(&self, at: SocketAddr, config: EndpointConfig, server: ServerConfig) -> io::Result<Endpoint> {
         let (socket, runtime) = (self.socket(at.port())?, Arc::new(SimRuntime));
-        let endpoint = Endpoint::new_with_abstract_socket(self.air.endpoint_config(), Some(config), socket, runtime)?;
+        let endpoint = Endpoint::new_with_abstract_socket(self.air.seeded(config), Some(server), socket, runtime)?;
         *self.endpoint.lock().unwrap() = Some(endpoint.clone());
         Ok(endpoint)
     }
@@ -136,7 +136,7 @@ impl Dialling for Radio {
     fn endpoint(&self, _to: SocketAddr) -> io::Result<Endpoint> {
         self.air.dials.fetch_add(1, Ordering::Relaxed);
         let (socket, runtime) = (self.socket(0)?, Arc::new(SimRuntime));
-        Endpoint::new_with_abstract_socket(self.air.endpoint_config(), None, socket, runtime)
+        Endpoint::new_with_abstract_socket(self.air.seeded(EndpointConfig::default()), None, socket, runtime)
     }
 }
 
