@@ -1,6 +1,6 @@
 #!/bin/sh
-# Takes into fuzz/corpus/TARGET what `make fuzz` found to reach further than what is there: the fewest inputs that reach as
-# far, the shortest first, and no more than 16 KiB of them. Named ones, which once found something, always stay.
+# Takes into fuzz/corpus/TARGET a sample of what `make fuzz` found to reach further: of the fewest inputs that reach as far
+# as all do, those up to 1 KiB, and of these at most 48, small and large. Named ones, which once found something, stay.
 set -eu
 target=$1
 folder=${CARGO_TARGET_DIR:-target}/fuzz
@@ -11,11 +11,10 @@ trap 'rm -rf "$reaching"' EXIT
 mkdir -p "$kept"
 "$program" -set_cover_merge=1 "$reaching" "$folder/corpus/$target" >/dev/null 2>&1
 find "$kept" -name 'reaches-*' -delete
-room=16384
-for size_and_name in $(find "$reaching" -type f -printf '%s:%f\n' | sort -n); do
-  size=${size_and_name%%:*} name=${size_and_name#*:}
-  room=$((room - size))
-  [ "$room" -ge 0 ] || break
+find "$reaching" -type f -size -1025c -printf '%s %f\n' | sort -n >"$reaching.sizes"
+every=$((($(wc -l <"$reaching.sizes") + 47) / 48))
+awk -v every="$every" 'NR % every == 0 { print $2 }' "$reaching.sizes" | while read -r name; do
   cp "$reaching/$name" "$kept/reaches-$(echo "$name" | cut -c1-12)"
 done
+rm -f "$reaching.sizes"
 echo "$target: $(find "$kept" -type f | wc -l) inputs kept"

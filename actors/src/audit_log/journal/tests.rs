@@ -365,6 +365,22 @@ fn an_endless_line_is_cut_and_kept() {
     assert_eq!((node.journal.was_torn(), node.report().reads), (false, 3));
 }
 
+/// No chain is that long: such a head comes from a damaged disk.
+#[test]
+fn a_head_at_the_last_number_is_no_end_of_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let head = Head { seq: u64::MAX, hash: [0; 32] };
+    let checkpoint = Checkpoint { heads: vec![(Realm(1), head)], after_gap: false };
+    let header = [&MAGIC[..], &length_prefixed(&[&codec::encode(&checkpoint)])].concat();
+    let line = length_prefixed(&[&[0; 4 + 8 + 8 + 46 + 32]]);
+    fs::write(segment_path(folder.path(), 1), [header, line].concat()).unwrap();
+    let mut report = Report::default();
+    verify_journal(folder.path(), &mut report).unwrap();
+    assert!(report.first_break.is_some());
+    let journal = Journal::open(folder.path(), WIDE, Arc::new(Counting::default())).unwrap();
+    assert!(journal.was_torn());
+}
+
 #[test]
 fn many_readers_at_once_keep_the_chains() {
     let node = Node::new(Limits { segment_bytes: 4_000, ..WIDE });
