@@ -117,7 +117,7 @@ impl Barrier {
         decide: impl FnMut(&dyn Rows) -> Result<(Batch, T), Refusal> + Send + 'static,
         done: impl FnOnce(Result<(T, Revision), Refusal>) + Send + 'static,
     ) {
-        self.engine.submit(Box::new(Job { barrier: self.clone(), decide, done, outcome: None }));
+        self.engine.submit(Box::new(Job { barrier: self.clone(), decide, done, outcome: None, reserve: false }));
     }
 
     /// Reads a row outside the barrier.

@@ -261,17 +261,27 @@ pub struct Batch {
     pub(crate) writes: Vec<Write>,
     pub(crate) lines: Vec<(Realm, Line)>,
     pub(crate) housekeeping: bool,
+    /// Whether it may be written when the disk is down to its reserve.
+    pub(crate) reserve: bool,
 }
 
 impl Batch {
     /// A change that people ask about: it says in `line` who did what, in the chain of `realm`.
     pub fn new(realm: Realm, line: Line) -> Self {
-        Self { writes: Vec::new(), lines: vec![(realm, line)], housekeeping: false }
+        Self { writes: Vec::new(), lines: vec![(realm, line)], ..Self::default() }
     }
 
     /// Bookkeeping without a line of its own: cursors, counters, the time last seen.
     pub fn housekeeping() -> Self {
         Self { housekeeping: true, ..Self::default() }
+    }
+
+    /// Has it written even when the disk is down to its reserve: for what cuts somebody off, and the little that this
+    /// takes. Nothing that strangers or tenants can have written at will.
+    #[must_use]
+    pub fn from_reserve(mut self) -> Self {
+        self.reserve = true;
+        self
     }
 
     /// Writes a row.
@@ -314,6 +324,7 @@ impl Batch {
         self.writes.extend(other.writes);
         self.lines.extend(other.lines);
         self.housekeeping &= other.housekeeping;
+        self.reserve &= other.reserve;
     }
 
     /// Whether there is nothing to write.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use holdfast_actors::audit_log::journal::verify_journal;
-use holdfast_actors::audit_log::verify::{Break, Report, verify_store};
+use holdfast_actors::audit_log::verify::{Break, Lines, Report, verify_store};
 use holdfast_actors::store::Fault;
 use holdfast_actors::store::lmdb::{LmdbReader, OpenError};
 use serde_json::{Value, json};
@@ -66,12 +66,17 @@ pub fn json(report: &Report) -> Value {
     let first_break = report.first_break.as_ref().map(|Break { chain, realm, seq, what }| {
         json!({ "chain": format!("{chain:?}").to_lowercase(), "realm": realm.0, "line": seq, "what": what })
     });
+    let realms = report
+        .realms
+        .iter()
+        .map(|(realm, Lines { changes, reads })| json!({ "realm": realm.0, "changes": changes, "reads": reads }));
     json!({
         "holds": first_break.is_none(),
         "changes": report.changes,
         "commits": report.commits,
         "reads": report.reads,
         "gaps": report.gaps,
+        "realms": realms.collect::<Vec<_>>(),
         "first-break": first_break,
     })
 }

@@ -79,6 +79,10 @@ fn audit_verify(data: &std::path::Path, json: bool) -> ExitCode {
 
 fn serve(config: Config) -> ExitCode {
     write_log(&config.log, "");
+    #[cfg(debug_assertions)]
+    if let Err(error) = holdfast_rest::nonces::record() {
+        return fail(FAILURE, format_args!("can't record nonces: {error}"));
+    }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(config)),
         Err(error) => fail(FAILURE, format_args!("can't start: {error}")),

@@ -12,6 +12,7 @@ pub mod frames;
 mod hub;
 mod listener;
 pub mod network;
+mod reset;
 mod restored;
 mod session;
 mod verifying;

@@ -21,12 +21,15 @@ pub(crate) enum Command {
         /// Data folder of a node.
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
+        /// Print JSON, with the number of lines of each tenant.
+        #[arg(long)]
+        json: bool,
     },
 }
 
 /// Runs it; the exit code is the verifier's.
 pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
-    let Command::Verify { dir, data } = command;
+    let Command::Verify { dir, data, json } = command;
     let data = match (data, dir) {
         (Some(data), _) => data,
         (None, Some(dir)) => DevFile::at(&dir).existing()?.central.data_dir,
@@ -34,7 +37,11 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Failure> {
     };
     let program = beside(CENTRAL)?;
     let mut command = tokio::process::Command::new(&program);
-    let status = command.arg("audit-verify").arg("--data").arg(&data).status().await;
+    command.arg("audit-verify").arg("--data").arg(&data);
+    if json {
+        command.arg("--json");
+    }
+    let status = command.status().await;
     let code = status.map_err(Failure::file(program))?.code();
     Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }

@@ -7,6 +7,9 @@ use crate::codec::length_prefixed;
 use crate::crypto::aead::{self, NONCE_BYTES, TAG_BYTES};
 use crate::secret::{Secret, SecretBytes};
 
+#[cfg(debug_assertions)]
+pub mod witness;
+
 /// The only format so far.
 pub const FORMAT: u8 = 1;
 /// XAES-256-GCM.
@@ -40,6 +43,8 @@ pub enum EnvelopeError {
 
 /// Encrypts `plaintext` under `key`, bound to `aad`. `nonce` is fresh from a random source, never derived.
 pub fn seal(key: &Secret<32>, key_id: u32, nonce: [u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    #[cfg(debug_assertions)]
+    witness::tell(key, &nonce);
     let mut out = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
     out.extend_from_slice(&[FORMAT, SUITE_XAES_256_GCM]);
     out.extend_from_slice(&key_id.to_be_bytes());

@@ -20,10 +20,17 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
 /// It can't be written; what was there stays.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+    if let Err(error) = write(&new, bytes, mode).and_then(|()| fs::rename(&new, path)) {
+        // On a full disk the half of it would take up room that others need.
+        let _ = fs::remove_file(&new);
+        return Err(error);
+    }
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    file.sync_all()
 }

@@ -15,6 +15,8 @@ pub mod front;
 pub mod health;
 pub mod metrics;
 pub mod node;
+#[cfg(debug_assertions)]
+pub mod nonces;
 pub mod peer;
 pub mod places;
 pub mod problem;

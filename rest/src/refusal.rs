@@ -9,6 +9,10 @@ use serde_json::json;
 
 use crate::problem::Problem;
 
+/// What to do about it belongs to the answer: whoever gets it is often the first to notice.
+const FULL: &str = "the disk of this node is full: this is refused until there is room on it again (free some, or move \
+                    old files of the read journal away); nothing has to be restarted";
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -36,7 +40,7 @@ impl From<Refusal> for Problem {
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Full => unavailable("storage is full"),
+            Fault::Full => unavailable(FULL),
             Fault::TooLarge => Self::bad_request("the request changes too much at once"),
             Fault::Overloaded => Self::overloaded(),
             Fault::Stopped => unavailable("the node is stopping"),

@@ -148,6 +148,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn serve(config: Config) -> ExitCode {
     write_log(&config.log, QUIET);
+    #[cfg(debug_assertions)]
+    if let Err(error) = holdfast_rest::nonces::record() {
+        return fail(FAILURE, format_args!("can't record nonces: {error}"));
+    }
     in_runtime(run(config))
 }
 

@@ -9,7 +9,7 @@ use std::io::{self, Error};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 pub mod canary;
 pub mod client;
+pub mod disk;
 pub mod doc;
 mod ports;
 pub mod wan;
@@ -28,6 +29,7 @@ pub mod wan;
 use crate::swtpm;
 use canary::Canaries;
 use client::Client;
+use disk::Disk;
 use doc::{Doc, Host};
 use wan::Wan;
 
@@ -49,6 +51,12 @@ pub struct Options {
     pub hosts: Vec<u16>,
     /// Whether the hosts reach central through a [`Wan`] that can be cut.
     pub wan: bool,
+    /// What is added to central's configuration, TOML.
+    pub added: String,
+    /// What is added to the environment of all processes.
+    pub environment: Vec<(&'static str, PathBuf)>,
+    /// Folders that are small disks of their own. They go with the processes: such a deployment is started once.
+    pub disks: Vec<Disk>,
 }
 
 /// A deployment. Dropping it leaves no process and no file; in a test that fails it shows the ends of the logs.
@@ -59,6 +67,7 @@ pub struct Deployment {
     /// `holdfast dev`, while it runs.
     dev: Option<Child>,
     wan: Option<Wan>,
+    options: Options,
 }
 
 impl Deployment {
@@ -74,9 +83,10 @@ impl Deployment {
             true => Some(Wan::open(SocketAddr::from(([127, 0, 0, 1], port_base + 1))).await?),
             false => None,
         };
-        let mut deployment = Self { folder, port_base, sites: options.hosts.len(), dev: None, wan };
-        deployment.lay_out(&options.hosts)?;
-        deployment.run(&options.hosts)?;
+        let mut deployment = Self { folder, port_base, sites: options.hosts.len(), dev: None, wan, options };
+        let hosts = deployment.options.hosts.clone();
+        deployment.lay_out(&hosts)?;
+        deployment.run(&hosts)?;
         deployment.ready().await?;
         Ok(deployment)
     }
@@ -94,14 +104,14 @@ impl Deployment {
             }
         }
         let advertise = self.wan.as_ref().map(|wan| format!("[names]\nadvertise = \"{}\"\n", wan.addr()));
-        fs::write(self.added(), advertise.unwrap_or_default())
+        fs::write(self.added(), format!("{}{}", self.options.added, advertise.unwrap_or_default()))
     }
 
     fn run(&mut self, hosts: &[u16]) -> io::Result<()> {
         let log = File::options().create(true).append(true).open(self.dir().join("dev.log"))?;
         // However this process dies, the deployment does not outlive it.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(program("holdfast")?).args(["dev", "--unseal", "--dir"]);
+        let mut command = disk::with_disks(self.dir(), &self.options.disks)?;
+        command.args(["setpriv", "--pdeathsig", "KILL"]).arg(program("holdfast")?).args(["dev", "--unseal", "--dir"]);
         command.arg(self.dir()).args(["--port-base", &self.port_base.to_string()]).arg("--config").arg(self.added());
         command.args(["--sites", &self.sites.to_string()]);
         if !hosts.is_empty() {
@@ -110,6 +120,7 @@ impl Deployment {
         for needed in PROGRAMS {
             program(needed)?;
         }
+        command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         self.dev = Some(child);
         Ok(())
@@ -122,6 +133,17 @@ impl Deployment {
     /// The folder of everything.
     pub fn dir(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The folder `folder` (relative) as the processes see it: it may be a disk that only they have.
+    ///
+    /// # Errors
+    /// Nothing runs.
+    pub fn inside(&self, folder: &str) -> io::Result<PathBuf> {
+        let dev = self.dev.as_ref().ok_or_else(|| Error::other("nothing runs"))?;
+        let dir = self.dir().canonicalize()?;
+        let relative = dir.strip_prefix("/").map_err(Error::other)?;
+        Ok(PathBuf::from(format!("/proc/{}/root", dev.id())).join(relative).join(folder))
     }
 
     /// The network between the hosts and central.

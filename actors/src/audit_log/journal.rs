@@ -522,6 +522,7 @@ fn follow(folder: &Path, report: &mut Report) -> io::Result<Result<(), Break>> {
             }
             heads.insert(line.realm, head);
             report.reads += 1;
+            report.realms.entry(line.realm).or_default().reads += 1;
         }
         if is_torn(rest) {
             report.gaps += 1;

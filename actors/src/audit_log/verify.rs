@@ -25,6 +25,15 @@ pub struct Break {
     pub what: &'static str,
 }
 
+/// How many lines of one realm hold.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Lines {
+    /// Of changes.
+    pub changes: u64,
+    /// Of reads and refusals.
+    pub reads: u64,
+}
+
 /// What a verification found.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -38,6 +47,8 @@ pub struct Report {
     pub gaps: u64,
     /// The first break, if any.
     pub first_break: Option<Break>,
+    /// Lines of changes, reads and refusals by whose they are: the node's own, and each tenant's.
+    pub realms: BTreeMap<Realm, Lines>,
     /// The newest head of each read chain that a commit names as on disk.
     pub named_reads: BTreeMap<Realm, Head>,
 }
@@ -73,7 +84,10 @@ fn follow_all(view: &dyn View, report: &mut Report) -> Result<Result<(), Break>,
         let mut prefix = vec![CHANGE_LINES];
         prefix.extend_from_slice(&realm.0.to_be_bytes());
         match follow(view, Chain::Changes, realm, &prefix, head, |_| ())? {
-            Ok(lines) => report.changes += lines,
+            Ok(lines) => {
+                report.changes += lines;
+                report.realms.entry(realm).or_default().changes = lines;
+            }
             Err(found) => return Ok(Err(found)),
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Job<D, F, T> {
     pub(super) decide: D,
     pub(super) done: F,
     pub(super) outcome: Option<Decided<T>>,
+    /// As its last batch said.
+    pub(super) reserve: bool,
 }
 
 impl<T, D, F> Decide for Job<D, F, T>
@@ -47,8 +49,12 @@ where
         }
     }
 
+    fn may_use_reserve(&self) -> bool {
+        self.reserve
+    }
+
     fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
-        let Self { barrier, decide, done, outcome: decided } = *self;
+        let Self { barrier, decide, done, outcome: decided, .. } = *self;
         // Whoever hears of the outcome may close the store next: nothing of it is held any more then.
         drop((barrier, decide));
         let result = match (outcome, decided) {
@@ -68,6 +74,7 @@ where
     fn run(&mut self, view: &dyn View) -> Result<(Vec<Op>, T), Refusal> {
         let ring = self.barrier.ring()?;
         let (batch, reply) = (self.decide)(&TransactionRows { view, ring: &ring })?;
+        self.reserve = batch.reserve;
         let ops = Encryption {
             view,
             ring: &ring,

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use holdfast_protocol::crypto::hash::hkdf;
 use holdfast_protocol::crypto::sign::{PublicKey, SigningKey};
 use holdfast_protocol::ids::DeploymentId;
 use holdfast_protocol::pki::{Authority, Issuer, Leaf, PkiError, Serial, Terms, Validity};
@@ -135,6 +136,14 @@ pub fn rest_leaf(
 /// [`Refusal::NotFound`] before initialisation.
 pub fn quic_leaf(rows: &dyn Rows, key: &PublicKey, serial: Serial, now: Now) -> Result<Vec<Vec<u8>>, Refusal> {
     Loaded::read(rows, Authority::CentralDist)?.chain(&Leaf::CentralQuic, key, serial, now)
+}
+
+/// What resets of connections that central has forgotten are known by: the same after a restart.
+///
+/// # Errors
+/// [`Refusal::NotFound`] before initialisation.
+pub fn reset_key(rows: &dyn Rows) -> Result<Secret<32>, Refusal> {
+    Ok(hkdf(authority(rows, &path(&Authority::CentralDist))?.seed.expose(), "holdfast/quic-reset/v1", b""))
 }
 
 /// The key that signs bundles, heads, notices and leases, with its certificate.

@@ -131,7 +131,7 @@ fn cut_off_clone(
     rows: &dyn Rows,
     now: Now,
 ) -> Result<Batch, Refusal> {
-    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.clone-detected"));
+    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.clone-detected")).from_reserve();
     let mut deployment = deployment(rows)?;
     entry.standing = next_standing(&mut deployment, Held::Quarantined, false, &id.to_string(), now);
     // Drawn as the next token, which nobody will be given now.
@@ -212,7 +212,8 @@ pub fn record_failure(cmd: &RecordFailure, rows: &dyn Rows, now: Now) -> Result<
     let mut entry = host(rows, &cmd.host)?.value;
     let mut place = site(rows, &cmd.host.site)?.value;
     let (name, why) = (cmd.host.to_string(), cmd.reasons.join("; "));
-    let mut batch = Batch::new(Realm::NODE, Line::refused(now.wall_us, &name, "host.appraised", &name, why));
+    let line_of_it = Line::refused(now.wall_us, &name, "host.appraised", &name, why);
+    let mut batch = Batch::new(Realm::NODE, line_of_it).from_reserve();
     let held = if cmd.quarantine { Held::Quarantined } else { Held::Untrusted { reset_count: cmd.reset_count } };
     let worse = match entry.standing.held {
         Held::Nothing => true,
@@ -283,6 +284,9 @@ pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standin
         (Decision::Readmit, Some(_)) => "host.readmitted",
     };
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, &cmd.actor, action, &object));
+    if let Decision::Quarantine { .. } = cmd.decision {
+        batch = batch.from_reserve();
+    }
     let before = target.as_ref().map_or(place.standing, |(_, entry)| entry.standing);
     let (held, wipe) = match cmd.decision {
         Decision::Quarantine { wipe } => (Held::Quarantined, wipe || before.wipe),
@@ -328,7 +332,7 @@ pub fn confirm_seal(id: &HostId, epoch: SealEpoch, rows: &dyn Rows, now: Now) ->
     }
     entry.seal_epoch = Some(epoch);
     entry.state = HostState::Unsealed;
-    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.unsealed"));
+    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.unsealed")).from_reserve();
     put(&mut batch, id, &entry);
     let keys = place.seal_keys.len();
     erase_confirmed_epochs(&mut place, &id.site, Some((id.clone(), entry)), rows)?;
@@ -386,7 +390,7 @@ pub fn wiped(id: &HostId, generation: StandingGeneration, rows: &dyn Rows, now: 
     entry.wiped = order;
     entry.state = HostState::Sealed;
     (entry.seal_epoch, entry.continuity) = (None, None);
-    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.wiped"));
+    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.wiped")).from_reserve();
     put(&mut batch, id, &entry);
     Ok((batch, ()))
 }

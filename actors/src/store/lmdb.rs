@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 
 use heed::{EnvFlags, EnvOpenOptions, WithoutTls};
 use holdfast_protocol::ids::Revision;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
 use self::tables::{Rows, Tables};
@@ -48,6 +48,8 @@ impl Default for Settings {
 
 /// Snapshots that may live at the same time, all reading processes together.
 const READERS_MAX: u32 = 1024;
+/// LMDB's table of so many readers: a cache line for each, and some for its head.
+const LOCK_TABLE_BYTES: u64 = (READERS_MAX as u64 + 64) * 64;
 
 /// Called once, on the writer's thread, when the store can't go on: a commit failed or a decision panicked. What is on
 /// disk is sound, but memory may be ahead of it: production ends the process here.
@@ -111,6 +113,7 @@ impl LmdbEngine {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         let lock = lock(folder)?;
+        allocate_lock_table(folder)?;
         let env = open_env(folder, settings.map_bytes, EnvFlags::empty())?;
         // Readers that were killed would keep their pages from being used again.
         env.clear_stale_readers()?;
@@ -273,6 +276,19 @@ fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
         Ok(()) => Ok(FolderLock(file)),
         Err(Errno::WOULDBLOCK) => Err(OpenError::InUse(folder.to_owned())),
         Err(errno) => Err(OpenError::Io(errno.into())),
+    }
+}
+
+/// Gives LMDB's table of readers its room on the disk: it is written to through a mapping, also by reads, and where a
+/// full disk had no page for it the process would be killed. To be called before LMDB opens the file: closing it later
+/// would take away LMDB's lock on it.
+fn allocate_lock_table(folder: &Path) -> io::Result<()> {
+    let path = folder.join("lock.mdb");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, LOCK_TABLE_BYTES) {
+        // Where a file system can't, it has no holes to fill either, or none that can be helped.
+        Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::ports::{Clock, draw, draw_secret};
 use holdfast_actors::rows::Refusal;
-use holdfast_actors::site_registry::authorities::quic_leaf;
+use holdfast_actors::site_registry::authorities::{quic_leaf, reset_key};
 use holdfast_actors::site_registry::{authority, host, site};
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::pki::{Serial, read};
@@ -24,6 +24,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCer
 
 use crate::node::Node;
 use crate::quic::hub::Hub;
+use crate::quic::reset::endpoint_config;
 use crate::quic::{enrol, session};
 
 /// Handshakes in progress; from half of it on a newcomer must first show that its address is its own.
@@ -43,7 +44,8 @@ const RENEWED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Binds the endpoint.
 pub(super) fn endpoint(node: &Node, snapshot: &Snapshot) -> Result<Endpoint, Refusal> {
     let config = server_config(node, snapshot)?;
-    node.network.listen(node.config.quic, config).map_err(|error| {
+    let resets = endpoint_config(reset_key(snapshot)?, &node.entropy);
+    node.network.listen_again(node.config.quic, config, resets).map_err(|error| {
         tracing::error!(address = %node.config.quic, %error, "QUIC address can't be bound");
         Refusal::Unavailable("the QUIC address")
     })

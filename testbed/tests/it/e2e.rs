@@ -36,11 +36,11 @@ struct World {
 
 impl World {
     async fn start(hosts: &[u16]) -> Self {
-        Self::of(Options { hosts: hosts.to_vec(), wan: false }).await
+        Self::of(Options { hosts: hosts.to_vec(), ..Options::default() }).await
     }
 
     async fn behind_a_wan(hosts: &[u16]) -> Self {
-        Self::of(Options { hosts: hosts.to_vec(), wan: true }).await
+        Self::of(Options { hosts: hosts.to_vec(), wan: true, ..Options::default() }).await
     }
 
     async fn of(options: Options) -> Self {
