@@ -384,6 +384,17 @@ impl Deployment {
         }
     }
 
+    /// Runs the operator's command line among the processes, where small disks are to be seen.
+    ///
+    /// # Errors
+    /// It is missing, or nothing runs.
+    pub async fn holdfast_inside(&self, args: &[&str]) -> io::Result<Output> {
+        let dev = self.dev.as_ref().ok_or_else(|| Error::other("nothing runs"))?;
+        let mut command = tokio::process::Command::new("nsenter");
+        command.args(["--target", &dev.id().to_string()]).args(disk::spaces()?).arg(program("holdfast")?);
+        command.args(args).stdin(Stdio::null()).output().await
+    }
+
     /// Runs the operator's command line.
     ///
     /// # Errors

@@ -129,7 +129,8 @@ impl Hands {
         }
         if line.outcome == "ok" {
             let line = line.clone();
-            self.node.barrier.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await?;
+            let batch = move || Batch::new(Realm::NODE, line.clone()).from_reserve();
+            self.node.barrier.run(move |_| Ok((batch(), ()))).await?;
             return Ok(());
         }
         let snapshot = self.node.barrier.snapshot()?;
@@ -151,22 +152,31 @@ impl Hands {
         Ok(())
     }
 
-    /// Moves the lines that waited into the chain, in one transaction with the end of their waiting.
+    /// Moves the lines that waited into the chain, in one transaction with the end of their waiting. Where there is no
+    /// room for them they wait on.
     async fn flush_pending(&self) -> Result<(), Failed> {
         let at_us = self.node.now().wall_us;
         let bytes = match &*self.pending() {
             none if none.is_empty() => return Ok(()),
             some => some.encode(),
         };
-        self.node.barrier.run(move |_| Ok((Pending::decode(Some(&bytes)).batch(at_us), ()))).await?;
-        *self.pending() = Pending::default();
+        let flushed = self.node.barrier.run(move |_| Ok((Pending::decode(Some(&bytes)).batch(at_us), ()))).await;
+        match flushed {
+            Ok(_) => *self.pending() = Pending::default(),
+            Err(Refusal::Fault(Fault::Full)) => tracing::error!("the disk is full: audit lines of the seal wait"),
+            Err(refusal) => return Err(refusal.into()),
+        }
         Ok(())
     }
 
     /// What follows once the barrier is open, and then the gate.
     async fn open(&self) -> Result<(), Failed> {
         self.flush_pending().await?;
-        self.opening.settle().await?;
+        match self.opening.settle().await {
+            // What it would have written can wait for room; what is there can't wait to be served.
+            Err(error) if error.is_for_want_of_room() => tracing::error!(%error, "unsealed with a full disk"),
+            settled => settled?,
+        }
         self.node.gate.set(SealState::Unsealed);
         tracing::info!("unsealed");
         if let Err(error) = self.fleet.start(self.node.clone()).await {

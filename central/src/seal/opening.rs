@@ -1,5 +1,6 @@
 //! What a deployment begins with, and what follows each unsealing before the gate opens.
 
+use std::io;
 use std::sync::Arc;
 
 use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant, tenant};
@@ -12,6 +13,7 @@ use holdfast_actors::shell::Failed;
 use holdfast_actors::site_registry::authorities::rest_leaf;
 use holdfast_actors::site_registry::authority;
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
+use holdfast_actors::store::Fault;
 use holdfast_protocol::ids::TenantName;
 use holdfast_protocol::pki::Serial;
 use holdfast_rest::secret::SecretText;
@@ -53,6 +55,19 @@ impl From<OpeningError> for Failed {
         match error {
             OpeningError::Refused(refusal) => refusal.into(),
             other => Self::because(other),
+        }
+    }
+}
+
+impl OpeningError {
+    /// Whether it would go well if the disk were not full.
+    pub(super) fn is_for_want_of_room(&self) -> bool {
+        match self {
+            Self::Refused(Refusal::Fault(Fault::Full)) => true,
+            Self::Key(KeyError::Io(_, error)) => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
         }
     }
 }

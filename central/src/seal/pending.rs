@@ -58,7 +58,7 @@ impl Pending {
 
     /// The batch that moves all lines into the node's chain and removes the row.
     pub(super) fn batch(&self, now_us: i64) -> Batch {
-        let mut batch = Batch::housekeeping();
+        let mut batch = Batch::housekeeping().from_reserve();
         for line in &self.lines {
             batch.audit(Realm::NODE, line.clone());
         }

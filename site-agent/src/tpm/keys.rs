@@ -5,7 +5,8 @@ use std::mem::discriminant;
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::Credential;
 use tss_esapi::Context;
-use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, ak, ek};
+use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, KeyCustomization, ak, ek};
+use tss_esapi::attributes::ObjectAttributesBuilder;
 use tss_esapi::handles::{AuthHandle, KeyHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, SignatureSchemeAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
@@ -38,6 +39,16 @@ impl EkKind {
     }
 }
 
+/// A TPM counts a power cut as a failed guess at the authorisation of the keys that were in use, and after a few of
+/// them refuses those keys for a while. There is nothing to guess at a key without an authorisation value.
+struct NeverLockedOut;
+
+impl KeyCustomization for NeverLockedOut {
+    fn attributes(&self, attributes: ObjectAttributesBuilder) -> ObjectAttributesBuilder {
+        attributes.with_no_da(true)
+    }
+}
+
 pub(super) fn identity(chip: &Chip, kind: Option<EkKind>) -> Result<Identity, TpmError> {
     chip.connected(|context| {
         let choices = kind.map_or(vec![EkKind::P256, EkKind::Rsa2048], |kind| vec![kind]);
@@ -60,7 +71,7 @@ pub(super) fn create_ak(chip: &Chip, ek_kind: EkKind) -> Result<AkBlob, TpmError
     chip.connected(|context| {
         let ek = endorsement_key(context, ek_kind)?;
         let (hash, key) = (HashingAlgorithm::Sha256, EkKind::P256.algorithm());
-        let created = ak::create_ak_2(context, ek, hash, key, SignatureSchemeAlgorithm::EcDsa, None, None)
+        let created = ak::create_ak_2(context, ek, hash, key, SignatureSchemeAlgorithm::EcDsa, None, NeverLockedOut)
             .map_err(failed("create an attestation key"))?;
         let public = marshalled(&created.out_public)?;
         Ok(AkBlob { ek_kind, public, private: created.out_private.value().to_vec() })

@@ -156,6 +156,27 @@ async fn a_power_cut_keeps_everything_and_counts_as_a_reset() {
     assert!(counters > after.counters);
 }
 
+/// More often than a TPM takes wrong guesses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_that_is_cut_again_and_again_locks_nothing() {
+    let mut machine = Machine::start(0);
+    let tpm = machine.tpm.clone();
+    let host = tpm.identity(None).await.unwrap();
+    let ak = tpm.create_ak(host.ek_kind).await.unwrap();
+    let blob = tpm.seal(SecretBytes::new(vec![7; 32])).await.unwrap();
+    let host_secret = tpm.create_host_secret(secret(1)).await.unwrap();
+    let (ek, key) = (Public::parse(&host.ek_public).unwrap(), Public::parse(&ak.public).unwrap());
+    let credential = make_credential(&ek, &key.name(), &secret(1), &secret(2)).unwrap();
+    for _ in 0..6 {
+        tpm.quote(&ak, QUESTION, &[0]).await.unwrap();
+        tpm.activate(&ak, &credential).await.unwrap();
+        tpm.unseal(&blob).await.unwrap();
+        tpm.unseal_host_secret(&host_secret).await.unwrap();
+        machine.swtpm.kill().unwrap();
+        machine.swtpm.restart().unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn many_callers_and_other_programs_share_the_tpm() {
     let machine = Machine::start(0);

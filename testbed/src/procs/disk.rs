@@ -65,6 +65,11 @@ fn how() -> io::Result<&'static str> {
     })
 }
 
+/// The name spaces that the processes have of their own, as `nsenter` names them.
+pub(super) fn spaces() -> io::Result<&'static [&'static str]> {
+    Ok(if how()? == "-m" { &["--mount"] } else { &["--user", "--preserve-credentials", "--mount"] })
+}
+
 /// Takes up room on a disk, and gives it back.
 #[derive(Debug)]
 pub struct Ballast {

@@ -197,9 +197,4 @@ impl Seen {
             }
         }
     }
-
-    /// The node was wiped: it begins anew.
-    pub(crate) fn forget(&mut self) {
-        self.0.clear();
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ledger::{Placement, Secret, Seen};
-use super::nodes::{Asker, CENTRAL, Heard};
+use super::nodes::{Asker, Heard};
 use super::schedule::Dice;
 
 /// Between two requests of a writer, and of a reader.
@@ -18,8 +18,8 @@ const PACE: Duration = Duration::from_millis(60);
 pub(crate) struct Shared {
     /// It is enough.
     pub(crate) stop: AtomicBool,
-    /// Raised when a host is wiped: what was seen there counts no more.
-    pub(crate) wipes: AtomicU64,
+    /// Raised when a host may begin anew, with a store that has no content yet.
+    pub(crate) beginnings: AtomicU64,
     /// Acknowledged writes and deletions, for the figures.
     pub(crate) acknowledged: AtomicU64,
     /// Those whose answer never came.
@@ -138,13 +138,12 @@ pub(crate) struct Reader {
     dice: Dice,
     shared: Arc<Shared>,
     seen: Seen,
-    wipes: u64,
 }
 
 impl Reader {
     /// Of all these.
     pub(crate) fn new(asker: Asker, shelves: Vec<Shelf>, dice: Dice, shared: Arc<Shared>) -> Self {
-        Self { asker, shelves, dice, shared, seen: Seen::default(), wipes: 0 }
+        Self { asker, shelves, dice, shared, seen: Seen::default() }
     }
 
     /// Until it is told to stop.
@@ -179,7 +178,6 @@ impl Reader {
     /// The number it has there; `None`: the node does not say.
     async fn look(&mut self, secret: &Secret) -> Option<Option<u64>> {
         let (node, before) = (self.asker.node.name, secret.known());
-        let wipes = self.shared.wipes.load(Ordering::SeqCst);
         let heard = self.asker.read(&secret.path).await;
         let found = match &heard {
             Heard::Found(data) => Some(data),
@@ -188,15 +186,7 @@ impl Reader {
         };
         assert!(found.is_none() || secret.placement.is_at(node), "{node}: {} is not for this site", secret.path);
         let number = secret.is_possible(node, found, &before);
-        if wipes != self.shared.wipes.load(Ordering::SeqCst) {
-            return None;
-        }
-        if wipes != self.wipes {
-            self.wipes = wipes;
-            if node != CENTRAL {
-                self.seen.forget();
-            }
-        }
+        // Also at a host that began anew: it serves nothing of a tenant before it has all of it.
         self.seen.goes_on(node, secret, number);
         Some(number)
     }

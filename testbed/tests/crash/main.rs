@@ -14,13 +14,18 @@ mod schedule;
 mod watch;
 
 use std::io;
+use std::process::Output;
 
 use holdfast_testbed::procs::Deployment;
 use serde_json::Value;
 
 /// What `holdfast audit verify --json` says of a data folder.
 async fn verified(deployment: &Deployment, data: &std::path::Path) -> io::Result<Value> {
-    let output = deployment.holdfast(&["audit", "verify", "--json", "--data", &data.to_string_lossy()]).await?;
+    holds(data, deployment.holdfast(&["audit", "verify", "--json", "--data", &data.to_string_lossy()]).await?)
+}
+
+/// The report of a log that holds.
+fn holds(data: &std::path::Path, output: Output) -> io::Result<Value> {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     match output.status.success() && report["holds"] == true {
         true => Ok(report),

@@ -56,6 +56,13 @@ impl Node {
         })
     }
 
+    /// Takes the lines there are as the beginning: setting up has left some.
+    pub(crate) async fn begin_count(&self, deployment: &Deployment) -> io::Result<()> {
+        let now = self.lines_in(&super::verified(deployment, &self.data).await?);
+        *self.lines.lock().expect("nobody panics holding it") = now;
+        Ok(())
+    }
+
     /// Counts the lines of its log while its gate is closed: every acknowledged read since the last count has its own,
     /// and what was not acknowledged has at most one.
     pub(crate) async fn count_lines(&self, deployment: &Deployment) -> io::Result<()> {

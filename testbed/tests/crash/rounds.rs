@@ -112,6 +112,9 @@ impl World {
             world.move_in(tenant).await?;
         }
         world.fill().await?;
+        for node in world.nodes.values() {
+            node.begin_count(&world.deployment).await?;
+        }
         Ok(world)
     }
 
@@ -257,6 +260,8 @@ impl World {
 
     /// If it was acknowledged, it holds after the kill; it is asked for again until it was, and then taken back.
     async fn kill_while_cutting_off(&mut self, host: &'static str) -> io::Result<()> {
+        // By the time it is taken back, the epoch of its seal key may be gone, and its store with it.
+        self.shared.beginnings.fetch_add(1, Ordering::SeqCst);
         let asking = self.operate(host, "quarantine-site-host", json!({"host": host}));
         tokio::time::sleep(self.dice.within(MIDST)).await;
         self.kill(&[CENTRAL], None).await?;
@@ -268,17 +273,18 @@ impl World {
         let told =
             async || Ok(self.deployment.at(host)?.get("/v1/health").await?.text().contains("sealed").then_some(()));
         until(&format!("{host} is sealed"), SOON, told).await?;
+        self.shared.beginnings.fetch_add(1, Ordering::SeqCst);
         self.insist(host, "unquarantine-site-host", json!({"host": host})).await
     }
 
     /// A wiped host that is taken back begins with a full copy.
     async fn kill_while_copying(&mut self, host: &'static str) -> io::Result<()> {
-        self.shared.wipes.fetch_add(1, Ordering::SeqCst);
+        self.shared.beginnings.fetch_add(1, Ordering::SeqCst);
         self.insist(host, "quarantine-site-host", json!({"host": host, "wipe": true})).await?;
         let wiped =
             async || Ok((self.deployment.state_of(&self.operator, host).await?["wipe"] == "done").then_some(()));
         until(&format!("{host} is wiped"), SOON, wiped).await?;
-        self.shared.wipes.fetch_add(1, Ordering::SeqCst);
+        self.shared.beginnings.fetch_add(1, Ordering::SeqCst);
         self.insist(host, "unquarantine-site-host", json!({"host": host})).await?;
         let unsealed =
             async || Ok((self.deployment.state_of(&self.operator, host).await?["state"] == "unsealed").then_some(()));

@@ -27,11 +27,12 @@ pub(crate) async fn watch(operator: Client, hosts: Vec<(&'static str, Client)>, 
             compared += grow(&mut highest, numbers(&answer.json()));
         }
         for (name, client) in &hosts {
-            let wipes = shared.wipes.load(Ordering::SeqCst);
+            let beginning = shared.beginnings.load(Ordering::SeqCst);
             let Some(applied) = applied(client).await else { continue };
-            if wipes == shared.wipes.load(Ordering::SeqCst) {
-                // A wiped host begins anew.
-                compared += grow(&mut highest, vec![(format!("position of {name} since wipe {wipes}"), applied)]);
+            if beginning == shared.beginnings.load(Ordering::SeqCst) {
+                // A host that has begun anew has another position.
+                compared +=
+                    grow(&mut highest, vec![(format!("position of {name} since beginning {beginning}"), applied)]);
             }
         }
     }
