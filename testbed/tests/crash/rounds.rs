@@ -357,7 +357,9 @@ impl World {
             gaps += number("gaps");
         }
         let recorded = nonces::all_differ(&self.sink)?;
-        assert!(recorded.processes > rounds && recorded.uses > 1_000, "the sink has seen them all: {recorded:?}");
+        // Some processes are killed before they have used any.
+        let enough = recorded.processes > HOSTS.len() && recorded.uses > 100 * rounds;
+        assert!(enough, "the sink has hardly seen them all: {recorded:?}");
         let reads: u64 = self.nodes.values().map(|node| node.acknowledged.load(Ordering::SeqCst)).sum();
         let mut figures = Figures::of("kills").add("rounds", rounds).add("seconds", seconds);
         for (what, times) in &self.kills {

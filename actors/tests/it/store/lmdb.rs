@@ -167,6 +167,16 @@ impl Decide for Urgent {
     }
 }
 
+/// It is written to through a mapping: a page that a full disk can't give would end the process.
+#[test]
+fn the_table_of_readers_has_all_its_room_from_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let _engine = open_with(folder.path(), Settings::default());
+    let table = std::fs::metadata(folder.path().join("lock.mdb")).unwrap();
+    let held = std::os::unix::fs::MetadataExt::blocks(&table) * 512;
+    assert!(table.len() <= held, "{held} of {} bytes have room on the disk", table.len());
+}
+
 #[test]
 fn what_must_be_remembered_may_use_the_reserve() {
     let folder = TempDir::new().unwrap();
