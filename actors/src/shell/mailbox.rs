@@ -29,10 +29,10 @@ pub struct Admitted<M> {
 impl<M> Admitted<M> {
     /// For timers and messages to oneself: never refused, so they must be few by construction.
     pub fn internal(msg: M) -> Self {
-        Self::admitted(msg, None)
+        Self::in_place(msg, None)
     }
 
-    fn admitted(msg: M, _place: Option<OwnedSemaphorePermit>) -> Self {
+    fn in_place(msg: M, _place: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             msg: Some(msg),
             _place,
@@ -131,7 +131,7 @@ where
     /// [`CallError::Overloaded`] or [`CallError::Gone`].
     pub fn cast(&self, msg: M) -> Result<(), CallError> {
         let (actor, _place) = (self.actor()?, self.place()?);
-        actor.cast(Admitted::admitted(msg, _place)).map_err(|_| CallError::Gone)
+        actor.cast(Admitted::in_place(msg, _place)).map_err(|_| CallError::Gone)
     }
 
     /// As [`Mailbox::cast`], but waits where too many wait already: for what must not get lost, said by few. `make` is
@@ -158,7 +158,7 @@ where
         msg: impl FnOnce(RpcReplyPort<R>) -> M,
     ) -> Result<R, CallError> {
         let (actor, _place) = (self.actor()?, self.place()?);
-        match actor.call(|reply| Admitted::admitted(msg(reply), _place), Some(deadline)).await {
+        match actor.call(|reply| Admitted::in_place(msg(reply), _place), Some(deadline)).await {
             Ok(CallResult::Success(reply)) => Ok(reply),
             Ok(CallResult::Timeout) => Err(CallError::Timeout),
             Ok(CallResult::SenderError) | Err(_) => Err(CallError::Gone),
