@@ -16,7 +16,6 @@ use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::{Central, Node};
 use holdfast_rest::strongbox::{Operator, SiteSealControl, SiteSealStatus};
 use holdfast_testbed::figures::Figures;
-use holdfast_testbed::procs::Options;
 use holdfast_testbed::procs::client::{Answer, Client};
 use holdfast_testbed::routes::routes;
 use hyper::Method;
@@ -65,10 +64,11 @@ fn blurred(answer: &Answer, words: [&str; 2]) -> (u16, BTreeMap<String, String>,
 }
 
 impl World {
-    /// Sets a tenant up; its administrator's token.
+    /// Makes a tenant; its administrator's token.
     async fn tenant(&self, name: &str) -> String {
         let root = self.deployment.doc().unwrap().central.root_token;
         let root = self.deployment.central().unwrap().with_token(root);
+        root.post("/v1/config/tenants", &json!({ "name": name })).await.unwrap().good().unwrap();
         let setup = json!({ "name": name, "admin-username": "ann", "admin-password": format!("pw-{name}") });
         root.post(&format!("{SEAL}/setup-tenant"), &setup).await.unwrap().good().unwrap();
         let login = json!({ "username": "ann", "password": format!("pw-{name}"), "tenant": name });
@@ -95,8 +95,7 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_route_of_a_host_tells_one_tenant_of_another_or_of_what_is_placed_elsewhere() {
-    let hosts = Options { hosts: vec![1, 1], wan: false };
-    let world = World::with(hosts, "tenants = [\"acme\", \"bolt\", \"cord\"]").await;
+    let world = World::start(&[1, 1]).await;
     let (acme, bolt, cord) = (world.tenant("acme").await, world.tenant("bolt").await, world.tenant("cord").await);
     world.place(&acme, "alpha-vault", "udc1").await;
     world.place(&acme, "gamma-vault", "udc2").await;

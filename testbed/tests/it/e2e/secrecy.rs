@@ -98,8 +98,7 @@ async fn provoke(world: &mut World, client: &Client, answers: &mut Vec<String>) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_secret_is_told_by_the_loudest_log_an_answer_an_argument_or_a_file() {
-    let mut world =
-        World::with(Options { hosts: vec![1], wan: false }, &format!("tenants = [\"canaries-inc\"]\n{LOUD}")).await;
+    let mut world = World::with(Options { hosts: vec![1], wan: false }, LOUD).await;
     world.canaries.add("tenant", b"canaries-inc");
     world.make_box("canary-box-told", json!({ "to": "all" })).await;
     world.write("canary-box-told/some-canary", "what \"nobody\"\n may be told").await;
@@ -108,6 +107,7 @@ async fn nothing_secret_is_told_by_the_loudest_log_an_answer_an_argument_or_a_fi
     provoke(&mut world, &central, &mut answers).await;
     world.canaries.add("password", PASSWORD.as_bytes());
     let setup = json!({ "name": "canaries-inc", "admin-username": "canary-user", "admin-password": PASSWORD });
+    central.post("/v1/config/tenants", &json!({ "name": "canaries-inc" })).await.unwrap().good().unwrap();
     let made = central.post(&format!("{SEAL}/setup-tenant"), &setup).await.unwrap().good().unwrap();
     let token = made["token"].as_str().unwrap().to_owned();
     world.canaries.add("a tenant's root token", token.as_bytes());
@@ -214,7 +214,7 @@ async fn a_sealed_host_has_no_key_in_memory() {
     let sealed = world.central().post(&format!("{SEAL}/seal"), &Value::Null).await.unwrap();
     assert_eq!(sealed.status, 204, "{}", sealed.text());
     let central = world.deployment.doc().unwrap().central;
-    let operator = Client::new(&host.api, &host.ca_file, Some((&central.admin_cert, &central.admin_key))).unwrap();
+    let operator = world.at("udc1-001");
     let sealed = operator.post(&format!("{SEAL}/seal"), &Value::Null).await.unwrap();
     assert_eq!(sealed.status, 204, "{}", sealed.text());
     let closed = async || Ok((operator.get("/v1/health").await?.status == 503).then_some(()));
