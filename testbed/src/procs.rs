@@ -27,6 +27,7 @@ pub mod doc;
 mod ports;
 pub mod wan;
 
+use crate::memory;
 use crate::swtpm;
 use canary::Canaries;
 use client::Client;
@@ -119,6 +120,9 @@ impl Deployment {
         command.args(["--sites", &self.sites.to_string()]);
         if !hosts.is_empty() {
             command.args(["--hosts", &hosts.iter().map(u16::to_string).collect::<Vec<_>>().join(",")]);
+        }
+        if memory::needs_leave() {
+            command.env(memory::READABLE, "1");
         }
         for needed in PROGRAMS {
             program(needed)?;

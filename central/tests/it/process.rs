@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use holdfast_central::audit::verify;
+use holdfast_testbed::memory;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
@@ -53,6 +54,9 @@ impl Program {
         let config = folder.join("central.toml");
         fs::write(&config, text).unwrap();
         command.args(["serve", "--die-with-parent", "--config"]).arg(config).stderr(Stdio::piped()).kill_on_drop(true);
+        if memory::needs_leave() {
+            command.env(memory::READABLE, "1");
+        }
         Self::listening(command).await
     }
 
