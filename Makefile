@@ -4,12 +4,13 @@
 BUILD_PACKAGES := gcc libc6-dev libtss2-dev pkg-config
 TPM_PACKAGES := swtpm swtpm-tools tpm2-tools
 
-.PHONY: help demo test fuzz lint bench fmt build-needs tpm-needs demo-needs fuzz-needs
+.PHONY: help demo test soak fuzz lint bench fmt build-needs tpm-needs demo-needs fuzz-needs
 
 help:
 	@echo 'make demo   build, and run central with two sites and three hosts in ./dev until Ctrl-C;'
 	@echo '            ports 7373, 7443/udp, 4646 to 4648'
 	@echo 'make test   build, and run every test'
+	@echo 'make soak   kill processes under load, again and again: ROUNDS=500 of them'
 	@echo 'make fuzz   search for inputs that no decoder bears: SECONDS=60 for each target, TARGET=name for one,'
 	@echo '            KEEP=1 to take what reached further into the corpora (docs/fuzzing.md)'
 	@echo 'make lint   formatting, clippy, and cargo-deny where it is installed'
@@ -31,6 +32,12 @@ test: tpm-needs
 	cargo test --workspace --locked
 	@echo '== figures'
 	@cat "$${CARGO_TARGET_DIR:-target}"/debug/figures/*.txt
+
+# The choices of a run are repeated with HOLDFAST_SEED as it was printed.
+soak: ROUNDS ?= 500
+soak: tpm-needs
+	cargo build --workspace --bins --locked
+	HOLDFAST_ROUNDS=$(ROUNDS) cargo test --package holdfast-testbed --test crash --locked -- --nocapture rounds
 
 # For each target (the programs of fuzz/libfuzzer) libFuzzer starts from its seeds and corpus, and shows how far it gets.
 FUZZ_FOLDER := $${CARGO_TARGET_DIR:-target}/fuzz

@@ -58,7 +58,7 @@ pub(crate) struct Args {
     /// Without it: 7373, 7443 and 4646+i.
     #[arg(long, value_name = "P")]
     pub(crate) port_base: Option<u16>,
-    /// TOML file added to central's configuration; tenants it names are created.
+    /// TOML file added to central's configuration; tenants it names are created, and its [log] is the agents' too.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Unseal central by the seal key kept in dev.json when it is started again.

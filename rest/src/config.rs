@@ -54,7 +54,7 @@ pub struct Checker {
 impl Checker {
     /// Takes the text of a file. Only broken TOML fails here.
     pub fn parse(text: &str) -> Result<Self, ConfigErrors> {
-        let table = text.parse::<Table>().map_err(|error| whole(error.to_string().trim_end().to_owned()))?;
+        let table = text.parse::<Table>().map_err(|error| whole(located(text, &error)))?;
         Ok(Self { table, asked: RefCell::default(), errors: RefCell::default() })
     }
 
@@ -165,6 +165,14 @@ impl Checker {
     fn note(&self, key: &str, problem: String) {
         self.errors.borrow_mut().push(ConfigError { key: key.to_owned(), problem });
     }
+}
+
+/// What the decoder objects to and where, without the line itself: whatever stands there may be a secret.
+fn located(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let column = before.chars().rev().take_while(|letter| *letter != '\n').count() + 1;
+    let what = error.message().lines().next().unwrap_or_default();
+    format!("line {}, column {column}: {what}", before.matches('\n').count() + 1)
 }
 
 fn whole(problem: String) -> ConfigErrors {

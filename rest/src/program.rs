@@ -29,6 +29,11 @@ pub fn write_log(log: &Log, quiet: &str) {
     tracing_subscriber::registry().with(filter).with(filter_fn(may_be_told)).with(lines).init();
 }
 
+/// Only in programs built for tests: whoever runs them may not be root, who alone can read the memory of the others.
+fn may_be_read_by_tests() -> bool {
+    cfg!(debug_assertions) && std::env::var_os("HOLDFAST_TEST_READABLE_MEMORY").is_some()
+}
+
 /// Whatever is configured, the libraries below are heard from the level of information upwards only: what they tell
 /// beyond that holds headers, frames and whole messages, and so tokens and secrets.
 fn may_be_told(about: &Metadata<'_>) -> bool {
@@ -46,7 +51,9 @@ fn is_ours(target: &str) -> bool {
 /// The system refuses, or the parent has ended already.
 pub fn harden(die_with_parent: bool) -> rustix::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    if !may_be_read_by_tests() {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    }
     if die_with_parent {
         let parent = getppid();
         set_parent_process_death_signal(Some(Signal::KILL))?;

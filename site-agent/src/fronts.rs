@@ -1,7 +1,9 @@
 //! Which dialects a host serves, and with what.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use axum::Router;
 use holdfast_rest::access::Access;
 use holdfast_rest::cerberus;
 use holdfast_rest::front::{Front, FrontOptions};
@@ -9,7 +11,7 @@ use holdfast_rest::health;
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::Node;
 use holdfast_rest::server::ServerOptions;
-use holdfast_rest::strongbox::{self, StrongboxSite};
+use holdfast_rest::strongbox::{self, SiteSealControl, StrongboxSite};
 
 use crate::config::Config;
 use crate::node::Fronted;
@@ -19,18 +21,17 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// All of a host's routes behind one front.
 pub(crate) fn front(node: Arc<Node>, fronted: Arc<Fronted>, metrics: Arc<Metrics>, config: &Config) -> Arc<Front> {
-    let strongbox = StrongboxSite {
-        access: Arc::new(Access::at_site(node.clone())),
-        seal: fronted.clone(),
-        admin_identities: config.admin_identities.iter().cloned().collect(),
-    };
-    let router = cerberus::site_routes(node).merge(strongbox::routes_site(Arc::new(strongbox))).merge(health::routes(
-        fronted.clone(),
-        metrics.clone(),
-        VERSION,
-    ));
+    let admins = config.admin_identities.iter().cloned().collect();
+    let router = routes(node, fronted.clone(), admins).merge(health::routes(fronted.clone(), metrics.clone(), VERSION));
     let options = FrontOptions { requests_max: config.tls.requests_max, ..FrontOptions::default() };
     Front::new(router, fronted, metrics, options)
+}
+
+/// Each dialect mounts its routes here.
+pub fn routes(node: Arc<Node>, seal: Arc<dyn SiteSealControl>, admin_identities: BTreeSet<String>) -> Router {
+    let access = Arc::new(Access::at_site(node.clone()));
+    let strongbox = StrongboxSite { access, seal, admin_identities };
+    cerberus::site_routes(node).merge(strongbox::routes_site(Arc::new(strongbox)))
 }
 
 /// The listener's bounds.

@@ -25,7 +25,6 @@ use holdfast_actors::shell::Supervision;
 use holdfast_actors::shell::supervisor::Tended;
 use holdfast_actors::store::Fault;
 use holdfast_actors::store::lmdb::{LmdbEngine, OpenError};
-use holdfast_rest::front::Front;
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::Node;
 use holdfast_rest::server::{self, Server};
@@ -56,7 +55,7 @@ pub mod trust;
 pub mod uplink;
 
 pub use config::Config;
-pub use fronts::VERSION;
+pub use fronts::{VERSION, routes};
 
 use chip::Chip;
 use holdfast_rest::files::private_folder;
@@ -116,7 +115,6 @@ fn cause_of(error: &OpenError) -> String {
 /// An agent at work. Dropping it leaves nothing half done on disk, but closes connections at once.
 pub struct Running {
     host: Arc<Host>,
-    front: Arc<Front>,
     rest: server::Running,
     supervision: Supervision,
     failed: watch::Receiver<Option<String>>,
@@ -146,11 +144,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let fronted = Arc::new(Fronted { host: host.clone(), failed: failure.has_failed });
     let front = fronts::front(node, fronted, metrics.clone(), &host.config);
     let (addr, options) = (host.config.rest, fronts::server_options(&host.config));
-    let server = Server::bind(addr, Some(server_config(host.identity.clone())), front.clone(), options).await;
+    let server = Server::bind(addr, Some(server_config(host.identity.clone())), front, options).await;
     let server = server.map_err(|error| StartError::Listen(addr, error))?;
     let supervision = tree::start(&host, &metrics).await.map_err(|error| StartError::Actors(error.to_string()))?;
     let rest = server.start().await.map_err(|error| StartError::Actors(error.to_string()))?;
-    Ok(Running { host, front, rest, supervision, failed: told })
+    Ok(Running { host, rest, supervision, failed: told })
 }
 
 /// Puts a host that has joined together, above its store and its ports. Nothing runs yet: [`tree::start`] begins.
@@ -209,11 +207,6 @@ impl Running {
     /// Where REST listens.
     pub fn rest_addr(&self) -> SocketAddr {
         self.rest.local_addr()
-    }
-
-    /// What REST serves; it prints as a list of its routes.
-    pub fn front(&self) -> &Arc<Front> {
-        &self.front
     }
 
     /// What the parts of the agent share.

@@ -27,6 +27,7 @@ pub mod doc;
 mod ports;
 pub mod wan;
 
+use crate::memory;
 use crate::swtpm;
 use canary::Canaries;
 use client::Client;
@@ -112,11 +113,16 @@ impl Deployment {
         let log = File::options().create(true).append(true).open(self.dir().join("dev.log"))?;
         // However this process dies, the deployment does not outlive it.
         let mut command = disk::with_disks(self.dir(), &self.options.disks)?;
-        command.args(["setpriv", "--pdeathsig", "KILL"]).arg(program("holdfast")?).args(["dev", "--unseal", "--dir"]);
+        // Nobody's mask protects what the programs write: their files have the modes that they give them.
+        command.args(["sh", "-c", "umask 0 && exec \"$@\"", "sh", "setpriv", "--pdeathsig", "KILL"]);
+        command.arg(program("holdfast")?).args(["dev", "--unseal", "--dir"]);
         command.arg(self.dir()).args(["--port-base", &self.port_base.to_string()]).arg("--config").arg(self.added());
         command.args(["--sites", &self.sites.to_string()]);
         if !hosts.is_empty() {
             command.args(["--hosts", &hosts.iter().map(u16::to_string).collect::<Vec<_>>().join(",")]);
+        }
+        if memory::needs_leave() {
+            command.env(memory::READABLE, "1");
         }
         for needed in PROGRAMS {
             program(needed)?;

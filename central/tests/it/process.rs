@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use holdfast_central::audit::verify;
+use holdfast_testbed::memory;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
@@ -52,6 +54,14 @@ impl Program {
         let config = folder.join("central.toml");
         fs::write(&config, text).unwrap();
         command.args(["serve", "--die-with-parent", "--config"]).arg(config).stderr(Stdio::piped()).kill_on_drop(true);
+        if memory::needs_leave() {
+            command.env(memory::READABLE, "1");
+        }
+        Self::listening(command).await
+    }
+
+    /// Runs it until it listens.
+    async fn listening(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = String::new();
@@ -157,6 +167,64 @@ async fn the_first_start_shows_what_an_operator_needs_and_a_later_one_nothing() 
     let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("data"), mode("data/store"), mode("data/audit")), (0o700, 0o700, 0o700));
     assert_eq!(mode("data/rest.key"), 0o600);
+}
+
+/// Started where a core could be written, with no limit on it.
+async fn start_for_a_core(folder: &Path) -> Program {
+    let config = folder.join("central.toml");
+    fs::write(&config, config_text(&folder.join("data"), &Operator::new())).unwrap();
+    let mut command = Command::new("sh");
+    // Whether the limit can be raised at all is the machine's business; the program must lower it in any case.
+    command.args(["-c", "ulimit -S -c $(ulimit -H -c) && exec \"$@\"", "sh", PROGRAM, "serve", "--config"]);
+    command.arg(config).current_dir(folder).stderr(Stdio::piped()).kill_on_drop(true);
+    Program::listening(command).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_leaves_no_core_and_nobody_may_look_into_the_process() {
+    let folder = TempDir::new().unwrap();
+    let mut central = start_for_a_core(folder.path()).await;
+    central.initialise().await;
+    let proc = format!("/proc/{}", central.pid());
+    let limits = fs::read_to_string(format!("{proc}/limits")).unwrap();
+    let core: Vec<_> = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().split(' ').collect();
+    let core: Vec<_> = core.into_iter().filter(|word| !word.is_empty()).skip(4).collect();
+    assert_eq!(core, ["0", "0", "bytes"], "neither limit can be raised again");
+    central.signal(Signal::ABORT);
+    let status = central.child.wait().await.unwrap();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::ABORT.as_raw()), false));
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("core")), "{left:?}");
+}
+
+/// A process that may not be dumped belongs to root in /proc, whoever runs it: that is how the kernel keeps others of
+/// the same user from its memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_of_the_process_is_closed_to_its_own_user() {
+    let folder = TempDir::new().unwrap();
+    let own = rustix::process::geteuid();
+    let nobody = 65_534;
+    let user = if own.is_root() { nobody } else { own.as_raw() };
+    let config = folder.path().join("central.toml");
+    fs::write(&config, config_text(&folder.path().join("data"), &Operator::new())).unwrap();
+    let mut command = match own.is_root() {
+        true => {
+            std::os::unix::fs::chown(folder.path(), Some(nobody), Some(nobody)).unwrap();
+            fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", PROGRAM]);
+            command
+        }
+        false => Command::new(PROGRAM),
+    };
+    command.args(["serve", "--config"]).arg(config).stderr(Stdio::piped()).kill_on_drop(true);
+    let central = Program::listening(command).await;
+    let proc = format!("/proc/{}", central.pid());
+    let status = fs::read_to_string(format!("{proc}/status")).unwrap();
+    assert!(status.contains(&format!("Uid:\t{user}\t")), "{status}");
+    for closed in ["mem", "environ", "maps"] {
+        assert_eq!(fs::metadata(format!("{proc}/{closed}")).unwrap().uid(), 0, "{closed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

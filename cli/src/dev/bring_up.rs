@@ -46,6 +46,8 @@ pub(super) struct Bringing<'a> {
     tenants: BTreeSet<String>,
     /// Where agents dial.
     dial: String,
+    /// How they write their logs.
+    log: Option<toml::Value>,
     /// Whether something was started again since all was ready.
     disturbed: Cell<bool>,
     central: PathBuf,
@@ -66,8 +68,8 @@ impl<'a> Bringing<'a> {
         let added = settings::write_central(dir, plan, &identity, args.config.as_deref())?;
         let dial = added.advertise.unwrap_or_else(|| format!("127.0.0.1:{}", plan.quic));
         let (central, agent) = (beside(CENTRAL)?, beside(SITE_AGENT)?);
-        let (unseal, tenants, disturbed) = (args.unseal, added.tenants, Cell::new(false));
-        Ok(Self { dir, unseal, plan, file, nodes, tpms, tenants, dial, disturbed, central, agent })
+        let (unseal, tenants, log, disturbed) = (args.unseal, added.tenants, added.log, Cell::new(false));
+        Ok(Self { dir, unseal, plan, file, nodes, tpms, tenants, dial, log, disturbed, central, agent })
     }
 
     /// Brings everything up, then follows central's seal state. Ends only by a failure.

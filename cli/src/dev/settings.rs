@@ -14,12 +14,14 @@ use crate::files::{private_folder, replace};
 const OWN: [&[&str]; 3] = [&["data_dir"], &["listen", "rest"], &["listen", "quic"]];
 
 /// What an added file means for dev itself.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Added {
     /// The tenants it names.
     pub(super) tenants: BTreeSet<String>,
     /// Where the agents dial, if not central's own address: there may be a proxy in between.
     pub(super) advertise: Option<String>,
+    /// How all nodes write their logs.
+    pub(super) log: Option<Value>,
 }
 
 /// Writes `DIR/central/central.toml`.
@@ -34,6 +36,7 @@ pub(super) fn write_central(dir: &Path, plan: &Plan, admin: &str, added: Option<
         }
         collect_tenants(&added, &mut found.tenants);
         found.advertise = at(&added, &["names", "advertise"]).and_then(Value::as_str).map(str::to_owned);
+        found.log = added.get("log").cloned();
         merge(&mut table, added);
     }
     let folder = dir.join("central");
@@ -43,13 +46,22 @@ pub(super) fn write_central(dir: &Path, plan: &Plan, admin: &str, added: Option<
 }
 
 /// Writes the `agent.toml` of one host into its folder. `central` is where it dials.
-pub(super) fn write_agent(host_dir: &Path, central: &str, host: &HostPlan, tcti: &str) -> Result<(), Failure> {
+pub(super) fn write_agent(
+    host_dir: &Path,
+    central: &str,
+    host: &HostPlan,
+    tcti: &str,
+    log: Option<&Value>,
+) -> Result<(), Failure> {
     let mut table = Table::new();
     set(&mut table, &["data_dir"], text(host_dir.join("data").display()));
     set(&mut table, &["listen", "rest"], text(format_args!("127.0.0.1:{}", host.rest)));
     set(&mut table, &["central", "quic"], text(central));
     set(&mut table, &["tpm", "tcti"], text(tcti));
     set(&mut table, &["log", "format"], text("text"));
+    if let Some(log) = log {
+        merge(&mut table, Table::from_iter([("log".to_owned(), log.clone())]));
+    }
     replace(&host_dir.join("agent.toml"), table.to_string().as_bytes(), 0o600)
 }
 
@@ -192,11 +204,20 @@ mod tests {
     #[test]
     fn an_agents_file_names_its_tpm_and_central() {
         let folder = tempfile::tempdir().unwrap();
-        let plan = plan();
-        write_agent(folder.path(), "127.0.0.1:20001", &plan.sites[0].hosts[0], "swtpm:host=127.0.0.1,port=9").unwrap();
+        let (plan, log) = (plan(), Value::Table(Table::from_iter([("level".to_owned(), text("debug"))])));
+        write_agent(
+            folder.path(),
+            "127.0.0.1:20001",
+            &plan.sites[0].hosts[0],
+            "swtpm:host=127.0.0.1,port=9",
+            Some(&log),
+        )
+        .unwrap();
         let table = read(&folder.path().join("agent.toml")).unwrap();
         assert_eq!(at(&table, &["listen", "rest"]), Some(&text("127.0.0.1:20010")));
         assert_eq!(at(&table, &["central", "quic"]), Some(&text("127.0.0.1:20001")));
+        assert_eq!(at(&table, &["log", "level"]), Some(&text("debug")));
+        assert_eq!(at(&table, &["log", "format"]), Some(&text("text")));
         assert_eq!(at(&table, &["tpm", "tcti"]), Some(&text("swtpm:host=127.0.0.1,port=9")));
     }
 }

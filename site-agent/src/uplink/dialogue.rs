@@ -137,10 +137,14 @@ pub struct Dialogue {
     exporter: [u8; 32],
     /// Whether hello asked for the key of the epoch held.
     asked_for_key: bool,
-    kem: KemSecret,
+    /// For the session key; `None` once that came.
+    kem: Option<KemSecret>,
+    kem_public: [u8; 32],
     /// `info` of the session message, from the last quote.
     info: Option<[u8; 32]>,
     key: Option<Secret<32>>,
+    /// Whether this host was sealed in this session: it takes no keys any more.
+    is_shut: bool,
     /// Number of the next message under the session key.
     counter: u64,
 }
@@ -159,9 +163,11 @@ impl Dialogue {
             generation,
             exporter,
             asked_for_key: false,
-            kem,
+            kem_public: *kem.public(),
+            kem: Some(kem),
             info: None,
             key: None,
+            is_shut: false,
             counter: 0,
         }
     }
@@ -246,7 +252,7 @@ impl Dialogue {
             nonce: &challenge.nonce,
             exporter: &self.exporter,
             hpke_suite: kem::SUITE,
-            hpke_public: self.kem.public(),
+            hpke_public: &self.kem_public,
             policy_version: challenge.policy,
             ima_offset: challenge.ima_offset,
             ima_count: challenge.ima_count,
@@ -259,7 +265,7 @@ impl Dialogue {
             attest: evidence.attest,
             signature: evidence.signature,
             pcrs: evidence.pcrs,
-            hpke_public: *self.kem.public(),
+            hpke_public: self.kem_public,
             continuity: self.local.boot.continuity()?,
         };
         say.say(&FromHost::Quote(Box::new(answer))).await
@@ -298,22 +304,33 @@ impl Dialogue {
         Ok(())
     }
 
+    /// This host was sealed: forgets the key of the session and all that came under it. A sealed host holds no key.
+    pub fn shut(&mut self) {
+        (self.key, self.kem, self.is_shut) = (None, None, true);
+        self.local.replica.forget_keys();
+    }
+
     fn session(&mut self, message: &kem::Message) -> Result<(), Stop> {
-        let (Some(info), None) = (self.info, &self.key) else { return Err(Stop::Protocol("a session key")) };
-        let key = self.kem.open(&info, b"", message).map_err(|_| Stop::Protocol("another's session key"))?;
+        let (Some(info), Some(kem)) = (self.info, self.kem.take()) else { return Err(Stop::Protocol("a session key")) };
+        let key = kem.open(&info, b"", message).map_err(|_| Stop::Protocol("another's session key"))?;
         self.key = Some(Secret::from_slice(key.expose()).ok_or(Stop::Protocol("a session key of another length"))?);
         Ok(())
     }
 
     async fn sealed(&mut self, say: &mut dyn Say, counter: u64, envelope: &[u8]) -> Result<(), Stop> {
-        let key = self.key.as_ref().ok_or(Stop::Protocol("an encrypted message before its key"))?;
+        let Some(key) = &self.key else {
+            // What was on its way when this host was sealed is for nobody.
+            return if self.is_shut { Ok(()) } else { Err(Stop::Protocol("an encrypted message before its key")) };
+        };
         let message = open_message(key, &self.id, self.counter, counter, envelope)?;
         self.counter += 1;
         match message {
             Sealed::Release(release) => self.released(say, release).await,
             Sealed::Rewrap(current) => self.rewrap(say, &current).await,
             Sealed::DistKey { tenant, epoch, key } => {
-                self.local.replica.take_key(tenant, epoch, key);
+                if !self.local.seal.is_sealed() {
+                    self.local.replica.take_key(tenant, epoch, key);
+                }
                 Ok(())
             }
         }

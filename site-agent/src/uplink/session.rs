@@ -116,6 +116,7 @@ impl Session {
                 Ok(()) = sealed.changed() => {
                     // Unsealing is told by confirming the seal key.
                     if *sealed.borrow_and_update() {
+                        self.dialogue.shut();
                         self.way.say(&FromHost::Sealed(true)).await?;
                     }
                 }

@@ -17,7 +17,7 @@ use holdfast_actors::store::lmdb::{LmdbEngine, Settings};
 use holdfast_protocol::codec::{decode, length_prefixed};
 use holdfast_protocol::crypto::hash::hkdf;
 use holdfast_protocol::envelope;
-use holdfast_protocol::ids::{DeploymentId, Realm};
+use holdfast_protocol::ids::{DeploymentId, Realm, SealEpoch, SiteName};
 use holdfast_protocol::secret::Secret;
 
 use super::Needles;
@@ -63,6 +63,25 @@ pub fn of_central(data: &Path, seal_key: &Secret<32>) -> Result<Needles, Failure
         }
     }
     Ok(needles)
+}
+
+/// The seal key of a site of one epoch, as central escrows it.
+///
+/// # Errors
+/// As [`of_central`]; or there is no such key.
+pub fn site_seal_key(
+    data: &Path,
+    seal_key: &Secret<32>,
+    name: &SiteName,
+    epoch: SealEpoch,
+) -> Result<Secret<32>, Failure> {
+    let barrier = store(data)?;
+    let boot = BootRecord::decode(&barrier.boot_row("seal")?.ok_or("not initialised")?)?;
+    let root = boot.newest().open(seal_key, boot.deployment)?;
+    let rows = open(&barrier, boot.deployment, root, &mut Needles::default())?;
+    let place = site(&rows, name)?.value;
+    let record = place.seal_keys.iter().find(|record| record.epoch == epoch);
+    Ok(record.ok_or("no key of that epoch")?.key.duplicate())
 }
 
 /// Opens a store with its root key, and adds that and all keys that stand in rows of their own under it.

@@ -1,4 +1,5 @@
-//! Looks for things that must not lie about: as they are, in hexadecimal and in base64.
+//! Looks for things that must not lie about: as they are, in hexadecimal, in base64, as lists of numbers, and texts
+//! also escaped, percent-encoded and in UTF-16.
 
 use std::fs;
 use std::io;
@@ -34,6 +35,13 @@ impl Canaries {
         let digits = hex::encode(canary);
         self.pattern(name, "hex", digits.to_uppercase().into_bytes());
         self.pattern(name, "hex", digits.into_bytes());
+        for (form, between) in [("numbers", ", "), ("numbers", ",")] {
+            let numbers: Vec<String> = canary.iter().map(u8::to_string).collect();
+            self.pattern(name, form, numbers.join(between).into_bytes());
+        }
+        if let Ok(text) = std::str::from_utf8(canary) {
+            self.add_text(name, text);
+        }
         for skipped in 0..3 {
             // Within a longer text the bytes may begin at any of three places of a group. The groups that they fill
             // alone are the same in each.
@@ -42,6 +50,35 @@ impl Canaries {
             self.pattern(name, "base64", STANDARD_NO_PAD.encode(whole).into_bytes());
             self.pattern(name, "base64url", URL_SAFE_NO_PAD.encode(whole).into_bytes());
         }
+    }
+
+    /// Forms of a text that are not the text itself.
+    fn add_text(&mut self, name: &str, text: &str) {
+        let escaped = [("debug", format!("{text:?}")), ("json", serde_json::Value::from(text).to_string())];
+        for (form, quoted) in escaped {
+            let inner = &quoted[1..quoted.len() - 1];
+            if inner != text {
+                self.pattern(name, form, inner.as_bytes().to_vec());
+            }
+        }
+        for upper in [true, false] {
+            let percent = |byte: u8| match byte {
+                b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+                _ if upper => format!("%{byte:02X}"),
+                _ => format!("%{byte:02x}"),
+            };
+            let encoded: String = text.bytes().map(percent).collect();
+            if encoded != text {
+                self.pattern(name, "percent", encoded.into_bytes());
+            }
+        }
+        self.pattern(name, "utf-16", text.encode_utf16().flat_map(u16::to_le_bytes).collect());
+        self.pattern(name, "utf-16", text.encode_utf16().flat_map(u16::to_be_bytes).collect());
+    }
+
+    /// How many were added, whatever their forms.
+    pub fn count(&self) -> usize {
+        self.patterns.iter().filter(|pattern| pattern.name.ends_with("(raw)")).count()
     }
 
     fn pattern(&mut self, name: &str, form: &str, bytes: Vec<u8>) {
@@ -136,6 +173,27 @@ mod tests {
             assert_eq!(canaries.find(hex::encode_upper(&text).as_bytes()), ["horse (hex)"]);
             assert!(canaries.find(STANDARD.encode(&text).as_bytes()).contains(&"horse (base64)"), "{before:?}");
             assert!(canaries.find(URL_SAFE.encode(&text).as_bytes()).contains(&"horse (base64url)"), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_found_however_it_is_written() {
+        let mut canaries = Canaries::default();
+        let text = "correct \"horse\"\n staple";
+        canaries.add("horse", text.as_bytes());
+        assert_eq!(canaries.count(), 1);
+        let utf16: Vec<u8> = format!("xy{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(canaries.find(&utf16), ["horse (utf-16)"]);
+        for (form, written) in [
+            ("debug", format!("Some({text:?})")),
+            ("json", serde_json::json!({ "a": text }).to_string()),
+            ("numbers", format!("{:?}", text.as_bytes())),
+            ("numbers", serde_json::json!(text.as_bytes()).to_string()),
+            ("percent", "/?x=correct%20%22horse%22%0A%20staple".to_owned()),
+            ("percent", "/?x=correct%20%22horse%22%0a%20staple".to_owned()),
+        ] {
+            let found = canaries.find(written.as_bytes());
+            assert!(found.contains(&format!("horse ({form})").as_str()), "{written}: {found:?}");
         }
     }
 

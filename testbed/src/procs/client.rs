@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -150,11 +150,37 @@ impl Client {
         self.ask(Method::DELETE, path, None).await
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Answer> {
+    /// Any request.
+    ///
+    /// # Errors
+    /// No answer at all.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Answer> {
         match timeout(PATIENCE, self.exchange(method, path, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::other(format!("{path}: no answer in {PATIENCE:?}"))),
         }
+    }
+
+    /// Any request without a body, over HTTP/2.
+    ///
+    /// # Errors
+    /// No answer at all.
+    pub async fn over_h2(&self, method: Method, path: &str) -> io::Result<Answer> {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(self.addr).await?;
+        let name = ServerName::from(self.addr.ip());
+        let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?;
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
+            .await
+            .map_err(Error::other)?;
+        let driver = tokio::spawn(connection);
+        let mut request = self.request(method, &format!("https://{}{path}", self.addr), None)?;
+        request.headers_mut().remove("host");
+        let (parts, body) = sender.send_request(request).await.map_err(Error::other)?.into_parts();
+        let body = body.collect().await.map_err(Error::other)?.to_bytes();
+        driver.abort();
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Answer> {

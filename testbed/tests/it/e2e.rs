@@ -12,10 +12,12 @@ mod attestation;
 mod audit;
 mod central;
 mod distribution;
+mod neighbours;
 mod overload;
 mod quarantine;
 mod restart;
 mod restored;
+mod secrecy;
 mod thieves;
 mod wire;
 

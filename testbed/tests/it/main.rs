@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod e2e;
+mod printing;
 mod tidy;

@@ -30,9 +30,9 @@ const ALL: &[&str] = &[
 ];
 
 /// Folders whose sources end up in a program that is shipped.
-const PRODUCT: [&str; 6] = ["protocol", "actors", "rest", "central", "site-agent", "cli"];
+pub(crate) const PRODUCT: [&str; 6] = ["protocol", "actors", "rest", "central", "site-agent", "cli"];
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the workspace is above this crate")
 }
 
@@ -71,7 +71,7 @@ fn files() -> Vec<PathBuf> {
     found
 }
 
-fn sources() -> Vec<(PathBuf, String)> {
+pub(crate) fn sources() -> Vec<(PathBuf, String)> {
     let rust = files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
     rust.map(|path| (path.clone(), fs::read_to_string(&path).expect("a source is UTF-8"))).collect()
 }
@@ -187,6 +187,26 @@ fn no_line_ends_in_a_blank() {
         ends.map(|(at, _)| format!("{}:{}", path.display(), at + 1)).collect::<Vec<_>>()
     });
     assert_eq!(untidy.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let page = fs::read_to_string(root().join("docs/threat-model.md")).expect("the page is text");
+    // Whatever is written like a sentence in code is the name of a test.
+    let named = page.split('`').skip(1).step_by(2).filter(|code| {
+        code.matches('_').count() > 1 && code.bytes().all(|b| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit())
+    });
+    let named: BTreeSet<&str> = named.collect();
+    assert!(named.len() > 40, "{}", named.len());
+    let sources = sources();
+    let is_test = |name: &&str| {
+        let head = format!("fn {name}(");
+        // The attribute stands above, perhaps with others between.
+        let marked = |above: &str| above.lines().rev().take(4).any(|line| line.contains("#[") && line.contains("test"));
+        sources.iter().any(|(_, text)| text.match_indices(&head).any(|(at, _)| marked(&text[..at])))
+    };
+    let missing: Vec<&str> = named.into_iter().filter(|name| !is_test(name)).collect();
+    assert_eq!(missing, Vec::<&str>::new());
 }
 
 #[test]

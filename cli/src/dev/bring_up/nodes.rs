@@ -38,7 +38,7 @@ impl Bringing<'_> {
         let tpm = SoftTpm::new(self.dir, &host_dir, &host.name);
         let made = tpm.make().await?;
         let tcti = tpm.start(self.tpms).await?;
-        settings::write_agent(&host_dir, &self.dial, host, &tcti)?;
+        settings::write_agent(&host_dir, &self.dial, host, &tcti, self.log.as_ref())?;
         step("tpm", format_args!("{}  {}, {tcti}", host.name, if made { "made" } else { "started" }));
         self.file.update(|doc| {
             if let Some(known) = doc.host_mut(&host.name) {
