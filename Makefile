@@ -56,8 +56,9 @@ fuzz: fuzz-needs
 	  corpus=$(FUZZ_FOLDER)/corpus/$$target; found=$(FUZZ_FOLDER)/found/$$target; \
 	  mkdir -p $$corpus $$found; \
 	  "$${CARGO_TARGET_DIR:-target}/debug/holdfast-fuzz-seeds" $$target $$corpus || exit 1; \
-	  $(FUZZ_CARGO) run $(FUZZ_BUILD) $$target $$corpus -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=20 \
-	    -rss_limit_mb=1536 -print_final_stats=1 -artifact_prefix=$$found/ || { echo "$$target: see $$found"; exit 1; }; \
+	  program=$$(find $(FUZZ_FOLDER) -path "*/release/$$target" -type f | head -n 1); \
+	  "$$program" -max_total_time=$(SECONDS) -max_len=4096 -timeout=20 -rss_limit_mb=1536 -print_final_stats=1 \
+	    -artifact_prefix=$$found/ $$corpus || { echo "$$target does not hold: see $$found"; exit 1; }; \
 	done
 	@if [ -n "$(KEEP)" ]; then for target in $(FUZZ_TARGETS); do sh fuzz/keep.sh $$target || exit 1; done; fi
 
