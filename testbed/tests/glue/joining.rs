@@ -13,7 +13,7 @@ fn hosts_join_are_welcomed_and_come_in_sync() {
         let before = hosts[0].held();
         world.ask(|central| async move { central.write("after", 1, 1000).await });
         let newer = |_: &World| hosts.iter().all(|agent| agent.held() != before);
-        world.until(secs(2), "both have what was written since", newer);
+        world.until(ms(500), "both have at once what was written since", newer);
         world.settle(secs(2));
         assert_eq!(hosts[0].held(), hosts[1].held(), "siblings hold the same");
         assert_eq!(world.trace.count("connected to central"), 2, "one session each was enough");
