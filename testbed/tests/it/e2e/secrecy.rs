@@ -98,7 +98,7 @@ async fn provoke(world: &mut World, client: &Client, answers: &mut Vec<String>) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_secret_is_told_by_the_loudest_log_an_answer_an_argument_or_a_file() {
-    let mut world = World::with(Options { hosts: vec![1], wan: false }, LOUD).await;
+    let mut world = World::of(Options { hosts: vec![1], added: LOUD.to_owned(), ..Options::default() }).await;
     world.canaries.add("tenant", b"canaries-inc");
     world.make_box("canary-box-told", json!({ "to": "all" })).await;
     world.write("canary-box-told/some-canary", "what \"nobody\"\n may be told").await;
