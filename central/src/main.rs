@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use holdfast_central::{Config, FirstStart, Running, audit, start};
-use holdfast_rest::program::{harden, write_log};
+use holdfast_rest::program::{fit_connections, harden, kill_for_tests, write_log};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The central authority of a Holdfast deployment.
@@ -77,12 +77,13 @@ fn audit_verify(data: &std::path::Path, json: bool) -> ExitCode {
     if report.first_break.is_none() { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(mut config: Config) -> ExitCode {
     write_log(&config.log, "");
     #[cfg(debug_assertions)]
     if let Err(error) = holdfast_rest::nonces::record() {
         return fail(FAILURE, format_args!("can't record nonces: {error}"));
     }
+    fit_connections(&mut config.tls);
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(config)),
         Err(error) => fail(FAILURE, format_args!("can't start: {error}")),
@@ -104,6 +105,7 @@ async fn run(config: Config) -> ExitCode {
             running.stop().await;
             ExitCode::SUCCESS
         }
+        () = kill_for_tests(|| running.children()) => ExitCode::FAILURE,
         reason = running.failed() => {
             tracing::error!(reason, "central can't go on");
             // What memory holds may be ahead of the disk: nothing more is written or served.

@@ -1,8 +1,11 @@
 //! What both node programs do around their node: log, protection of the process.
 
+use std::future::pending;
+
+use holdfast_actors::shell::supervisor::Tended;
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal,
-    setrlimit,
+    DumpableBehavior, Resource, Rlimit, Signal, getppid, getrlimit, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
 };
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
@@ -10,7 +13,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::config::node::Log;
+use crate::config::node::{Log, Tls};
+
+/// Descriptors that a node needs beside those of its REST connections: files, hosts' sockets, and some to spare.
+const DESCRIPTORS_KEPT: u64 = 256;
 
 /// Begins the log on standard error. `quiet` are directives that come before the configured ones.
 pub fn write_log(log: &Log, quiet: &str) {
@@ -50,4 +56,37 @@ pub fn harden(die_with_parent: bool) -> rustix::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes as many descriptors as the system allows, and no more connections than those are for: a node that has none
+/// left could open no file either.
+pub fn fit_connections(tls: &mut Tls) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let Some(descriptors) = (if raised { maximum } else { current }) else { return };
+    let room = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(usize::MAX).max(1);
+    if room < tls.connections_max {
+        tracing::warn!(descriptors, connections = room, "fewer REST connections than configured: too few descriptors");
+        tls.connections_max = room;
+        tls.connections_per_address = tls.connections_per_address.min(room);
+    }
+}
+
+/// For tests: kills, again and again, the actor whose name stands in the file that `HOLDFAST_TEST_KILL` names. Never
+/// ends; in a release build it does nothing else either.
+#[cfg(debug_assertions)]
+pub async fn kill_for_tests(children: impl Fn() -> Vec<Tended>) {
+    let Some(file) = std::env::var_os("HOLDFAST_TEST_KILL") else { return pending().await };
+    loop {
+        let name = std::fs::read_to_string(&file).unwrap_or_default();
+        let doomed = children().into_iter().filter(|child| child.name == name.trim());
+        doomed.filter_map(|child| child.cell).for_each(|cell| cell.kill());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Nothing.
+#[cfg(not(debug_assertions))]
+pub async fn kill_for_tests(_: impl Fn() -> Vec<Tended>) {
+    pending().await
 }

@@ -7,7 +7,7 @@ use std::process::{Command as Process, ExitCode};
 use clap::{Parser, Subcommand};
 use holdfast_protocol::ids::HostName;
 use holdfast_protocol::site_bundle::{SITE_BUNDLE_BYTES_MAX, SiteBundle};
-use holdfast_rest::program::{harden, write_log};
+use holdfast_rest::program::{fit_connections, harden, kill_for_tests, write_log};
 use holdfast_site_agent::join::join;
 use holdfast_site_agent::ports::Ports;
 use holdfast_site_agent::{Config, start};
@@ -146,12 +146,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(mut config: Config) -> ExitCode {
     write_log(&config.log, QUIET);
     #[cfg(debug_assertions)]
     if let Err(error) = holdfast_rest::nonces::record() {
         return fail(FAILURE, format_args!("can't record nonces: {error}"));
     }
+    fit_connections(&mut config.tls);
     in_runtime(run(config))
 }
 
@@ -174,6 +175,7 @@ async fn run(config: Config) -> ExitCode {
             running.stop().await;
             ExitCode::SUCCESS
         }
+        () = kill_for_tests(|| running.children()) => ExitCode::FAILURE,
         reason = running.failed() => {
             tracing::error!(reason, "the agent can't go on");
             // What memory holds may be ahead of the disk: nothing more is written or served.

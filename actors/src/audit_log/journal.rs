@@ -174,6 +174,12 @@ impl Journal {
         }
     }
 
+    /// For tests: it fails as if its disk had.
+    #[cfg(debug_assertions)]
+    pub fn strike(&self) {
+        self.shared.failed("a test asked for it");
+    }
+
     /// Whether reads are refused because there is no room for their lines.
     pub fn is_full(&self) -> bool {
         self.shared.full.load(Ordering::Relaxed)

@@ -4,6 +4,7 @@
 
 mod audit;
 mod client;
+mod ends;
 mod isolation;
 mod memory;
 mod neighbours;

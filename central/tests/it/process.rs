@@ -15,34 +15,42 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::client::{As, Operator, try_call};
 use crate::world::{First, SEAL, config_text};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_holdfast-central");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_holdfast-central");
 
 pub(crate) struct Program {
     pub(crate) child: Child,
     pub(crate) addr: SocketAddr,
     /// What it wrote until it listened.
     said: String,
+    /// What it wrote from then on, told when it has ended.
+    pub(crate) later: JoinHandle<Vec<String>>,
 }
 
 impl Program {
-    async fn start(folder: &Path) -> Self {
-        Self::start_with(folder, &config_text(&folder.join("data"), &Operator::new())).await
+    pub(crate) async fn start(folder: &Path) -> Self {
+        Self::start_by(folder, Command::new(PROGRAM)).await
     }
 
     /// One that hosts find at `quic`.
     pub(crate) async fn start_at(folder: &Path, quic: SocketAddr) -> Self {
         let text = config_text(&folder.join("data"), &Operator::new());
-        Self::start_with(folder, &text.replace("quic = \"127.0.0.1:0\"", &format!("quic = \"{quic}\""))).await
+        let text = text.replace("quic = \"127.0.0.1:0\"", &format!("quic = \"{quic}\""));
+        Self::start_with(folder, &text, Command::new(PROGRAM)).await
     }
 
-    async fn start_with(folder: &Path, text: &str) -> Self {
+    /// As the program that `command` becomes.
+    pub(crate) async fn start_by(folder: &Path, command: Command) -> Self {
+        Self::start_with(folder, &config_text(&folder.join("data"), &Operator::new()), command).await
+    }
+
+    async fn start_with(folder: &Path, text: &str, mut command: Command) -> Self {
         let config = folder.join("central.toml");
         fs::write(&config, text).unwrap();
-        let mut command = Command::new(PROGRAM);
         command.args(["serve", "--die-with-parent", "--config"]).arg(config).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -55,11 +63,17 @@ impl Program {
                 break addr.parse().unwrap();
             }
         };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, addr, said }
+        let later = tokio::spawn(async move {
+            let mut later = Vec::new();
+            while let Ok(Some(line)) = lines.next_line().await {
+                later.push(line);
+            }
+            later
+        });
+        Self { child, addr, said, later }
     }
 
-    async fn post(&self, token: &str, path: &str, body: serde_json::Value) -> u16 {
+    pub(crate) async fn post(&self, token: &str, path: &str, body: serde_json::Value) -> u16 {
         let who = As { token: Some(token), operator: None };
         try_call(self.addr, who, ("POST", path), Some(body)).await.unwrap().status.as_u16()
     }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod bounds;
 mod faults;
 mod load;
 mod stage;
