@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 pub mod canary;
 pub mod client;
+pub mod crowd;
 pub mod disk;
 pub mod doc;
 mod ports;

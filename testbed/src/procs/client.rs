@@ -94,6 +94,19 @@ impl Client {
         Ok(Self { addr, tls: Arc::new(tls), authorization: None })
     }
 
+    /// Where the node is.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub(super) fn tls(&self) -> Arc<ClientConfig> {
+        self.tls.clone()
+    }
+
+    pub(super) fn authorization(&self) -> Option<&str> {
+        self.authorization.as_deref()
+    }
+
     /// The same with a token.
     #[must_use]
     pub fn with_token(&self, token: impl AsRef<str>) -> Self {

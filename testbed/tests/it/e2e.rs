@@ -12,6 +12,7 @@ mod attestation;
 mod audit;
 mod central;
 mod distribution;
+mod overload;
 mod quarantine;
 mod restart;
 mod wire;

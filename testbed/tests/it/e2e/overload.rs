@@ -1,0 +1,122 @@
+//! Far more at once than a node takes: it stays within bounds, says no to the rest, and serves on.
+
+use std::fs;
+
+use holdfast_testbed::figures::Figures;
+use holdfast_testbed::procs::client::Client;
+use holdfast_testbed::procs::crowd::{Ask, Crowd, Outcomes, silent};
+use holdfast_testbed::procs::until;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{SOON, World, secret};
+
+/// Over a hundred connections of HTTP/2.
+const STREAMS: Crowd = Crowd { callers: 100, asks: 100, addresses: 1 };
+/// A connection each, all open at the same time, from two addresses: more than those may have.
+const CONNECTIONS: Crowd = Crowd { callers: 2400, asks: 1, addresses: 2 };
+/// Connections that one address may have.
+const EACH_MAX: usize = 1024;
+/// Connections that say nothing, from six addresses: more than a node takes in all.
+const SILENT: usize = 6000;
+/// What a node may need at most, in MiB: all its connections with all their buffers, in a debug build.
+const MEMORY_MAX: u64 = 400;
+
+/// Memory of a process in MiB: now, and at most so far.
+fn memory(pid: u32) -> (u64, u64) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}
+
+fn of<'a>(outcomes: &'a Outcomes, which: &'a [&str]) -> usize {
+    which.iter().filter_map(|name| outcomes.get(*name)).sum()
+}
+
+/// What the metrics say of a bound.
+async fn figure(client: &Client, figure: &str, bound: &str) -> std::io::Result<f64> {
+    let text = client.get("/v1/metrics").await?.text();
+    let prefix = format!("holdfast_bound_{figure}{{bound=\"{bound}\"}} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok());
+    value.ok_or_else(|| std::io::Error::other("no figures"))
+}
+
+/// Waits until nothing is left of the crowd: the scrape's own request and connection are all that is used.
+async fn is_idle(client: &Client) {
+    for (bound, idle) in [("rest-requests", 1.0), ("rest-connections", 1.0), ("store-queue", 0.0)] {
+        let look = async || Ok((figure(client, "used", bound).await? == idle).then_some(()));
+        until(&format!("{bound} back at {idle}"), SOON, look).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_requests_at_once_end_in_bounded_memory_and_refusals_and_never_in_a_hang() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
+    let mut world = World::start(&[1]).await;
+    world.make_box("canary-box-of-all", json!({"to": "all"})).await;
+    world.write("canary-box-of-all/some-canary", "still served").await;
+    world.arrives("udc1-001", "canary-box-of-all/some-canary", "still served").await;
+    let read = |_| Ask { path: secret("canary-box-of-all/some-canary"), body: None };
+    // Half of them write; a write's body is read in the handler, so they are all in there at the same time.
+    let write = |number: usize| Ask {
+        path: secret(&format!("canary-box-of-all/other-{}", number % 50)),
+        body: Some(json!({"value": number.to_string()}).to_string()),
+    };
+    let mixed = |number: usize| if number.is_multiple_of(2) { read(number) } else { write(number) };
+
+    let mut figures = Figures::of("overload");
+    let doc = world.deployment.doc().unwrap();
+    let host = world.deployment.host("udc1-001").unwrap();
+    for (node, pid, client) in
+        [("central", doc.central.pid, world.central()), ("a host", host.pid, world.at("udc1-001"))]
+    {
+        let pid = pid.unwrap();
+        let before = memory(pid).0;
+        let began = Instant::now();
+        let streams = match node {
+            "central" => STREAMS.ask(&client, mixed).await,
+            _ => STREAMS.ask(&client, read).await,
+        };
+        eprintln!("{node}: {streams:?} in {:?}", began.elapsed());
+        assert_eq!(of(&streams, &["200", "204", "503"]), 10_000, "{node}: {streams:?}");
+        assert!(100 < of(&streams, &["200", "204"]), "{node}: {streams:?}");
+        is_idle(&client).await;
+        let connections = CONNECTIONS.ask(&client, read).await;
+        eprintln!("{node}: {connections:?} in {:?}", began.elapsed());
+        let all = of(&connections, &["200", "503", "not let in", "cut off"]);
+        assert_eq!(all, CONNECTIONS.callers, "{node}: {connections:?}");
+        assert!(100 < of(&connections, &["200"]), "{node}: {connections:?}");
+        assert!(of(&connections, &["200", "503"]) <= 2 * EACH_MAX, "{node}: {connections:?}");
+        is_idle(&client).await;
+        let refused = figure(&client, "refusals_total", "rest-connections").await.unwrap();
+        let closed = silent(&client, SILENT, 6).await.unwrap();
+        is_idle(&client).await;
+        let more = figure(&client, "refusals_total", "rest-connections").await.unwrap() - refused;
+        let (after, peak) = memory(pid);
+        assert!(peak < MEMORY_MAX, "{node} took {peak} MiB");
+        let took = began.elapsed();
+        figures = figures
+            .add(&format!("{node}: 10000 requests at once: served / 503"), {
+                format!("{} / {}", of(&streams, &["200", "204"]), of(&streams, &["503"]))
+            })
+            .add(&format!("{node}: {} connections at once: served / refused", CONNECTIONS.callers), {
+                let served = of(&connections, &["200"]);
+                format!("{served} / {}", CONNECTIONS.callers - served)
+            })
+            .add(&format!("{node}: {SILENT} silent connections: refused / all closed"), {
+                format!("{more} / {} s", closed.as_secs())
+            })
+            .add(&format!("{node}: memory before / peak / after, MiB"), format!("{before} / {peak} / {after}"))
+            .add(&format!("{node}: seconds"), took.as_secs());
+    }
+    // And then all is as ever.
+    world.write("canary-box-of-all/some-canary", "served afterwards").await;
+    world.arrives("udc1-001", "canary-box-of-all/some-canary", "served afterwards").await;
+    world.becomes("udc1-001", "unsealed", "trusted").await;
+    figures.publish().unwrap();
+}
