@@ -115,3 +115,25 @@ async fn a_body_above_the_limit_is_not_read() {
     let refused = read(Body::from(vec![7; 65]), 64).await.unwrap_err();
     assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
+
+/// Says how long it will be, and then nothing.
+struct Never;
+
+impl hyper::body::Body for Never {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
+    let began = tokio::time::Instant::now();
+    let problem = read(Body::new(Never), 10).await.unwrap_err();
+    assert_eq!((problem.status, began.elapsed().as_secs()), (StatusCode::REQUEST_TIMEOUT, READ_TIMEOUT.as_secs()));
+}

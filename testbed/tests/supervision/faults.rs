@@ -5,9 +5,10 @@ use std::time::Duration;
 use holdfast_actors::shell::supervisor::Tended;
 use holdfast_rest::health::SealState;
 use holdfast_testbed::figures::Figures;
+use tokio::time::timeout;
 
 use super::load::Load;
-use super::stage::{HARMS, Node, SITES, Stage, unsealed_central};
+use super::stage::{HARMS, Node, SITES, SOON, Stage, unsealed_central};
 
 /// All that a node is made of. A new actor must be listed here, and is harmed then.
 const ACTORS: [(Node, &str); 10] = [
@@ -85,7 +86,7 @@ async fn crash_loop(children: impl Fn() -> Vec<Tended>, failed: impl Future<Outp
     };
     tokio::select! {
         reason = failed => reason,
-        () = killing => unreachable!("it never ends"),
+        ended = timeout(SOON, killing) => panic!("{name} is killed and killed: {ended:?}"),
     }
 }
 
