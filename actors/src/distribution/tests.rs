@@ -729,6 +729,28 @@ fn a_new_epoch_comes_under_a_key_that_the_old_one_does_not_tell() {
 }
 
 #[test]
+fn a_new_term_builds_on_no_cut_of_an_earlier_one() {
+    let mut world = in_step();
+    let base = world.hosts[0].position(0).unwrap();
+    world.central.write(|batch| {
+        let deployment = Deployment {
+            id: DEPLOYMENT,
+            term: Term(2),
+            incarnation: [2; 16],
+            created_us: 0,
+            standing_generation: StandingGeneration::default(),
+            standing_digest: [0; 32],
+        };
+        batch.put(Realm::NODE, &["deployment"], &deployment);
+    });
+    let (target, sent) = world.central.build(0, 0, Some(&base)).unwrap().unwrap();
+    assert!(matches!(header_of(&sent).kind, BundleKind::Full { .. }), "{:?}", header_of(&sent));
+    assert_eq!(target.term, Term(2));
+    world.step(Step::Sync { host: 0, tenant: 0 });
+    assert_eq!(world.hosts[0].position(0), Some(target));
+}
+
+#[test]
 fn holdings_tell_what_a_site_was_sent_and_what_was_taken_back() {
     let mut world = in_step();
     world.step(Step::PutBox { tenant: 0, slug: 1, to: 1 });

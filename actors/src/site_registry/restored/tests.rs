@@ -629,6 +629,19 @@ fn the_largest_site_is_adopted_in_one_transaction() {
 }
 
 #[test]
+fn a_stranger_with_a_head_leaves_no_trace_under_names_of_his_own() {
+    let original = store();
+    let copy = original.copied();
+    original.act("lost");
+    let head_alone = Shows { head: Some(original.head()), ..Shows::default() };
+    assert!(copy.find("udc9/made-up", &head_alone).is_none());
+    assert!(copy.find(A, &head_alone).is_some(), "of a host that is known it is good enough");
+    original.decide(A, QUARANTINE);
+    let of_another = Shows { notice: original.notice_for(A), ..Shows::default() };
+    assert!(copy.find("udc9/made-up", &of_another).is_none());
+}
+
+#[test]
 fn terms_share_no_number() {
     assert_eq!(floor(Term(1)).unwrap(), 0);
     assert_eq!(floor(Term(0)).unwrap(), 0);

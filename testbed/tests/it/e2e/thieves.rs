@@ -187,7 +187,11 @@ async fn serves_not(world: &World, place: &Path) -> String {
 
 /// Waits until the host is cut off, and central's log says why.
 async fn is_cut_off(world: &World, why: &str) {
-    let look = async || Ok((world.state_of("udc1-001").await["standing"] == "quarantined").then_some(()));
+    let look = async || {
+        // Central may still be starting.
+        let known = world.deployment.state_of(&world.operator, "udc1-001").await?;
+        Ok((known["standing"] == "quarantined").then_some(()))
+    };
     until("the host is cut off", SOON, look).await.unwrap();
     let log = fs::read_to_string(world.deployment.dir().join("central/log")).unwrap();
     assert!(log.contains(why), "{log}");
