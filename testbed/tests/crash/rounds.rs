@@ -64,7 +64,7 @@ async fn what_is_killed_under_load_comes_back_with_all_that_was_acknowledged() {
         eprintln!("round {round} at {:?}: {}", began.elapsed(), blow.name());
         world.strike(blow).await.unwrap_or_else(|error| panic!("seed {seed}, round {round}, {blow:?}: {error}"));
         *world.kills.entry(blow.name()).or_default() += 1;
-        while let Some(ended) = tasks.try_join_next() {
+        if let Some(ended) = tasks.try_join_next() {
             panic!("seed {seed}, round {round}: the load ended early: {ended:?}");
         }
     }
