@@ -50,14 +50,16 @@ const SECRET: [&str; 14] = [
     "SigningKey",
 ];
 /// Those that hold none.
-const OPEN: [&str; 12] = [
+const OPEN: [&str; 14] = [
     "$type",
     "AgentClock",
+    "Bounds",
     "DeploymentId",
     "Front",
     "Gauges",
     "HostId",
     "HostVerifier",
+    "NodeTime",
     "OtherTime",
     "PublicKey",
     "ServerIdentity",
@@ -65,10 +67,9 @@ const OPEN: [&str; 12] = [
     "TokenId",
 ];
 /// Members of types with a derived `Debug` that are called like secrets, and are none.
-const HARMLESS: [(&str, &str); 14] = [
+const HARMLESS: [(&str, &str); 13] = [
     ("Connect", "token: Option<String>"),
     ("Expected", "qualifying_data: [u8; 32]"),
-    ("Challenge", "secret: Vec<u8>"),
     ("EnrolAnswer", "secret: Vec<u8>"),
     ("Credential", "encrypted_secret: Vec<u8>"),
     ("ChangedRow", "store_key: Vec<u8>"),
