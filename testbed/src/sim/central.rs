@@ -53,6 +53,8 @@ pub struct Central {
     pub keeper: SealKeeper,
     /// Seal keys that the operators were given, the newest last.
     pub seal_keys: Vec<Secret<32>>,
+    /// Which of them opens the copy that central was restored from.
+    pub key_of_copy: Option<usize>,
     /// What serves hosts, while unsealed.
     pub hub: Option<Hub>,
     /// Whether its process runs.
@@ -126,6 +128,7 @@ impl Central {
             barrier,
             keeper: SealKeeper::load(None, false),
             seal_keys: Vec::new(),
+            key_of_copy: None,
             hub: None,
             up: true,
             life: 0,
@@ -223,12 +226,16 @@ impl World {
         done
     }
 
+    /// Within a process that is open it stays open.
     fn reload_keeper(&mut self) {
-        self.close_hub(CloseCode::CentralSealed);
-        drop(self.central.barrier.seal());
+        let open = !self.central.barrier.is_sealed() && self.central.hub.is_some();
+        if !open {
+            self.close_hub(CloseCode::CentralSealed);
+            drop(self.central.barrier.seal());
+        }
         let row = self.central.barrier.boot_row(SEAL_ROW).ok().flatten();
         let boot = row.and_then(|bytes| BootRecord::decode(&bytes).ok());
-        self.central.keeper = SealKeeper::load(boot, false);
+        self.central.keeper = SealKeeper::load(boot, open);
     }
 
     fn seal_effect(&mut self, effect: Effect) -> Result<bool, Refusal> {
@@ -248,6 +255,7 @@ impl World {
             Effect::Audit(line) => self.seal_line(line)?,
             Effect::Reply(_, Ok(answer)) => {
                 if let Answer::Revealed { sealkey, .. } | Answer::Rotated { sealkey, .. } = answer {
+                    self.central.key_of_copy = None;
                     self.central.seal_keys.push(sealkey);
                 }
                 return Ok(true);
@@ -356,7 +364,9 @@ impl World {
         if life != self.central.life || !self.central.up || !self.central.barrier.is_sealed() {
             return;
         }
-        for index in (0..self.central.seal_keys.len()).rev().take(3) {
+        let newest = self.central.seal_keys.len() - 1;
+        // Whoever brings a copy back brings the key that belongs to it.
+        for index in [self.central.key_of_copy.unwrap_or(newest), newest] {
             let key = self.central.seal_keys[index].duplicate();
             let request = RequestId(self.next_id());
             let event = SealEvent::Unseal { request, class: Class::Local, proof: Proof::SealKey(key) };

@@ -24,7 +24,7 @@ use crate::sim::sabotage::Sabotage;
 use crate::sim::world::{Event, Phase, World};
 
 /// Within this a host with which nothing is wrong has whatever is placed at its site: microseconds.
-const IN_STEP_WITHIN_US: u64 = 150_000_000;
+const IN_STEP_WITHIN_US: u64 = 100_000_000;
 /// Leases are compared this exactly: microseconds.
 const LEASE_EXACT_US: u64 = 50_000;
 
@@ -367,6 +367,7 @@ impl World {
             let disturbed = it.outage.is_some()
                 || it.disk.is_full()
                 || it.chip.is_wrong()
+                || it.chip.fails()
                 || it.local.is_none()
                 || self.central.disk.is_full()
                 || self.central.hub.is_none()
@@ -486,7 +487,7 @@ impl World {
 
     /// Whether all is well.
     pub fn is_settled(&self) -> bool {
-        if self.central.is_outdated() {
+        if self.model.restored_from.is_some() {
             return true;
         }
         self.central.hub.is_some()

@@ -85,6 +85,11 @@ impl SimTpm {
         self.lock().fails = fails;
     }
 
+    /// Whether it does not answer.
+    pub fn fails(&self) -> bool {
+        self.lock().fails
+    }
+
     /// The last quote it made.
     pub fn last_quote(&self) -> Option<Quoted> {
         self.lock().last_quote

@@ -122,6 +122,8 @@ pub struct Model {
     pub older: Option<MemoryEngine>,
     /// What ought to be in `older`.
     pub older_tenants: Vec<Tenant>,
+    /// Which seal key opens `older`.
+    pub older_key: usize,
     /// How far central was before it was restored, if it was.
     pub restored_from: Option<u64>,
     /// Bundles that a hostile relay has kept, by site.

@@ -126,7 +126,7 @@ impl World {
             }
             lot -= weight;
         }
-        let in_us = self.dice.between(20_000, if self.shape.sites <= 3 { 900_000 } else { 500_000 });
+        let in_us = self.dice.between(20_000, if self.shape.sites <= 3 { 1_500_000 } else { 1_000_000 });
         self.schedule(in_us, Event::Act);
     }
 
@@ -157,11 +157,7 @@ impl World {
             Deed::NewSite if self.shape.sites <= 3 && self.hosts.len() < 9 => self.new_site(),
             Deed::NewTenant if self.model.tenants.len() < 3 => self.new_tenant(),
             Deed::NewSite | Deed::NewTenant => {}
-            Deed::Tamper => {
-                self.count("machines tampered with");
-                self.hosts[host].chip.set_wrong(true);
-                self.hosts[host].well_since_us = self.time.us();
-            }
+            Deed::Tamper => self.tamper(host),
             Deed::Restore => self.restore_machine(host),
             Deed::Reboot => self.reboot(host),
             Deed::Replay => self.replay(host),
@@ -217,7 +213,7 @@ impl World {
             94..97 => self.keep_a_copy(),
             _ => self.restore_central(),
         }
-        let in_us = self.dice.between(200_000, if self.shape.sites <= 3 { 6_000_000 } else { 2_000_000 });
+        let in_us = self.dice.between(200_000, if self.shape.sites <= 3 { 10_000_000 } else { 4_000_000 });
         self.schedule(in_us, Event::Misfortune);
     }
 
@@ -228,7 +224,10 @@ impl World {
             self.central.well_since_us = now_us;
         }
         for host in &mut self.hosts {
-            host.chip.set_fails(false);
+            if host.chip.fails() {
+                host.chip.set_fails(false);
+                host.well_since_us = now_us;
+            }
             if host.disk.is_full() {
                 host.disk.set_full(false);
                 host.well_since_us = now_us;
@@ -240,6 +239,7 @@ impl World {
         if self.central.up && self.model.restored_from.is_none() {
             self.model.older = Some(self.central.engine.restarted());
             self.model.older_tenants = self.model.tenants.clone();
+            self.model.older_key = self.central.seal_keys.len() - 1;
         }
     }
 
@@ -257,6 +257,7 @@ impl World {
         self.model.tenants = self.model.older_tenants.clone();
         self.model.unknown_standing = true;
         self.central.engine = Arc::new(copy);
+        self.central.key_of_copy = Some(self.model.older_key);
     }
 
     /// From here on nothing goes wrong any more.
@@ -329,6 +330,20 @@ impl World {
         at_once(local.shut("operator"));
         self.hosts[host].well_since_us = self.time.us();
         self.session_tells_seal(host);
+    }
+
+    /// Only where it is known what the machine should show: a site that learns takes what it sees first.
+    fn tamper(&mut self, host: usize) {
+        let known = {
+            let Ok(snapshot) = self.central.barrier.snapshot() else { return };
+            let entry = host_row(&snapshot, &self.hosts[host].id);
+            entry.is_some_and(|entry| !entry.reference.0.is_empty())
+        };
+        if known {
+            self.count("machines tampered with");
+            self.hosts[host].chip.set_wrong(true);
+            self.hosts[host].well_since_us = self.time.us();
+        }
     }
 
     fn restore_machine(&mut self, host: usize) {
@@ -731,6 +746,10 @@ impl World {
 
 fn copy_of(engine: &Arc<MemoryEngine>) -> Arc<MemoryEngine> {
     Arc::new(engine.restarted())
+}
+
+fn host_row(rows: &dyn Rows, id: &HostId) -> Option<holdfast_actors::site_registry::Host> {
+    host(rows, id).ok().map(|row| row.value)
 }
 
 fn host_joined(rows: &dyn Rows, id: &HostId) -> bool {
