@@ -94,7 +94,7 @@ impl Nonces {
     /// Only nonces have 24 bytes.
     fn take(&mut self, nonce: &mut [u8; 24]) {
         self.drawn += 1;
-        if self.repeat && self.drawn % 100 == 0 {
+        if self.repeat && self.drawn.is_multiple_of(100) {
             *nonce = self.last.unwrap_or(*nonce);
         }
         self.last = Some(*nonce);

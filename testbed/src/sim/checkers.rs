@@ -1,7 +1,7 @@
 //! The invariants of the design that the model can see. What changed is looked at after each event; all of it every
 //! fifty events and at the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_actors::access_control::{VerifiedTokens, verify};
@@ -25,6 +25,8 @@ use crate::sim::world::{Event, Phase, World};
 
 /// Within this a host with which nothing is wrong has whatever is placed at its site: microseconds.
 const IN_STEP_WITHIN_US: u64 = 100_000_000;
+/// Within this a host in a trusted session has what is new: microseconds.
+const SENT_WITHIN_US: u64 = 25_000_000;
 /// Leases are compared this exactly: microseconds.
 const LEASE_EXACT_US: u64 = 50_000;
 
@@ -308,7 +310,7 @@ impl World {
 
     fn check_chains(&mut self) {
         if let Ok(view) = self.central.engine.snapshot()
-            && self.events() % 250 == 0
+            && self.events().is_multiple_of(250)
         {
             self.check_chain("central", &*view);
         }
@@ -359,32 +361,15 @@ impl World {
     // INV-9: nobody waits for another, and reads go on without the WAN.
 
     fn check_in_step(&mut self) {
-        let now_us = self.time.us();
-        let calm_since =
-            |well: u64| now_us.saturating_sub(well.max(self.central.well_since_us).max(self.model.changed_us));
+        if self.central.disk.is_full() || self.central.hub.is_none() || self.model.restored_from.is_some() {
+            return;
+        }
+        let Ok(snapshot) = self.central.barrier.snapshot() else { return };
         let mut late = None;
-        for (index, it) in self.hosts.iter().enumerate() {
-            let disturbed = it.outage.is_some()
-                || it.disk.is_full()
-                || it.chip.is_wrong()
-                || it.chip.fails()
-                || it.local.is_none()
-                || self.central.disk.is_full()
-                || self.central.hub.is_none()
-                || self.central.is_outdated()
-                || self.model.restored_from.is_some()
-                || self.model.is_fenced(&it.id);
-            let by_operator = it.local.as_ref().is_some_and(|local| local.status.get().sealed_by_operator);
-            if disturbed || by_operator || calm_since(it.well_since_us) < IN_STEP_WITHIN_US {
-                continue;
-            }
-            let untrusted = self.central.barrier.snapshot().ok().and_then(|rows| host(&rows, &it.id).ok());
-            if untrusted.is_none_or(|row| row.value.standing.held != Held::Nothing) {
-                continue;
-            }
-            self.checks.times.entry("INV-9").and_modify(|times| *times += 1).or_insert(1);
-            if let Some(what) = self.lag_of(index) {
-                late = Some(what);
+        for index in 0..self.hosts.len() {
+            if let Some(by_us) = self.in_step_by(index, &snapshot) {
+                self.checks.note("INV-9");
+                late = late.or(self.lag_of(index, by_us));
             }
         }
         if let Some(what) = late {
@@ -392,8 +377,30 @@ impl World {
         }
     }
 
-    /// What is not as it should be at a host that should have all that is placed there.
-    pub fn lag_of(&self, index: usize) -> Option<String> {
+    /// Up to when a host must have what was placed at its site; `None` while something is wrong with it.
+    fn in_step_by(&self, index: usize, rows: &Snapshot) -> Option<u64> {
+        let (it, now_us) = (&self.hosts[index], self.time.us());
+        let disturbed = it.outage.is_some() || it.disk.is_full() || it.chip.is_wrong() || it.chip.fails();
+        let local = it.local.as_ref()?;
+        let held = host(rows, &it.id).map_or(Held::Quarantined, |row| row.value.standing.held);
+        let by_operator = local.seal.is_sealed() && local.status.get().sealed_by_operator;
+        if disturbed || by_operator || held != Held::Nothing || self.model.is_fenced(&it.id) {
+            return None;
+        }
+        let well_us = now_us.saturating_sub(it.well_since_us.max(self.central.well_since_us));
+        if IN_STEP_WITHIN_US < well_us {
+            return Some(now_us - IN_STEP_WITHIN_US);
+        }
+        // While it is in a session that is trusted it need not come back first.
+        let live = self.central.hub.as_ref()?.live.get(&it.id)?;
+        let trusted = live.trusted_until.is_some_and(|until| self.central.now().mono < until);
+        let session_us = now_us - it.session.as_ref()?.begun_us;
+        let goes_on = trusted && !local.seal.is_sealed() && SENT_WITHIN_US < session_us.min(well_us);
+        goes_on.then(|| now_us - SENT_WITHIN_US)
+    }
+
+    /// What is not as it should be at a host that should have all that was placed there by then.
+    pub fn lag_of(&self, index: usize, by_us: u64) -> Option<String> {
         let it = &self.hosts[index];
         let Some(local) = it.local.as_ref().filter(|local| !local.seal.is_sealed()) else {
             return Some(format!("{} is sealed", it.id));
@@ -401,7 +408,7 @@ impl World {
         let Ok(snapshot) = local.barrier.snapshot() else { return Some(format!("{} is sealed", it.id)) };
         for tenant in &self.model.tenants {
             let realm = locate(&snapshot, tenant.realm.0).ok().flatten();
-            if let Some(what) = differs(&snapshot, realm, &it.id, &tenant.boxes) {
+            if let Some(what) = differs(&snapshot, realm, &it.id, &tenant.boxes, by_us) {
                 return Some(format!("{} of {}: {what}", it.id, tenant.name));
             }
         }
@@ -492,7 +499,7 @@ impl World {
         }
         self.central.hub.is_some()
             && self.all_trusted()
-            && (0..self.hosts.len()).all(|host| self.lag_of(host).is_none())
+            && (0..self.hosts.len()).all(|host| self.lag_of(host, u64::MAX).is_none())
     }
 
     fn all_trusted(&self) -> bool {
@@ -521,7 +528,7 @@ impl World {
         if self.central.hub.is_none() {
             return format!("central is not open (up: {})", self.central.up);
         }
-        if let Some(what) = (0..self.hosts.len()).find_map(|host| self.lag_of(host)) {
+        if let Some(what) = (0..self.hosts.len()).find_map(|host| self.lag_of(host, u64::MAX)) {
             return what;
         }
         "some host is not trusted, or central does not know that it is in step".to_owned()
@@ -613,41 +620,42 @@ fn settle(
     true
 }
 
-/// How a host's copy of a tenant's content differs from what is placed there.
-fn differs(rows: &Snapshot, realm: Option<Realm>, id: &HostId, boxes: &BTreeMap<String, BoxModel>) -> Option<String> {
-    let mut wanted: BTreeMap<Vec<String>, String> = BTreeMap::new();
-    let mut wanted_boxes = BTreeSet::new();
-    for (slug, of) in boxes {
-        // What is not known for certain is not asked for.
-        if !Model::is_placed(of, &id.site)? {
-            continue;
+/// How a host's copy of a tenant's content differs from what is placed there; what changed later, or is not known for
+/// certain, is not asked for.
+fn differs(
+    rows: &Snapshot,
+    realm: Option<Realm>,
+    id: &HostId,
+    boxes: &BTreeMap<String, BoxModel>,
+    by_us: u64,
+) -> Option<String> {
+    let mut held: BTreeMap<Vec<String>, String> = BTreeMap::new();
+    if let Some(realm) = realm {
+        for row in rows.list::<DepositBox>(realm, &[]).ok()? {
+            held.insert(row.path, String::new());
         }
-        wanted_boxes.insert(slug.clone());
-        for (path, known) in &of.secrets {
-            if let Some(value) = known.known()? {
-                wanted.insert(vec![slug.clone(), path.clone()], value.clone());
+        for raw in rows.scan(Kind::Secret, realm, &[]).ok()? {
+            if let Some(value) = raw.body.and_then(|body| canary_in(body.expose())) {
+                held.insert(raw.path, value);
             }
         }
     }
-    let Some(realm) = realm else {
-        return (!wanted_boxes.is_empty()).then(|| "nothing is here yet".to_owned());
-    };
-    let held: BTreeSet<String> =
-        rows.list::<DepositBox>(realm, &[]).ok()?.iter().map(|row| row.name().to_owned()).collect();
-    if held != wanted_boxes {
-        return Some(format!("boxes {held:?} instead of {wanted_boxes:?}"));
-    }
-    let mut found = BTreeMap::new();
-    for raw in rows.scan(Kind::Secret, realm, &[]).ok()? {
-        if let Some(value) = raw.body.and_then(|body| canary_in(body.expose())) {
-            found.insert(raw.path, value);
+    for (slug, of) in boxes.iter().filter(|(_, of)| of.changed_us <= by_us) {
+        let Some(placed) = Model::is_placed(of, &id.site) else { continue };
+        if held.contains_key(&vec![slug.clone()]) != placed {
+            return Some(format!("box {slug} is {}here", if placed { "not " } else { "" }));
+        }
+        for (path, known) in
+            of.secrets.iter().filter(|(path, _)| of.written_us.get(*path).is_none_or(|at| *at <= by_us))
+        {
+            let Some(value) = known.known() else { continue };
+            let wanted = value.as_ref().filter(|_| placed);
+            if held.get(&vec![slug.clone(), path.clone()]) != wanted {
+                return Some(format!("{slug}/{path} is not as it should be"));
+            }
         }
     }
-    let wrong = wanted.iter().find(|(path, value)| found.get(*path) != Some(value)).map(|(path, _)| path);
-    let extra = found.keys().find(|path| !wanted.contains_key(*path));
-    wrong
-        .map(|path| format!("{} is not the newest", path.join("/")))
-        .or_else(|| extra.map(|path| format!("{} should not be here", path.join("/"))))
+    held.keys().find(|path| !boxes.contains_key(&path[0])).map(|path| format!("{} is of no box", path.join("/")))
 }
 
 impl World {

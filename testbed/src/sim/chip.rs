@@ -155,7 +155,11 @@ impl SecretChip for SimTpm {
 
     fn destroy(&self) -> BoxFuture<'_, Result<(), TpmError>> {
         let mut inner = self.lock();
-        let destroyed = if inner.fails { Err(unavailable()) } else { Ok(inner.secret = None) };
+        if inner.fails {
+            return Box::pin(std::future::ready(Err(unavailable())));
+        }
+        inner.secret = None;
+        let destroyed = Ok(());
         Box::pin(std::future::ready(destroyed))
     }
 

@@ -9,6 +9,7 @@ use holdfast_actors::site_registry::{HostState, host, hosts, site};
 use holdfast_protocol::ids::{HostId, HostName, SiteName};
 use holdfast_protocol::wire::CloseCode;
 
+use crate::sim::sabotage::Sabotage;
 use crate::sim::speaking::Out;
 use crate::sim::world::{Event, World};
 
@@ -57,7 +58,7 @@ impl World {
             self.hosts[host].well_since_us = self.time.us();
         }
         let concerned = |id: &HostId| id.site == *place && name.is_none_or(|name| *name == id.host);
-        let conns = self.cut_where(concerned);
+        let conns = if self.sabotaged(Sabotage::ForgetFence) { Vec::new() } else { self.cut_where(concerned) };
         for (conn, id) in &conns {
             if let Ok(Some(notice)) = self.central.notice(id) {
                 self.put_out(*conn, Out::Notice(notice));
@@ -110,7 +111,9 @@ impl World {
                     return Some(call);
                 }
                 let (site, host) = (call.site.clone(), call.host.clone());
-                self.tell_verifier(Seen::CutOff { site, host, code: CloseCode::Quarantined });
+                if !self.sabotaged(Sabotage::ForgetFence) {
+                    self.tell_verifier(Seen::CutOff { site, host, code: CloseCode::Quarantined });
+                }
                 // From here on nothing may go there, whatever the call still waits for.
                 self.model.fence_returned(&call.site, call.host.as_ref());
                 call.host.as_ref()?;

@@ -26,7 +26,7 @@ use crate::sim::clock::MachineClock;
 use crate::sim::disk::Disk;
 use crate::sim::network::{LinkId, Parcel};
 use crate::sim::sabotage::Sabotage;
-use crate::sim::world::{Event, World};
+use crate::sim::world::{Event, Phase, World};
 
 /// A host.
 pub struct SimHost {
@@ -68,6 +68,8 @@ pub struct SimHost {
 pub struct HostSession {
     /// Its connection.
     pub link: LinkId,
+    /// When it began, microseconds since the world began.
+    pub begun_us: u64,
     number: u64,
     dialogue: Dialogue,
     welcomed: bool,
@@ -154,9 +156,10 @@ impl World {
 
     /// The timer of an uplink.
     pub fn uplink_due(&mut self, host: usize, life: u64) {
+        let gives_up = self.sabotaged(Sabotage::GiveUp) && self.phase != Phase::Chaos;
         let it = &mut self.hosts[host];
         it.armed_us = None;
-        if it.life != life || it.local.is_none() {
+        if it.life != life || it.local.is_none() || (gives_up && host == 0) {
             return;
         }
         let now = it.clock.now();
@@ -217,13 +220,14 @@ impl World {
         }
         let exporter = draw(&*self.hosts[host].entropy);
         let link = self.connect(host, exporter, read::fingerprint(certificate));
+        let begun_us = self.time.us();
         let it = &mut self.hosts[host];
         let mut dialogue = Dialogue::new(local.clone(), it.chip.clone(), exporter);
         let mut seal = local.seal.watch();
         seal.mark_unchanged();
         let mut mouth = Mouth::default();
         let said = at_once(dialogue.hello(&mut mouth));
-        it.session = Some(HostSession { link, number, dialogue, welcomed: false, seal });
+        it.session = Some(HostSession { link, begun_us, number, dialogue, welcomed: false, seal });
         self.says(link, mouth);
         match said {
             Ok(()) => None,
@@ -293,6 +297,9 @@ impl World {
         at_once(session.dialogue.handle(mouth, message, notes))?;
         if lease {
             self.note_lease(host);
+        }
+        if self.sabotaged(Sabotage::LeakRow) || self.sabotaged(Sabotage::LeakPlacement) {
+            self.leak(host);
         }
         Ok(())
     }

@@ -76,6 +76,10 @@ pub struct BoxModel {
     pub offline_s: Option<u64>,
     /// Its secrets: what each is now.
     pub secrets: BTreeMap<String, Known<Option<String>>>,
+    /// When it was made or placed last, microseconds since the world began.
+    pub changed_us: u64,
+    /// When each secret was written last.
+    pub written_us: BTreeMap<String, u64>,
 }
 
 /// What a host was last given time by.
@@ -116,8 +120,6 @@ pub struct Model {
     pub stores: BTreeMap<usize, Vec<u8>>,
     /// Leases by host.
     pub leases: BTreeMap<usize, LeaseModel>,
-    /// When the content of a tenant changed last, or where it goes.
-    pub changed_us: u64,
     /// An older state of central's store, with what ought to be in it.
     pub older: Option<MemoryEngine>,
     /// What ought to be in `older`.

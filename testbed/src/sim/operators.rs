@@ -104,6 +104,10 @@ impl World {
         for _ in 0..self.model.tenants.len() * 2 {
             self.new_box();
         }
+    }
+
+    /// Disks begin to fail.
+    pub fn let_things_go_wrong(&mut self) {
         self.central.disk.set_crashes(2);
         for host in &self.hosts {
             host.disk.set_crashes(4);
@@ -126,7 +130,7 @@ impl World {
             }
             lot -= weight;
         }
-        let in_us = self.dice.between(20_000, if self.shape.sites <= 3 { 1_500_000 } else { 1_000_000 });
+        let in_us = self.dice.between(20_000, if self.shape.sites <= 3 { 1_500_000 } else { 6_000_000 });
         self.schedule(in_us, Event::Act);
     }
 
@@ -210,10 +214,10 @@ impl World {
                 self.hosts[host].chip.set_fails(true);
                 self.hosts[host].well_since_us = self.time.us();
             }
-            94..97 => self.keep_a_copy(),
-            _ => self.restore_central(),
+            _ => self.keep_a_copy(),
         }
-        let in_us = self.dice.between(200_000, if self.shape.sites <= 3 { 10_000_000 } else { 4_000_000 });
+        self.restore_central();
+        let in_us = self.dice.between(200_000, if self.shape.sites <= 3 { 10_000_000 } else { 6_000_000 });
         self.schedule(in_us, Event::Misfortune);
     }
 
@@ -236,7 +240,8 @@ impl World {
     }
 
     fn keep_a_copy(&mut self) {
-        if self.central.up && self.model.restored_from.is_none() {
+        let late = self.shape.events / 2 < self.events();
+        if self.central.up && self.model.restored_from.is_none() && !(late && self.model.older.is_some()) {
             self.model.older = Some(self.central.engine.restarted());
             self.model.older_tenants = self.model.tenants.clone();
             self.model.older_key = self.central.seal_keys.len() - 1;
@@ -246,7 +251,7 @@ impl World {
     /// Central is restored from an older copy, once in the life of some worlds, and late.
     fn restore_central(&mut self) {
         let late = self.shape.events * 2 / 3 < self.events();
-        if !late || self.shape.seed % 4 != 0 || self.model.restored_from.is_some() {
+        if !late || !self.shape.seed.is_multiple_of(4) || self.model.restored_from.is_some() {
             return;
         }
         let Some(copy) = self.model.older.as_ref().map(MemoryEngine::restarted) else { return };
@@ -408,7 +413,8 @@ impl World {
     fn any_placement(&mut self) -> Placement {
         match self.dice.below(10) {
             0..2 => Placement::None,
-            2..6 => Placement::All,
+            2..5 if self.shape.sites <= 3 => Placement::All,
+            2 => Placement::All,
             _ => {
                 let mut sites = BTreeSet::new();
                 for _ in 0..1 + self.dice.below(2) {
@@ -455,12 +461,13 @@ impl World {
             offline_s,
             there: Known::of(true),
             secrets: std::collections::BTreeMap::new(),
+            changed_us: self.time.us(),
+            written_us: std::collections::BTreeMap::new(),
         };
         if made.is_err() {
             fresh.there.perhaps(false);
         }
         self.model.tenants[tenant].boxes.insert(slug, fresh);
-        self.model.changed_us = self.time.us();
     }
 
     /// A change of a tenant was made, for certain or perhaps: it has one line.
@@ -530,6 +537,7 @@ impl World {
         }
         self.line_follows(tenant, result.is_ok());
         let of = self.model.tenants[tenant].boxes.get_mut(slug).expect("it was picked from there");
+        of.written_us.insert(path.to_owned(), self.time.us());
         let known = of.secrets.entry(path.to_owned()).or_insert_with(|| Known::of(None));
         if answered {
             known.set(value)
@@ -539,7 +547,6 @@ impl World {
         if answered {
             self.count("acknowledged writes");
         }
-        self.model.changed_us = self.time.us();
     }
 
     /// There is no call for it yet; the decision is the simplest there could be.
@@ -554,14 +561,10 @@ impl World {
         }
         self.line_follows(tenant, result.is_ok());
         let of = self.model.tenants[tenant].boxes.get_mut(&slug).expect("it was picked from there");
+        of.changed_us = self.time.us();
         of.ever.extend(sites_of(&to).unwrap_or_default());
         of.ever_all |= matches!(to, Placement::All);
-        if result.is_ok() {
-            of.placed.set(sites_of(&to))
-        } else {
-            of.placed.perhaps(sites_of(&to))
-        }
-        self.model.changed_us = self.time.us();
+        if result.is_ok() { of.placed.set(sites_of(&to)) } else { of.placed.perhaps(sites_of(&to)) }
     }
 
     // Sites and hosts.
@@ -647,7 +650,7 @@ impl World {
         let clock = MachineClock::new(self.time.clone(), off_us);
         let now = holdfast_actors::ports::Clock::now(&clock);
         let disk = Disk::new(seed);
-        if self.phase == Phase::Chaos && !self.hosts.is_empty() && 0 < self.events() {
+        if self.phase == Phase::Chaos && 0 < self.events() {
             disk.set_crashes(4);
         }
         self.hosts.push(SimHost {

@@ -513,8 +513,8 @@ impl World {
             return self.schedule(500_000, Event::DistributionTurn(number));
         }
         let Some(event) = self.hub().and_then(|hub| hub.distribution_mail.pop_front()) else { return };
-        let forgotten = matches!(&event, distribution::Event::OutOfStep { .. });
-        if !(forgotten && self.sabotaged(Sabotage::NeverCatchUp)) {
+        let lost = self.sabotaged(Sabotage::LoseAnswers) && self.dice.per_mille(100);
+        if !(lost && matches!(&event, distribution::Event::Applied { .. })) {
             self.step_distribution(event);
         }
     }
