@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_actors::attestation_verifier::core::{self as verifier, ConnId, Verifier};
 use holdfast_actors::audit_log::Line;
-use holdfast_actors::barrier::{Barrier, NoReads, Snapshot};
+use holdfast_actors::barrier::{Barrier, NoReads};
 use holdfast_actors::distribution::core::{self as distribution, Distribution};
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{Clock, Now, draw_secret};
@@ -18,13 +18,14 @@ use holdfast_actors::seal_keeper::{
 };
 use holdfast_actors::site_registry::authorities::signer;
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
-use holdfast_actors::site_registry::{deployment, standing};
+use holdfast_actors::site_registry::restored::refuse_while_stopped;
+use holdfast_actors::site_registry::standing;
 use holdfast_actors::store::memory::MemoryEngine;
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::ids::{HostId, Realm, Revision, TenantName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::signed;
-use holdfast_protocol::wire::{CloseCode, Head, Position, Signable, Signed};
+use holdfast_protocol::wire::{CloseCode, Position, Signable, Signed};
 
 use crate::sim::at_once;
 use crate::sim::chance::{Nonces, SeededEntropy};
@@ -61,6 +62,8 @@ pub struct Central {
     pub up: bool,
     /// Which process this is.
     pub life: u64,
+    /// Whether this process has its line in the chain.
+    pub start_noted: bool,
     /// Since when nothing has gone wrong with it.
     pub well_since_us: u64,
     /// What was read of the store last, for the checkers.
@@ -132,6 +135,7 @@ impl Central {
             hub: None,
             up: true,
             life: 0,
+            start_noted: true,
             well_since_us: 0,
             seen: Revision::default(),
         }
@@ -158,20 +162,17 @@ impl Central {
         self.hub.as_ref().is_some_and(|hub| hub.outdated)
     }
 
-    /// Central's head.
+    /// Runs a change of an operator or a user: refused while this is a copy that nobody has adopted, as at the fronts.
     ///
     /// # Errors
-    /// The store's fault.
-    pub fn head(&self, snapshot: &Snapshot) -> Result<Head, Refusal> {
-        let deployment = deployment(snapshot)?;
-        let audit = snapshot.commit_head()?;
-        Ok(Head {
-            deployment: deployment.id,
-            term: deployment.term,
-            incarnation: deployment.incarnation,
-            revision: snapshot.revision(),
-            standing_digest: deployment.standing_digest,
-            audit_head: (audit.seq, audit.hash),
+    /// As [`Central::commit`].
+    pub fn change<T: Send + 'static>(
+        &self,
+        mut decide: impl FnMut(&dyn Rows) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.commit(move |rows| {
+            refuse_while_stopped(rows)?;
+            decide(rows)
         })
     }
 
@@ -246,6 +247,7 @@ impl World {
             Effect::Initialise { root, boot, .. } => self.initialise(Keyring::new(boot.deployment, root), &boot)?,
             Effect::InstallRoot { deployment, root } => {
                 barrier.unseal(Keyring::new(deployment, root));
+                self.note_start()?;
                 self.open_hub()?;
             }
             Effect::SwapOut => {
@@ -263,6 +265,15 @@ impl World {
             Effect::Reply(_, Err(_)) => {}
         }
         Ok(false)
+    }
+
+    /// Every life of the process has a line of its own in the chain, by which a fork of the chain shows.
+    fn note_start(&mut self) -> Result<(), Refusal> {
+        if std::mem::replace(&mut self.central.start_noted, true) {
+            return Ok(());
+        }
+        let line = Line::done(self.central.now().wall_us, "central", "node.start", "");
+        self.central.commit(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ())))
     }
 
     fn seal_line(&mut self, line: Line) -> Result<(), Refusal> {
@@ -288,6 +299,7 @@ impl World {
     fn open_hub(&mut self) -> Result<(), Refusal> {
         let snapshot = self.central.barrier.snapshot()?;
         let (signer, certificate) = signer(&snapshot)?;
+        let outdated = refuse_while_stopped(&snapshot).is_err();
         let number = self.next_id();
         self.central.hub = Some(Hub {
             number,
@@ -302,7 +314,7 @@ impl World {
             hellos: BTreeMap::new(),
             cursor: snapshot.revision(),
             looking: false,
-            outdated: false,
+            outdated,
             verifier_armed: None,
             distribution_armed: None,
         });
@@ -352,6 +364,7 @@ impl World {
         central.disk.carry(&central.engine);
         central.barrier = Barrier::new(central.engine.clone(), central.entropy.clone(), Arc::new(NoReads));
         central.up = true;
+        central.start_noted = false;
         central.seen = Revision::default();
         self.reload_keeper();
         self.tell(|| "central starts".to_owned());

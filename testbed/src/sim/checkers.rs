@@ -13,7 +13,7 @@ use holdfast_actors::distribution::replica::locate;
 use holdfast_actors::ports::Clock;
 use holdfast_actors::rows::{Kind, ReadRows, Refusal, Rows};
 use holdfast_actors::secret_store::{DepositBox, SecretPath, read_secret};
-use holdfast_actors::site_registry::{Held, host, site};
+use holdfast_actors::site_registry::{Held, head, host, site};
 use holdfast_actors::store::{Engine, View};
 use holdfast_protocol::ids::{HostId, Realm, Revision};
 use holdfast_protocol::wire::{FromCentral, FromHost, Head, Hello};
@@ -143,6 +143,19 @@ impl World {
         self.check_standing(&snapshot);
     }
 
+    /// What is cut off is what the rows say, where the model can't know.
+    pub fn settle_standing(&mut self) {
+        if let Ok(snapshot) = self.central.barrier.snapshot() {
+            self.check_standing(&snapshot);
+        }
+    }
+
+    /// Whether central knows a host and its identity; one that was made after the copy it was restored from it does not.
+    pub fn is_known(&self, index: usize) -> bool {
+        let Ok(snapshot) = self.central.barrier.snapshot() else { return false };
+        host(&snapshot, &self.hosts[index].id).is_ok_and(|row| row.value.identity.is_some())
+    }
+
     fn check_standing(&mut self, snapshot: &Snapshot) {
         let site_held = |name| site(snapshot, name).is_ok_and(|row| row.value.standing.held == Held::Quarantined);
         let host_held = |id: &HostId| host(snapshot, id).is_ok_and(|row| row.value.standing.held == Held::Quarantined);
@@ -265,7 +278,7 @@ impl World {
         }
         let Some((term, _, revision)) = self.model.heads.get(&index).copied() else { return };
         let Ok(snapshot) = self.central.barrier.snapshot() else { return };
-        let Ok(ours) = self.central.head(&snapshot) else { return };
+        let Ok(ours) = head(&snapshot) else { return };
         self.checks.note("INV-4");
         if (ours.term.0, ours.revision.0) < (term, revision) && !self.central.is_outdated() {
             self.broken("INV-4", "a restored central goes on though a host shows a newer head".to_owned());
@@ -361,7 +374,7 @@ impl World {
     // INV-9: nobody waits for another, and reads go on without the WAN.
 
     fn check_in_step(&mut self) {
-        if self.central.disk.is_full() || self.central.hub.is_none() || self.model.restored_from.is_some() {
+        if self.central.disk.is_full() || self.central.hub.is_none() || self.central.is_outdated() {
             return;
         }
         let Ok(snapshot) = self.central.barrier.snapshot() else { return };
@@ -494,19 +507,21 @@ impl World {
 
     /// Whether all is well.
     pub fn is_settled(&self) -> bool {
-        if self.model.restored_from.is_some() {
-            return true;
-        }
         self.central.hub.is_some()
+            && !self.central.is_outdated()
             && self.all_trusted()
-            && (0..self.hosts.len()).all(|host| self.lag_of(host, u64::MAX).is_none())
+            && self.known_hosts().all(|host| self.lag_of(host, u64::MAX).is_none())
+    }
+
+    fn known_hosts(&self) -> impl Iterator<Item = usize> {
+        (0..self.hosts.len()).filter(|host| self.is_known(*host))
     }
 
     fn all_trusted(&self) -> bool {
         let now = self.central.now().mono;
         let Some(hub) = &self.central.hub else { return false };
-        self.hosts.iter().all(|it| {
-            let live = hub.live.get(&it.id);
+        self.known_hosts().all(|host| {
+            let live = hub.live.get(&self.hosts[host].id);
             live.is_some_and(|live| live.lag == 0 && live.trusted_until.is_some_and(|until| now < until))
         })
     }
@@ -528,7 +543,7 @@ impl World {
         if self.central.hub.is_none() {
             return format!("central is not open (up: {})", self.central.up);
         }
-        if let Some(what) = (0..self.hosts.len()).find_map(|host| self.lag_of(host, u64::MAX)) {
+        if let Some(what) = self.known_hosts().find_map(|host| self.lag_of(host, u64::MAX)) {
             return what;
         }
         "some host is not trusted, or central does not know that it is in step".to_owned()

@@ -3,6 +3,7 @@
 
 use holdfast_actors::ports::{Clock, draw};
 use holdfast_actors::site_registry::enrolment::{self, Seeds, Serials};
+use holdfast_actors::site_registry::restored::Claims;
 use holdfast_actors::site_registry::standing;
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::hash::sha256;
@@ -113,6 +114,10 @@ impl World {
             return End::Lost;
         }
         let id = self.hosts[host].id.clone();
+        let (head, held) = (local.contact().head, local.boot.notice().ok().flatten());
+        let claims =
+            Claims { host: &id, certificate: None, head: head.as_ref(), notice: held.as_ref(), positions: &[] };
+        let _ = self.look_at(claims);
         let Ok(fetched) = self.central.notice(&id) else { return End::Lost };
         if let Some(signed) = fetched {
             let Ok(heeded) = at_once(local.heed(&signed)) else { return End::Lost };

@@ -208,9 +208,8 @@ impl World {
             Err(_) => return Some(End::Lost),
         }
         let state = local.file.get();
-        let Some(certificate) = state.membership.as_ref().and_then(|member| member.dist_chain.first()) else {
-            return Some(End::Unenrolled);
-        };
+        let Some(member) = &state.membership else { return Some(End::Unenrolled) };
+        let Some(certificate) = member.dist_chain.first() else { return Some(End::Unenrolled) };
         if !self.reaches_central(host) {
             return Some(End::Lost);
         }
@@ -219,7 +218,7 @@ impl World {
             return Some(End::CutOff);
         }
         let exporter = draw(&*self.hosts[host].entropy);
-        let link = self.connect(host, exporter, read::fingerprint(certificate));
+        let link = self.connect(host, exporter, (member.generation, read::fingerprint(certificate)));
         let begun_us = self.time.us();
         let it = &mut self.hosts[host];
         let mut dialogue = Dialogue::new(local.clone(), it.chip.clone(), exporter);

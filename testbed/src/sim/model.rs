@@ -124,6 +124,10 @@ pub struct Model {
     pub older: Option<MemoryEngine>,
     /// What ought to be in `older`.
     pub older_tenants: Vec<Tenant>,
+    /// Sites in `older`.
+    pub older_sites: Vec<SiteName>,
+    /// How many sites were ever made.
+    pub sites_made: usize,
     /// Which seal key opens `older`.
     pub older_key: usize,
     /// How far central was before it was restored, if it was.

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use holdfast_actors::attestation_verifier::core::ConnId;
+use holdfast_protocol::ids::HostGeneration;
 use holdfast_protocol::wire::{CloseCode, FromCentral, FromHost};
 
 use crate::sim::world::{Event, World};
@@ -46,7 +47,9 @@ pub struct Link {
     pub central_life: u64,
     /// The exporter of its TLS session.
     pub exporter: [u8; 32],
-    /// Of the certificate that the host showed.
+    /// Of the certificate that the host showed: which of its identities it names.
+    pub generation: HostGeneration,
+    /// Its fingerprint.
     pub fingerprint: [u8; 32],
     /// Central's name for it, once the host said hello.
     pub conn: Option<ConnId>,
@@ -72,14 +75,15 @@ impl World {
     }
 
     /// A host's connection is made.
-    pub fn connect(&mut self, host: usize, exporter: [u8; 32], fingerprint: [u8; 32]) -> LinkId {
+    pub fn connect(&mut self, host: usize, exporter: [u8; 32], shown: (HostGeneration, [u8; 32])) -> LinkId {
         let id = self.next_id();
         let link = Link {
             host,
             host_life: self.hosts[host].life,
             central_life: self.central.life,
             exporter,
-            fingerprint,
+            generation: shown.0,
+            fingerprint: shown.1,
             conn: None,
             host_open: true,
             central_open: true,

@@ -121,6 +121,9 @@ impl World {
             self.settled = self.is_settled();
             return self.schedule(2_000_000, Event::Act);
         }
+        if self.central.is_outdated() && self.dice.per_mille(150) {
+            self.adopt();
+        }
         let mut lot = self.dice.below(DEEDS.iter().map(|(_, weight)| *weight as usize).sum()) as u32;
         for (deed, weight) in DEEDS {
             if lot < weight {
@@ -244,6 +247,7 @@ impl World {
         if self.central.up && self.model.restored_from.is_none() && !(late && self.model.older.is_some()) {
             self.model.older = Some(self.central.engine.restarted());
             self.model.older_tenants = self.model.tenants.clone();
+            self.model.older_sites = self.model.sites.clone();
             self.model.older_key = self.central.seal_keys.len() - 1;
         }
     }
@@ -260,6 +264,7 @@ impl World {
         let before = holdfast_actors::store::Engine::snapshot(&*copy_of(&self.central.engine));
         self.model.restored_from = before.ok().map(|view| view.revision().0);
         self.model.tenants = self.model.older_tenants.clone();
+        self.model.sites = self.model.older_sites.clone();
         self.model.unknown_standing = true;
         self.central.engine = Arc::new(copy);
         self.central.key_of_copy = Some(self.model.older_key);
@@ -285,8 +290,14 @@ impl World {
 
     /// What operators do until all is well: take back who is cut off, have those join who have not.
     fn tidy_up(&mut self) {
-        if self.central.barrier.is_sealed() || !self.central.up || self.central.is_outdated() {
+        if !self.central.up {
             return;
+        }
+        if self.central.barrier.is_sealed() {
+            return self.unseal(self.central.life);
+        }
+        if self.central.is_outdated() {
+            return self.adopt();
         }
         let held = self.all_held();
         for (place, name) in held {
@@ -387,7 +398,7 @@ impl World {
             by: "operator".to_owned(),
         };
         let now = self.central.now();
-        let Ok(made) = self.central.commit(move |rows| create_tenant(&cmd, rows, now)) else { return };
+        let Ok(made) = self.central.change(move |rows| create_tenant(&cmd, rows, now)) else { return };
         let id = TokenId(draw(&*entropy));
         let Ok(claims) = self.central.commit(move |rows| create_root_token(made.realm, id, "operator", rows, now))
         else {
@@ -448,7 +459,7 @@ impl World {
             permission_ids: Vec::new(),
         };
         let now = self.central.now();
-        let made = self.central.commit(move |rows| create_box(&cmd, rows, now));
+        let made = self.central.change(move |rows| create_box(&cmd, rows, now));
         if made.is_err() && !self.central.engine.has_stopped() {
             return;
         }
@@ -507,9 +518,9 @@ impl World {
         let drop_line = self.sabotaged(Sabotage::DropAuditLine) && self.dice.per_mille(200);
         let result = if drop_line {
             let silent = value.clone();
-            self.central.commit(move |rows| write_silently(&cmd, &silent, rows, now))
+            self.central.change(move |rows| write_silently(&cmd, &silent, rows, now))
         } else {
-            self.central.commit(move |rows| write_secret(&cmd, rows, now))
+            self.central.change(move |rows| write_secret(&cmd, rows, now))
         };
         self.model.written.entry(name).or_default().insert(value.clone());
         self.came_of(tenant, &slug, &path, Some(value), result);
@@ -525,7 +536,7 @@ impl World {
             path: SecretPath::new(vec![path.clone()]).expect("a good path"),
         };
         let now = self.central.now();
-        let result = self.central.commit(move |rows| delete_secret(&cmd, rows, now));
+        let result = self.central.change(move |rows| delete_secret(&cmd, rows, now));
         self.came_of(tenant, &slug, &path, None, result);
     }
 
@@ -554,7 +565,7 @@ impl World {
         let Some((tenant, slug)) = self.any_box() else { return };
         let (to, realm) = (self.any_placement(), self.model.tenants[tenant].realm);
         let (now, named, new) = (self.central.now(), slug.clone(), to.clone());
-        let result = self.central.commit(move |rows| place_box(rows, realm, &named, &new, now));
+        let result = self.central.change(move |rows| place_box(rows, realm, &named, &new, now));
         let stopped = self.central.engine.has_stopped();
         if result.is_err() && !stopped {
             return;
@@ -570,7 +581,8 @@ impl World {
     // Sites and hosts.
 
     fn new_site(&mut self) {
-        let name: SiteName = format!("udc{}", self.model.sites.len() + 1).parse().expect("a good name");
+        self.model.sites_made += 1;
+        let name: SiteName = format!("udc{}", self.model.sites_made).parse().expect("a good name");
         let entropy = self.central.entropy.clone();
         let number = 1 + self.dice.below(3);
         let mut made = Vec::new();
@@ -594,7 +606,7 @@ impl World {
         };
         let names: Vec<_> = cmd.hosts.iter().map(|host| host.name.clone()).collect();
         let now = self.central.now();
-        if self.central.commit(move |rows| create_site(&cmd, rows, now)).is_err() {
+        if self.central.change(move |rows| create_site(&cmd, rows, now)).is_err() {
             return;
         }
         self.model.sites.push(name.clone());
@@ -614,7 +626,7 @@ impl World {
             by: "operator".to_owned(),
         };
         let now = self.central.now();
-        self.central.commit(move |rows| invite(&cmd, rows, now)).ok()
+        self.central.change(move |rows| invite(&cmd, rows, now)).ok()
     }
 
     fn new_host(&mut self, id: HostId, bundle: &SiteBundle) {
@@ -693,7 +705,7 @@ impl World {
         };
         let now = self.central.now();
         let permitted =
-            self.central.commit(move |rows| holdfast_actors::site_registry::sites::reallow(&cmd, rows, now));
+            self.central.change(move |rows| holdfast_actors::site_registry::sites::reallow(&cmd, rows, now));
         if permitted.is_ok()
             && let Some(bundle) = self.bundle_of(&id.site)
         {

@@ -15,18 +15,19 @@ use holdfast_actors::distribution::build::{Built, TenantRef, build};
 use holdfast_actors::distribution::core::{self as distribution, BuildOutcome, Push, StreamId};
 use holdfast_actors::ports::{Now, draw, draw_secret};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
+use holdfast_actors::site_registry::restored::{
+    Adopt, Claims, Finding, Note, Noted, adopt_site, examine, finish, note, plan,
+};
 use holdfast_actors::site_registry::standing::{
     FirstOfConnection, Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass,
 };
-use holdfast_actors::site_registry::{Held, authority, deployment, host, site, standing};
-use holdfast_protocol::ids::{HostId, Realm, SiteName, TenantName};
-use holdfast_protocol::pki::read;
+use holdfast_actors::site_registry::{Held, deployment, head, host, site, standing};
+use holdfast_protocol::ids::{HostGeneration, HostId, Realm, SiteName, TenantName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::session::seal_message;
-use holdfast_protocol::signed;
 use holdfast_protocol::tpm::Public;
 use holdfast_protocol::wire::{
-    CloseCode, FromCentral, FromHost, Head, Hello, Lease, Position, Release, SealKey, Sealed, Signed, VerdictNotice,
+    CloseCode, FromCentral, FromHost, Lease, Position, Release, SealKey, Sealed, Signed, VerdictNotice,
 };
 
 use crate::sim::central::Hub;
@@ -63,7 +64,7 @@ pub struct Conn {
     pub link: LinkId,
     /// Whose.
     pub host: HostId,
-    fingerprint: [u8; 32],
+    shown: (HostGeneration, [u8; 32]),
     outbox: VecDeque<Out>,
     fed: VecDeque<Out>,
     fed_waiting: usize,
@@ -114,22 +115,27 @@ impl World {
     /// The first message of a connection.
     fn central_meets(&mut self, link: LinkId, message: FromHost) {
         let Some(of) = self.links.get(&link) else { return };
-        let (exporter, fingerprint, index) = (of.exporter, of.fingerprint, of.host);
+        let (exporter, shown, index) = (of.exporter, (of.generation, of.fingerprint), of.host);
         let id = self.hosts[index].id.clone();
         let FromHost::Hello(hello) = message else {
             return self.central_lets_go(link, Some(CloseCode::Protocol));
         };
-        let facts = match self.facts(&id, &fingerprint) {
-            Ok(facts) => facts,
-            Err(Refusal::Denied) => return self.central_lets_go(link, Some(CloseCode::Quarantined)),
-            Err(Refusal::Sealed) => return self.central_lets_go(link, Some(CloseCode::CentralSealed)),
-            Err(_) => return self.central_lets_go(link, Some(CloseCode::Protocol)),
+        let claims = Claims {
+            host: &id,
+            certificate: Some(shown),
+            head: hello.head.as_ref(),
+            notice: hello.notice.as_ref(),
+            positions: &hello.positions,
         };
-        let compared = self.compare_heads(&id, &hello);
+        let looked = self.look_at(claims);
         self.check_noticed(index, &hello);
-        if let Err(code) = compared {
+        if let Err(code) = looked {
             return self.central_lets_go(link, Some(code));
         }
+        let facts = match self.facts(&id, shown) {
+            Ok(facts) => facts,
+            Err(code) => return self.central_lets_go(link, Some(code)),
+        };
         if hello.needs_seal_key
             && let Err(code) = self.note_sealed(&id, true)
         {
@@ -144,7 +150,7 @@ impl World {
         let of = Conn {
             link,
             host: id.clone(),
-            fingerprint,
+            shown,
             outbox: VecDeque::new(),
             fed: VecDeque::new(),
             fed_waiting: 0,
@@ -166,19 +172,14 @@ impl World {
 
     fn handle(&mut self, conn: ConnId, message: FromHost) -> Result<(), CloseCode> {
         let now = self.central.now();
-        let (id, fingerprint, trusted) = {
+        let (id, shown, trusted) = {
             let of = &self.central.hub.as_ref().ok_or(CloseCode::CentralSealed)?.conns[&conn];
-            (of.host.clone(), of.fingerprint, now.mono < of.trusted_until && !of.cut)
+            (of.host.clone(), of.shown, now.mono < of.trusted_until && !of.cut)
         };
         match message {
             FromHost::Hello(_) => Err(CloseCode::Protocol),
             FromHost::Quote(answer) => {
-                let facts = match self.facts(&id, &fingerprint) {
-                    Ok(facts) => Box::new(facts),
-                    Err(Refusal::Denied) => return Err(CloseCode::Quarantined),
-                    Err(Refusal::Sealed) => return Err(CloseCode::CentralSealed),
-                    Err(_) => return Err(CloseCode::Protocol),
-                };
+                let facts = Box::new(self.facts(&id, shown)?);
                 let seed = draw_secret(&*self.central.entropy);
                 self.tell_verifier(Seen::QuoteReceived { conn, answer, facts, seed });
                 Ok(())
@@ -228,25 +229,26 @@ impl World {
     }
 
     /// What the rows say of a host.
-    fn facts(&self, id: &HostId, fingerprint: &[u8; 32]) -> Result<Facts, Refusal> {
-        let snapshot = self.central.barrier.snapshot()?;
-        let entry = host(&snapshot, id)?.value;
-        let place = site(&snapshot, &id.site)?.value;
+    fn facts(&self, id: &HostId, shown: (HostGeneration, [u8; 32])) -> Result<Facts, CloseCode> {
+        let snapshot = self.central.barrier.snapshot().map_err(unfit)?;
+        let entry = host(&snapshot, id).map_err(unfit)?.value;
+        let place = site(&snapshot, &id.site).map_err(unfit)?.value;
         if entry.is_cut_off(&place) && !self.sabotaged(Sabotage::ForgetFence) {
-            return Err(Refusal::Denied);
+            return Err(CloseCode::Quarantined);
         }
-        let identity = entry.identity.ok_or(Refusal::NotFound("identity"))?;
-        if identity.dist_fingerprint != *fingerprint {
-            return Err(Refusal::Conflict("the certificate is of an earlier enrolment".to_owned()));
+        let identity = entry.identity.ok_or(CloseCode::Protocol)?;
+        if identity.dist_fingerprint != shown.1 {
+            let lost = entry.generation <= shown.0;
+            return Err(if lost { CloseCode::EnrolAgain } else { CloseCode::Protocol });
         }
         let mut reference = place.reference;
         for (pcr, values) in entry.reference.0 {
             reference.0.entry(pcr).or_insert(values);
         }
         Ok(Facts {
-            deployment: deployment(&snapshot)?.id,
+            deployment: deployment(&snapshot).map_err(unfit)?.id,
             generation: entry.generation,
-            ak: Public::parse(&identity.ak_public).map_err(|_| Refusal::Corrupt)?,
+            ak: Public::parse(&identity.ak_public).map_err(|_| CloseCode::Protocol)?,
             policy: place.policy,
             reference,
             counters: entry.counters,
@@ -257,40 +259,80 @@ impl World {
         })
     }
 
-    fn compare_heads(&mut self, id: &HostId, hello: &Hello) -> Result<(), CloseCode> {
-        if self.central.is_outdated() {
-            return Err(CloseCode::CentralSealed);
-        }
-        let Some(shown) = &hello.head else { return Ok(()) };
+    /// Looks at what a host shows, before anything is given to it.
+    ///
+    /// # Errors
+    /// What to close its connection with.
+    pub fn look_at(&mut self, claims: Claims<'_>) -> Result<(), CloseCode> {
         if self.sabotaged(Sabotage::IgnoreNewerHead) {
             return Ok(());
         }
-        let (ours, shown) = {
-            let snapshot = self.central.barrier.snapshot().map_err(|_| CloseCode::CentralSealed)?;
-            let root = authority(&snapshot, &["root"]).map_err(|_| CloseCode::CentralSealed)?;
-            let now = self.central.now().wall_s();
-            let Ok(key) = read::bundle_signer_of(&shown.signer, &root.certificate, now) else { return Ok(()) };
-            let Ok(shown) = signed::open::<Head>(shown, &key) else { return Ok(()) };
-            (self.central.head(&snapshot).map_err(|_| CloseCode::CentralSealed)?, shown)
+        let found = self.central.barrier.snapshot().and_then(|snapshot| examine(claims, &snapshot));
+        let noted = match found {
+            Ok(None) => Ok(()),
+            Ok(Some(finding)) => self.note(finding),
+            Err(refusal) => Err(refusal),
         };
-        let same = (shown.term, shown.incarnation) == (ours.term, ours.incarnation);
-        let newer = ours.term < shown.term
-            || (ours.term == shown.term && shown.incarnation != ours.incarnation)
-            || (same && ours.revision < shown.revision);
-        if !newer {
-            return Ok(());
+        match noted {
+            Ok(()) if self.central.is_outdated() => Err(CloseCode::CentralSealed),
+            Ok(()) => Ok(()),
+            Err(Refusal::Sealed) => Err(CloseCode::CentralSealed),
+            Err(_) => Err(CloseCode::Stale),
         }
-        if let Some(hub) = self.hub() {
-            hub.outdated = true;
+    }
+
+    fn note(&mut self, finding: Finding) -> Result<(), Refusal> {
+        let (place, now) = (finding.host.site.clone(), self.central.now());
+        self.tell(|| format!("{} shows what central does not know", finding.host));
+        let cmd = Note { finding, seed: draw_secret(&*self.central.entropy) };
+        let noted = self.central.commit(move |rows| note(&cmd, rows, now))?;
+        match noted {
+            Noted::TakenOver => {
+                self.count("findings taken over");
+                self.model.standing_is_unknown();
+                self.settle_standing();
+                self.epochs_advanced(&place);
+            }
+            Noted::Stopped if self.central.is_outdated() => {}
+            Noted::Stopped => {
+                self.count("restored copies noticed");
+                if let Some(hub) = self.hub() {
+                    hub.outdated = true;
+                }
+                let conns: Vec<ConnId> = self.central.hub.iter().flat_map(|hub| hub.conns.keys().copied()).collect();
+                for conn in conns {
+                    self.cut_conn(conn);
+                    self.close_conn(conn, CloseCode::CentralSealed);
+                }
+            }
         }
-        self.tell(|| format!("{id} shows a newer head"));
-        self.count("restored centrals noticed");
-        let conns: Vec<ConnId> = self.central.hub.iter().flat_map(|hub| hub.conns.keys().copied()).collect();
-        for conn in conns {
-            self.cut_conn(conn);
-            self.close_conn(conn, CloseCode::CentralSealed);
+        Ok(())
+    }
+
+    /// An operator takes a copy back into service.
+    pub fn adopt(&mut self) {
+        let entropy = self.central.entropy.clone();
+        let adopted = (|| {
+            let plan = plan(&self.central.barrier.snapshot()?)?;
+            let (incarnation, seed) = (draw(&*entropy), draw_secret(&*entropy));
+            let cmd = Arc::new(Adopt { term: plan.term, incarnation, seed, by: "operator".to_owned() });
+            let now = self.central.now();
+            for name in plan.sites {
+                let cmd = cmd.clone();
+                self.central.commit(move |rows| adopt_site(&cmd, &name, rows, now))?;
+            }
+            self.central.commit(move |rows| finish(&cmd, rows, now))
+        })();
+        self.model.standing_is_unknown();
+        if adopted.is_ok() {
+            self.tell(|| "adopted".to_owned());
+            self.count("adoptions");
+            if let Some(hub) = self.hub() {
+                hub.outdated = false;
+            }
+            self.central.well_since_us = self.time.us();
+            self.settle_standing();
         }
-        Err(CloseCode::CentralSealed)
     }
 
     /// A message for the verifier.
@@ -370,8 +412,8 @@ impl World {
         }
         let now = self.central.now();
         let first = pass.first.as_ref().map(|first| FirstOfConnection {
-            continuity: pass.continuity,
-            continuity_next: draw(&*self.central.entropy),
+            continuity: pass.continuity.as_ref().map(Secret::duplicate),
+            continuity_next: draw_secret(&*self.central.entropy),
             seal_epoch: first.seal_epoch,
             needs_seal_key: first.needs_seal_key,
         });
@@ -413,7 +455,7 @@ impl World {
             let snapshot = self.central.barrier.snapshot()?;
             let seal_epoch = site(&snapshot, &pass.host.site)?.value.seal_epoch;
             let (clock_ms, reset_count) = (pass.counters.clock, pass.counters.reset_count);
-            (self.central.head(&snapshot)?, Lease { host: pass.host.clone(), clock_ms, reset_count, seal_epoch })
+            (head(&snapshot)?, Lease { host: pass.host.clone(), clock_ms, reset_count, seal_epoch })
         };
         let now = self.central.now();
         self.model.passed(&pass, now.mono);
@@ -430,7 +472,10 @@ impl World {
             self.put_out(pass.conn, Out::Plain(FromCentral::Session(first.message)));
             self.put_out(pass.conn, Out::Session(first.session_key));
             let Grant { held, current, continuity_next } = grant;
-            self.put_out(pass.conn, Out::Sealed(Sealed::Release(Release { held, current, continuity_next })));
+            self.put_out(
+                pass.conn,
+                Out::Sealed(Sealed::Release(Release { held, current, continuity_next: *continuity_next.expose() })),
+            );
         }
         Ok(())
     }
@@ -731,6 +776,10 @@ impl World {
             self.tell_verifier(Seen::Gone { conn });
         }
     }
+}
+
+fn unfit(refusal: Refusal) -> CloseCode {
+    if matches!(refusal, Refusal::Sealed) { CloseCode::CentralSealed } else { CloseCode::Protocol }
 }
 
 fn changed_tenants(
