@@ -156,10 +156,12 @@ impl World {
 
     /// The timer of an uplink.
     pub fn uplink_due(&mut self, host: usize, life: u64) {
-        let gives_up = self.sabotaged(Sabotage::GiveUp) && self.phase != Phase::Chaos;
+        if host == 0 && self.sabotaged(Sabotage::GiveUp) && self.phase != Phase::Chaos {
+            return;
+        }
         let it = &mut self.hosts[host];
         it.armed_us = None;
-        if it.life != life || it.local.is_none() || (gives_up && host == 0) {
+        if it.life != life || it.local.is_none() {
             return;
         }
         let now = it.clock.now();
@@ -219,6 +221,9 @@ impl World {
         }
         let exporter = draw(&*self.hosts[host].entropy);
         let link = self.connect(host, exporter, (member.generation, read::fingerprint(certificate)));
+        if self.sabotaged(Sabotage::TakeLowerHead) {
+            self.forget_head(host);
+        }
         let begun_us = self.time.us();
         let it = &mut self.hosts[host];
         let mut dialogue = Dialogue::new(local.clone(), it.chip.clone(), exporter);

@@ -38,7 +38,9 @@ pub struct Shape {
 impl Shape {
     /// A world of this seed with so many sites.
     pub fn new(seed: u64, sites: usize) -> Self {
-        Self { seed, sites, events: 1_500, sabotage: None, tell: false }
+        // Some are short: what goes wrong early is met more often.
+        let events = if seed % 4 == 3 { 600 } else { 1_500 };
+        Self { seed, sites, events, sabotage: None, tell: false }
     }
 }
 
@@ -221,7 +223,7 @@ impl World {
 
     /// Until all that was set up is at work, in most worlds; in the others everything happens at once.
     fn warm_up(&mut self) {
-        if self.shape.seed.is_multiple_of(3) {
+        if self.shape.seed.is_multiple_of(2) && self.shape.sites <= 3 {
             return;
         }
         while self.violation.is_none() && self.time.us() < WARM_WITHIN_US && !self.is_settled() {

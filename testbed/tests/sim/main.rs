@@ -67,6 +67,6 @@ fn every_sabotage_is_caught_by_its_checker() {
 }
 
 fn is_caught(sabotage: Sabotage, invariant: &str, seed: u64) -> bool {
-    let outcome = World::run(Shape { sabotage: Some(sabotage), ..Shape::new(seed, 3) });
+    let outcome = World::run(Shape { sabotage: Some(sabotage), events: 1_500, ..Shape::new(seed, 3) });
     outcome.violation.is_some_and(|violation| violation.invariant == invariant)
 }
