@@ -656,6 +656,7 @@ impl World {
             membership: None,
             renewal: None,
             host_secret: None,
+            binding: Default::default(),
         };
         let file = StateFile::begin(&self.folder.path().join(host.to_string()), state).expect("a file can be kept");
         let off_us = self.dice.between(0, 60_000_000) as i64 - 30_000_000;
