@@ -10,7 +10,8 @@ help:
 	@echo 'make demo   build, and run central with two sites and three hosts in ./dev until Ctrl-C;'
 	@echo '            ports 7373, 7443/udp, 4646 to 4648'
 	@echo 'make test   build, and run every test'
-	@echo 'make soak   kill processes under load, again and again: ROUNDS=500 of them'
+	@echo 'make soak   kill processes under load, ROUNDS=500 of them, then simulate whole deployments from SEED=1000'
+	@echo '            on, seed after seed, until stopped; ROUNDS=0 only simulates'
 	@echo 'make fuzz   search for inputs that no decoder bears: SECONDS=60 for each target, TARGET=name for one,'
 	@echo '            KEEP=1 to take what reached further into the corpora (docs/fuzzing.md)'
 	@echo 'make lint   formatting, clippy, and cargo-deny where it is installed'
@@ -33,11 +34,15 @@ test: tpm-needs
 	@echo '== figures'
 	@cat "$${CARGO_TARGET_DIR:-target}"/debug/figures/*.txt
 
-# The choices of a run are repeated with HOLDFAST_SEED as it was printed.
+# The choices of a run of rounds are repeated with HOLDFAST_SEED as it was printed. After them whole deployments are
+# simulated, from SEED on until stopped; a seed that fails is printed with the command that steps through it.
 soak: ROUNDS ?= 500
+soak: SEED ?= 1000
 soak: tpm-needs
 	cargo build --workspace --bins --locked
-	HOLDFAST_ROUNDS=$(ROUNDS) cargo test --package holdfast-testbed --test crash --locked -- --nocapture rounds
+	@if [ "$(ROUNDS)" != 0 ]; then \
+	  HOLDFAST_ROUNDS=$(ROUNDS) cargo test --package holdfast-testbed --test crash --locked -- --nocapture rounds; fi
+	cargo run --locked --package holdfast-testbed --bin soak -- --from $(SEED)
 
 # For each target (the programs of fuzz/libfuzzer) libFuzzer starts from its seeds and corpus, and shows how far it gets.
 FUZZ_FOLDER := $${CARGO_TARGET_DIR:-target}/fuzz

@@ -4,4 +4,5 @@ pub mod figures;
 pub mod memory;
 pub mod procs;
 pub mod routes;
+pub mod sim;
 pub mod swtpm;

@@ -1,0 +1,79 @@
+//! Many seeds, over all processors; and what is said of a seed that fails.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::sim::world::{Outcome, Shape, World};
+
+/// What many runs came to.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Seeds that ran.
+    pub seeds: u64,
+    /// Counts of all of them.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Seeds that failed, with what to do about them.
+    pub failures: Vec<String>,
+    /// Worlds that reached as many events as they were given.
+    pub long: u64,
+}
+
+/// Runs all of them; the order of what comes out is the order of seeds.
+pub fn run_all(shapes: &[Shape]) -> Summary {
+    let next = AtomicUsize::new(0);
+    let outcomes = Mutex::new(BTreeMap::new());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some((index, shape)) = take(&next, shapes) {
+                    let outcome = World::run(shape.clone());
+                    outcomes.lock().expect("nobody panics with it").insert(index, outcome);
+                }
+            });
+        }
+    });
+    let mut summary = Summary::default();
+    for (index, outcome) in outcomes.into_inner().expect("nobody panics with it") {
+        summary.add(&shapes[index], outcome);
+    }
+    summary
+}
+
+fn take<'s>(next: &AtomicUsize, shapes: &'s [Shape]) -> Option<(usize, &'s Shape)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    shapes.get(index).map(|shape| (index, shape))
+}
+
+impl Summary {
+    /// Adds one.
+    pub fn add(&mut self, shape: &Shape, outcome: Outcome) {
+        self.seeds += 1;
+        self.long += u64::from(shape.events <= outcome.counts.get("events").copied().unwrap_or(0));
+        for (name, count) in outcome.counts {
+            *self.counts.entry(name).or_default() += count;
+        }
+        if let Some(violation) = outcome.violation {
+            self.failures.push(format!("{violation}\n{}", how_to_replay(shape)));
+        }
+    }
+
+    /// One of the counts.
+    pub fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// Which world it was, and how to step through it.
+pub fn how_to_replay(shape: &Shape) -> String {
+    let commit = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = commit.ok().filter(|told| told.status.success());
+    let commit =
+        commit.map_or_else(|| "unknown".to_owned(), |told| String::from_utf8_lossy(&told.stdout).trim().into());
+    let Shape { seed, sites, events, .. } = shape;
+    format!(
+        "  seed {seed} with up to {sites} sites, commit {commit}:\n  \
+         cargo run -p holdfast-testbed --bin replay -- {seed} --sites {sites} --events {events}"
+    )
+}
