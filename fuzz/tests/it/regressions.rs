@@ -7,7 +7,7 @@ use holdfast_fuzz::{TARGETS, Target, corpus};
 use holdfast_testbed::figures::Figures;
 
 /// Mutations of the inputs of each target.
-const MUTATIONS: usize = 5_000;
+const MUTATIONS: usize = 10_000;
 
 #[test]
 fn every_input_of_the_corpora_and_their_mutations_are_borne() {
