@@ -69,8 +69,8 @@ impl Sabotage {
         (Self::ServeAfterLease, "INV-9"),
         (Self::SealWithoutWan, "INV-9"),
         (Self::RepeatNonce, "INV-10"),
-        (Self::LoseAnswers, "INV-9"),
-        (Self::GiveUp, "converges"),
+        (Self::LoseAnswers, "converges"),
+        (Self::GiveUp, "INV-9"),
     ];
 }
 
