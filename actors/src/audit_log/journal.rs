@@ -230,6 +230,7 @@ impl Journal {
         written.map_err(|error| {
             if has_failed {
                 self.shared.failed(&error.to_string());
+                return Fault::Io(error.to_string()).into();
             }
             self.shared.fault(&error).into()
         })

@@ -420,7 +420,7 @@ fn a_journal_that_can_not_be_written_says_so_once_and_takes_nothing_more() {
     node.reads(2);
     // Neither written nor cut back to what it was.
     node.journal.shared.lock().file = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
-    assert!(matches!(node.read(REALMS[0], "x"), Err(Refusal::Fault(Fault::Full))));
+    assert!(matches!(node.read(REALMS[0], "x"), Err(Refusal::Fault(Fault::Io(_)))));
     for _ in 0..3 {
         assert!(matches!(node.read(REALMS[0], "x"), Err(Refusal::Fault(Fault::Stopped))));
     }
