@@ -74,8 +74,9 @@ pub fn fit_connections(tls: &mut Tls) {
     let room = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(usize::MAX).max(1);
     if room < tls.connections_max {
         tracing::warn!(descriptors, connections = room, "fewer REST connections than configured: too few descriptors");
+        // In proportion: what one address may take is to leave room for others.
+        tls.connections_per_address = (tls.connections_per_address * room / tls.connections_max).max(1);
         tls.connections_max = room;
-        tls.connections_per_address = tls.connections_per_address.min(room);
     }
 }
 

@@ -17,12 +17,8 @@ const CHUNK: usize = 1 << 20;
 /// A shorter one would be found by chance.
 const NEEDLE_BYTES_MIN: usize = 16;
 
-/// Whether a program must be started with [`READABLE`] for its memory to be read: root reads any.
-pub fn needs_leave() -> bool {
-    !rustix::process::geteuid().is_root()
-}
-
-/// In the environment of a node's program built for tests, leaves its memory open to its own user.
+/// In the environment of a node's program built for tests, leaves its memory open to its own user. Not even root of a
+/// container can read it otherwise.
 pub const READABLE: &str = "HOLDFAST_TEST_READABLE_MEMORY";
 
 /// All that a process could write to, as it was: heaps, stacks, statics. Pages of nothing but zeros are left out.

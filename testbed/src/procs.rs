@@ -121,9 +121,7 @@ impl Deployment {
         if !hosts.is_empty() {
             command.args(["--hosts", &hosts.iter().map(u16::to_string).collect::<Vec<_>>().join(",")]);
         }
-        if memory::needs_leave() {
-            command.env(memory::READABLE, "1");
-        }
+        command.env(memory::READABLE, "1");
         for needed in PROGRAMS {
             program(needed)?;
         }

@@ -282,8 +282,7 @@ impl Shared {
 
     fn write(&self, state: &mut State, realm: Realm, head: Head, body: &[u8]) -> io::Result<()> {
         if self.limits.segment_bytes <= state.segment_bytes {
-            state.file.sync_data()?;
-            self.begin_segment(state)?;
+            self.roll(state)?;
         }
         let head = head.after(Chain::Reads, realm, body);
         let mut line = Vec::with_capacity(LINE_HEADER + body.len() + 32);
@@ -319,6 +318,15 @@ impl Shared {
         self.full.store(true, Ordering::Relaxed);
         self.changed.notify_all();
         Fault::Full
+    }
+
+    /// Ends the segment and begins the next.
+    fn roll(&self, state: &mut State) -> io::Result<()> {
+        // A disk tells once only that it lost what it was given: whatever follows would stand on lines that are not there.
+        state.file.sync_data().inspect_err(|_| state.failed = true)?;
+        self.begin_segment(state).inspect_err(|error| {
+            state.failed = !is_out_of_space(error) && !is_out_of_descriptors(error);
+        })
     }
 
     /// The segment gets its name when its beginning is on disk: none ever begins with half a checkpoint.
@@ -390,6 +398,11 @@ impl Shared {
             }
         }
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let passing = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    rustix::io::Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
 
 fn is_out_of_space(error: &io::Error) -> bool {

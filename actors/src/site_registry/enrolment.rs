@@ -398,7 +398,7 @@ fn identity(cmd: &Complete, enrolled: &Enrolled) -> Result<Identity, Refusal> {
     Ok(Identity {
         ek_public: cmd.claim.ek_public.clone(),
         ak_public: cmd.ak_public.clone(),
-        dist_fingerprint: read::fingerprint(&dist),
+        dist_fingerprint: read::issued_sha256(&dist).map_err(|_| Refusal::Corrupt)?,
         dist_not_after_s: not_after(&dist)?,
         api_not_after_s: not_after(&api)?,
     })

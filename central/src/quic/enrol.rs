@@ -186,7 +186,7 @@ fn check_receipt(hub: &Hub, receipt: &Signed) -> Result<WipeReceipt, RefusalCode
     let peer = holdfast_protocol::pki::read::peer_of(&receipt.signer).map_err(|_| refused)?;
     let snapshot = hub.snapshot().map_err(|_| RefusalCode::Unavailable)?;
     let entry: Row<Host> = host(&snapshot, &peer.host).map_err(|_| refused)?;
-    let fingerprint = holdfast_protocol::pki::read::fingerprint(&receipt.signer);
+    let fingerprint = holdfast_protocol::pki::read::issued_sha256(&receipt.signer).map_err(|_| refused)?;
     if entry.value.identity.is_none_or(|identity| identity.dist_fingerprint != fingerprint) {
         return Err(refused);
     }

@@ -35,6 +35,7 @@ const WORD_EARNED_IN: Duration = Duration::from_secs(1);
 pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Vec<u8>) {
     let close = |code: CloseCode| connection.close((code as u32).into(), b"");
     let Ok(peer) = read::peer_of(&certificate) else { return close(CloseCode::Protocol) };
+    let Ok(fingerprint) = read::issued_sha256(&certificate) else { return close(CloseCode::Protocol) };
     let opened = tokio::time::timeout(HELLO_LIMIT, open(&connection)).await;
     let Ok(Ok((to, from, hello))) = opened else { return close(CloseCode::Protocol) };
 
@@ -42,7 +43,7 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
         conn: hub.next_conn(),
         host: peer.host,
         generation: peer.generation,
-        fingerprint: read::fingerprint(&certificate),
+        fingerprint,
         hub: hub.clone(),
     };
     if let Err(code) = session.look_at(&hello).await {

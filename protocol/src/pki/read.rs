@@ -76,7 +76,16 @@ pub fn public_key_of(der: &[u8]) -> Result<PublicKey, PkiError> {
     p256_key(&parse(der)?.tbs_certificate.subject_pki)
 }
 
-/// SHA-256 of the whole certificate.
+/// What a certificate is known by among all that its issuer ever issued: SHA-256 of what the signature covers. The
+/// signature itself has a twin that everybody can make, and that verifies as well.
+///
+/// # Errors
+/// Malformed.
+pub fn issued_sha256(der: &[u8]) -> Result<[u8; 32], PkiError> {
+    Ok(sha256(&[parse(der)?.tbs_certificate.as_ref()]))
+}
+
+/// SHA-256 of the whole certificate, for people who compare it: it says nothing of who issued it.
 pub fn fingerprint(der: &[u8]) -> [u8; 32] {
     sha256(&[der])
 }
@@ -188,14 +197,15 @@ pub(crate) fn p256_key(info: &SubjectPublicKeyInfo<'_>) -> Result<PublicKey, Pki
 }
 
 /// What stands around the signed part no signature covers, and the parser takes more than one spelling of it: other tags,
-/// unused bits. There is one that is right, which everybody writes.
+/// unused bits. There is one that is right, which everybody writes. Of an ECDSA signature (r, s) there are two all the
+/// same, since (r, -s) verifies too: [`issued_sha256`] is the same for both.
 pub(crate) fn verify(key: &PublicKey, der: &[u8], signed: &[u8], signature: &BitString<'_>) -> Result<(), PkiError> {
     let good = der == spelt(signed, &signature.data) && key.verify_der(signed, &signature.data);
     if good { Ok(()) } else { Err(PkiError::Signature) }
 }
 
 /// A certificate or request in DER, of what was signed with ECDSA and SHA-256, and the signature.
-fn spelt(signed: &[u8], signature: &[u8]) -> Vec<u8> {
+pub(super) fn spelt(signed: &[u8], signature: &[u8]) -> Vec<u8> {
     const SEQUENCE: u8 = 0x30;
     const BIT_STRING: u8 = 0x03;
     const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];

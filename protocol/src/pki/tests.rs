@@ -260,6 +260,27 @@ fn a_certificate_has_one_spelling() {
     }
 }
 
+/// With (r, -s) in place of (r, s).
+fn with_the_twin_of_its_signature(der: &[u8]) -> Vec<u8> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let (_, certificate) = X509Certificate::from_der(der).unwrap();
+    let signature = p256::ecdsa::Signature::from_der(&certificate.signature_value.data).unwrap();
+    let twin = p256::ecdsa::Signature::from_scalars(signature.r().to_bytes(), (-*signature.s()).to_bytes()).unwrap();
+    spelt(certificate.tbs_certificate.as_ref(), twin.to_der().as_bytes())
+}
+
+#[test]
+fn the_twin_of_a_signature_makes_no_other_certificate() {
+    let chain = chain(&Authority::SiteDist(site("udc1")), 2, &host_quic());
+    let (leaf, ca) = (&chain[0], &chain[1]);
+    let twin = with_the_twin_of_its_signature(leaf);
+    assert_eq!(issued_by(&twin, ca), Ok(()), "it verifies");
+    assert_ne!(fingerprint(&twin), fingerprint(leaf));
+    assert_eq!(issued_sha256(&twin), issued_sha256(leaf));
+    let other = self::chain(&Authority::SiteDist(site("udc1")), 3, &host_quic());
+    assert_ne!(issued_sha256(&other[0]), issued_sha256(leaf));
+}
+
 #[test]
 fn a_bundle_signer_needs_the_root_and_the_use() {
     let (root_key, other) = (key(1), key(2));

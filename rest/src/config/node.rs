@@ -13,8 +13,6 @@ use super::{Checker, Setting};
 const REQUESTS_MAX: u64 = 1024;
 /// Connections open at once.
 const CONNECTIONS_MAX: u64 = 4096;
-/// Connections open at once of one address: a quarter, as many as a proxy in front should need.
-const CONNECTIONS_EACH_MAX: u64 = CONNECTIONS_MAX / 4;
 /// A connection ends after this long, so that no client certificate is taken as proven for ever.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
 /// For a TLS handshake.
@@ -131,7 +129,7 @@ impl Tls {
             handshake_timeout: of.duration("tls.handshake_timeout", HANDSHAKE_TIMEOUT),
             connection_age_max: of.duration("tls.connection_age_max", CONNECTION_AGE_MAX),
             connections_max,
-            connections_per_address: count("tls.connections_per_address", CONNECTIONS_EACH_MAX).min(connections_max),
+            connections_per_address: count("tls.connections_per_address", (connections_max as u64 / 4).max(1)).min(connections_max),
             requests_max: count("tls.requests_max", REQUESTS_MAX),
         }
     }

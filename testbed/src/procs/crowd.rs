@@ -16,6 +16,7 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
@@ -170,6 +171,8 @@ pub async fn silent(client: &Client, count: usize, addresses: usize) -> io::Resu
             let connected = tcp(to, from).await;
             drop(turn);
             let Ok(mut stream) = connected else { return };
+            // A kernel whose queues were full may have forgotten a connection that its client believes to have: this asks.
+            ask_whether_alive(&stream).expect("the options of a socket that is open");
             // An end or an error: either is a closed connection.
             let _ = stream.read(&mut [0; 1]).await;
         });
@@ -177,6 +180,13 @@ pub async fn silent(client: &Client, count: usize, addresses: usize) -> io::Resu
     let closed = async { while all.join_next().await.is_some() {} };
     timeout(PATIENCE, closed).await.map_err(|_| Error::other("a silent connection stays open"))?;
     Ok(began.elapsed())
+}
+
+/// The kernel at the other end answers for a connection that it has, and ends one that it has not.
+fn ask_whether_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(2))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1))?;
+    sockopt::set_socket_keepalive(stream, true)
 }
 
 async fn tcp(to: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {

@@ -122,7 +122,7 @@ fn a_host_joins() {
     assert_eq!((host.state, host.generation), (HostState::Joined, HostGeneration(1)));
     assert_eq!(identity.ek_public, bench.tpm.ek_public().raw());
     assert_eq!(identity.ak_public, bench.tpm.ak_public().raw());
-    assert_eq!(identity.dist_fingerprint, read::fingerprint(&enrolled.dist_chain[0]));
+    assert_eq!(identity.dist_fingerprint, read::issued_sha256(&enrolled.dist_chain[0]).unwrap());
     assert_eq!(bench.store.actions().last().unwrap(), "host.join");
 }
 
@@ -362,7 +362,7 @@ fn enrolling_again_takes_the_pinned_key_and_no_token() {
     assert_eq!(read::peer_of(&again.dist_chain[0]).unwrap().generation, HostGeneration(2));
     let host = bench.host();
     assert_eq!(host.generation, HostGeneration(2));
-    assert_eq!(host.identity.unwrap().dist_fingerprint, read::fingerprint(&again.dist_chain[0]));
+    assert_eq!(host.identity.unwrap().dist_fingerprint, read::issued_sha256(&again.dist_chain[0]).unwrap());
     assert_eq!(bench.store.actions().last().unwrap(), "host.enrol-again");
 
     let reason = bench.begin(&request(&tpm(2), 64, None), NOW).unwrap_err();
