@@ -227,8 +227,9 @@ impl World {
             return;
         }
         while self.violation.is_none() && self.time.us() < WARM_WITHIN_US && !self.is_settled() {
-            for _ in 0..100 {
-                self.step();
+            // Where nothing happens by itself, operators and misfortunes will see to it.
+            if !(0..100).all(|_| self.step()) {
+                break;
             }
         }
         self.events = 0;
