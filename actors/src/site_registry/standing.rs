@@ -264,9 +264,12 @@ pub enum Decision {
 /// Commits the fence, or lifts it. What is so already gets a line and no new generation.
 ///
 /// # Errors
-/// No such site or host, or the store's fault.
+/// No such site or host, [`Refusal::Restored`] for taking back, or the store's fault.
 pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standing), Refusal> {
-    refuse_while_stopped(rows)?;
+    if cmd.decision == Decision::Readmit {
+        // Not so a quarantine: who is known to be stolen must be cut off before an adoption serves anybody.
+        refuse_while_stopped(rows)?;
+    }
     let mut place = site(rows, &cmd.site)?.value;
     let mut target = match &cmd.host {
         Some(name) => {

@@ -40,6 +40,10 @@ impl Hub {
             return self.wipes_pending(&place).map(|pending| if wipe { pending } else { 0 });
         }
         self.epochs_advanced(&place);
+        if self.is_stopped() {
+            // They get their new keys when this copy is adopted.
+            return Ok(self.siblings_behind(&place));
+        }
         Ok(self.siblings_rekeyed(&place).await)
     }
 

@@ -251,7 +251,7 @@ fn a_copy_stops_and_stays_stopped() {
     let cmd = Decide {
         site: "udc1".parse().unwrap(),
         host: None,
-        decision: QUARANTINE,
+        decision: Decision::Readmit,
         actor: "alice".to_owned(),
         seed: secret(1),
     };
@@ -406,6 +406,25 @@ impl Store {
         };
         self.run(move |rows| crate::site_registry::standing::record_failure(&cmd, rows, NOW)).unwrap();
     }
+}
+
+#[test]
+fn what_is_cut_off_while_stopped_stays_out_after_the_adoption() {
+    let original = store();
+    let copy = original.copied();
+    original.act("lost");
+    copy.note(B, &original.all_of(B));
+    copy.decide(A, Decision::Quarantine { wipe: true });
+    copy.decide("udc2", QUARANTINE);
+    assert!(copy.is_stopped());
+    copy.adopted(3).unwrap();
+    for (whom, wipe) in [(A, true), (C, false)] {
+        let told = notice(&id(whom), &copy.rows()).unwrap().unwrap();
+        assert_eq!(told.standing, NoticedStanding::Quarantined { wipe }, "{whom}");
+        assert!(floor(Term(2)).unwrap() < told.generation.0, "{whom}: a number that it heeds");
+        assert_eq!(copy.quotes(whom, None, 1, 7).unwrap(), "cut off", "{whom}");
+    }
+    assert_eq!(copy.quotes(B, None, 1, 7).unwrap(), "granted");
 }
 
 #[test]

@@ -108,7 +108,20 @@ async fn a_newer_head_stops_a_restored_central_until_it_is_adopted() {
     assert_eq!(host.is_sent_away(&central, None).await, CloseCode::CentralSealed, "and a new start forgets nothing");
     assert!(central.is_stopped().await);
 
+    // Whom the operator knows to be stolen is cut off before anybody is served again; nobody is taken back.
     let who = As { token: Some(&central.root), operator: None };
+    let of_site = |name: &str, what: &str| format!("/v1/state/system/sites/{name}/{what}");
+    for (what, body) in [
+        (of_site("a", "quarantine-site"), json!({ "wipe": true })),
+        (of_site("b", "quarantine-site-host"), json!({ "host": "x" })),
+    ] {
+        let cut_off = central.call(who, "POST", &what, Some(body)).await;
+        assert_eq!(cut_off.status, 204, "{what}: {}", cut_off.text);
+    }
+    let taken_back = central.call(who, "POST", &of_site("a", "unquarantine-site"), Some(json!({}))).await;
+    assert_eq!(taken_back.status, 503, "{}", taken_back.text);
+    assert!(central.is_stopped().await);
+
     let adopted = central.call(who, "POST", ADOPT, Some(json!({}))).await;
     assert_eq!(adopted.status, 200, "{}", adopted.text);
     assert!(!central.is_stopped().await);

@@ -127,12 +127,12 @@ async fn is_stopped(world: &World) {
 async fn refuses_writes(world: &World) {
     let site = json!({"name": "udc9", "ek-trust": "token", "hosts": [{"name": "udc9-001"}]});
     let of_strongbox = world.operator.post("/v1/config/system/sites", &site).await.unwrap();
-    let quarantine = world.operate("udc1", "quarantine-site", &json!({})).await;
+    let readmission = world.operate("udc1", "unquarantine-site", &json!({})).await;
     let of_cerberus = world.central().post(&super::secret(EARLY), &json!({"value": "no"})).await.unwrap();
-    for answer in [&of_strongbox, &quarantine, &of_cerberus] {
+    for answer in [&of_strongbox, &readmission, &of_cerberus] {
         assert_eq!(answer.status, 503, "{}", answer.text());
     }
-    for answer in [of_strongbox, quarantine] {
+    for answer in [of_strongbox, readmission] {
         let message = answer.json()["errors"][0]["error-message"].clone();
         assert!(message.as_str().unwrap_or_default().contains("adopt-restored"), "{}", answer.text());
     }
