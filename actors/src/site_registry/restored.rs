@@ -185,6 +185,9 @@ pub struct Claims<'a> {
 pub struct Finding {
     /// Who.
     pub host: HostId,
+    /// Whether it has proven that it is that host. Otherwise a head, which names nobody, stops central and is not
+    /// credited to the one that was named.
+    pub certified: bool,
     /// A head that is not of this store's past.
     pub head: Option<(Head, Signed)>,
     /// A notice about the host that this store never gave.
@@ -223,7 +226,14 @@ pub fn examine(claims: Claims<'_>, snapshot: &Snapshot) -> Result<Option<Finding
         return Ok(None);
     }
     let beyond = beyond(claims, snapshot)?;
-    Ok(Some(Finding { host: claims.host.clone(), head, notice, generation, beyond }))
+    Ok(Some(Finding {
+        host: claims.host.clone(),
+        certified: claims.certificate.is_some(),
+        head,
+        notice,
+        generation,
+        beyond,
+    }))
 }
 
 fn believed<'s, T: Signable>(signed: Option<&'s Signed>, root: &[u8]) -> Option<(T, &'s Signed)> {
@@ -313,8 +323,12 @@ fn beyond(claims: Claims<'_>, rows: &dyn Rows) -> Result<Vec<Beyond>, Refusal> {
 pub enum Noted {
     /// This store is a copy that nobody has adopted: central is stopped.
     Stopped,
-    /// It is of the life that an adoption has lost, and taken over.
-    TakenOver,
+    /// It is of the life that an adoption has lost, and taken over as far as this store knows the host.
+    TakenOver {
+        /// Whether the host is cut off or untrusted by that, and its site has newer epochs: what goes to it must be
+        /// fenced, and siblings need their new keys.
+        advanced: bool,
+    },
 }
 
 /// A finding to be noted.
@@ -334,25 +348,48 @@ pub fn note(cmd: &Note, rows: &dyn Rows, now: Now) -> Result<(Batch, Noted), Ref
     let (own, before) = (deployment(rows)?, restored(rows)?);
     let finding = &cmd.finding;
     let (shown, news) = merged(finding, &own, rows, now)?;
+    let late = is_late(finding, &own, before.as_ref())?;
+    let stops = !late && before.as_ref().is_none_or(|row| !row.stopped);
     let mut batch = Batch::housekeeping();
     let name = finding.host.to_string();
-    if news {
+    if news || stops {
         batch = Batch::new(Realm::NODE, Line::refused(now.wall_us, &name, "central.outdated", &name, words(finding)));
+    }
+    if news {
         batch.put(Realm::NODE, &[finding.host.site.as_str(), finding.host.host.as_str()], &shown);
     }
-    let adopted = before.as_ref().is_some_and(|row| !row.stopped && row.adopted.is_some());
-    if adopted && is_explained(finding, &own)? {
-        take_over_late(cmd, shown, own, rows, now, &mut batch)?;
-        return Ok((batch, Noted::TakenOver));
+    if late {
+        let advanced = take_over_late(cmd, shown, own, rows, now, &mut batch)?;
+        return Ok((settled(batch, advanced), Noted::TakenOver { advanced }));
     }
     let stopped = stopped(finding, &own, before.clone(), rows, now);
     if before.as_ref() != Some(&stopped) {
         batch.put(Realm::NODE, &["restored"], &stopped);
     }
-    if batch.writes.is_empty() {
-        batch = Batch::default();
+    Ok((settled(batch, stops), Noted::Stopped))
+}
+
+/// What stops central or cuts a host off is little, comes once, and is written even on a full disk; not so what others
+/// show of the same later.
+fn settled(batch: Batch, cuts_off: bool) -> Batch {
+    match (batch.writes.is_empty(), cuts_off) {
+        (true, _) => Batch::default(),
+        (false, true) => batch.from_reserve(),
+        (false, false) => batch,
     }
-    Ok((batch, Noted::Stopped))
+}
+
+/// Whether this finding, once noted, has central stopped: so it is where it can't be noted, too.
+///
+/// # Errors
+/// The store's fault.
+pub fn would_stop(finding: &Finding, rows: &dyn Rows) -> Result<bool, Refusal> {
+    Ok(!is_late(finding, &deployment(rows)?, restored(rows)?.as_ref())?)
+}
+
+/// Whether it is of a life that an adoption has given up for lost already.
+fn is_late(finding: &Finding, own: &Deployment, row: Option<&Restored>) -> Result<bool, Refusal> {
+    Ok(row.is_some_and(|row| !row.stopped && row.adopted.is_some()) && is_explained(finding, own)?)
 }
 
 /// What the host has shown by now, and whether any of it is new.
@@ -373,6 +410,7 @@ fn merged(finding: &Finding, own: &Deployment, rows: &dyn Rows, now: Now) -> Res
     });
     let mut shown = earlier.clone();
     if let Some((head, _)) = &finding.head
+        && finding.certified
         && shown.head.as_ref().is_none_or(|held| order(held) < order(head))
     {
         shown.head = Some(head.clone());
@@ -383,9 +421,12 @@ fn merged(finding: &Finding, own: &Deployment, rows: &dyn Rows, now: Now) -> Res
         shown.notice = Some(notice.clone());
     }
     shown.generation = shown.generation.max(finding.generation);
-    let news = before.is_none() || shown != earlier;
+    let credited = finding.certified || finding.notice.is_some();
+    let news = credited && (before.is_none() || shown != earlier);
     if news {
-        shown.beyond.clone_from(&finding.beyond);
+        if finding.certified {
+            shown.beyond.clone_from(&finding.beyond);
+        }
         shown.at_us = now.wall_us;
     }
     Ok((shown, news))
@@ -401,7 +442,8 @@ fn words(finding: &Finding) -> String {
     let notice = finding.notice.as_ref().map(|notice| format!("a notice of generation {}", notice.generation));
     let generation = finding.generation.map(|generation| format!("an identity of generation {generation}"));
     let shown: Vec<String> = [head, notice, generation].into_iter().flatten().collect();
-    format!("this host has {}, which this store does not know", shown.join(", "))
+    let who = if finding.certified { "this host" } else { "whoever comes as this host without its certificate" };
+    format!("{who} has {}, which this store does not know", shown.join(", "))
 }
 
 fn stopped(finding: &Finding, own: &Deployment, before: Option<Restored>, rows: &dyn Rows, now: Now) -> Restored {
@@ -432,6 +474,7 @@ fn is_explained(finding: &Finding, own: &Deployment) -> Result<bool, Refusal> {
     Ok(finding.head.is_none() && finding.notice.as_ref().is_none_or(earlier))
 }
 
+/// Gives whether the host is cut off or untrusted by that.
 fn take_over_late(
     cmd: &Note,
     shown: Shown,
@@ -439,26 +482,27 @@ fn take_over_late(
     rows: &dyn Rows,
     now: Now,
     batch: &mut Batch,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let id = &cmd.finding.host;
-    let Known::Is(entry) = known_host(rows, id)? else { return Ok(()) };
+    let Known::Is(entry) = known_host(rows, id)? else { return Ok(false) };
     let mut place = site(rows, &id.site)?.value;
     let before = (*entry).clone();
     let mut entry = *entry;
     take_over(id, &mut entry, place.standing.generation, &shown, &mut own, now);
     if entry == before {
-        return Ok(());
+        return Ok(false);
     }
     put(batch, id, &entry);
     batch.put(Realm::NODE, &["deployment"], &own);
-    if before.standing.held != entry.standing.held {
+    let advanced = before.standing.held != entry.standing.held;
+    if advanced {
         advance_epochs(&mut place, &cmd.seed);
         let object = format!("{id} {}", carried(&entry));
         batch.audit(Realm::NODE, Line::done(now.wall_us, ADOPTION, "host.standing-taken-over", object));
         erase_confirmed_epochs(&mut place, &id.site, Some((id.clone(), entry)), rows)?;
         batch.put(Realm::NODE, &[id.site.as_str()], &place);
     }
-    Ok(())
+    Ok(advanced)
 }
 
 /// Takes over what a host has shown: its number of identities, so that the next one is higher, and a decision about it.

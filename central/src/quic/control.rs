@@ -35,7 +35,7 @@ impl Hub {
             return Ok(0);
         };
         tracing::warn!(site = %place, host = ?name, wipe, "quarantined");
-        self.cut_off(&place, name.as_ref(), wipe).await;
+        self.cut_off(&place, name.as_ref(), wipe, CloseCode::Quarantined).await;
         if name.is_none() {
             return self.wipes_pending(&place).map(|pending| if wipe { pending } else { 0 });
         }
@@ -47,7 +47,8 @@ impl Hub {
         Ok(self.siblings_rekeyed(&place).await)
     }
 
-    async fn cut_off(&self, place: &SiteName, name: Option<&HostName>, wipe: bool) {
+    /// Raises the fence, has it said why, and returns when nothing more can go there.
+    pub(super) async fn cut_off(&self, place: &SiteName, name: Option<&HostName>, wipe: bool, code: CloseCode) {
         let concerned = |id: &HostId| id.site == *place && name.is_none_or(|name| *name == id.host);
         let cut = self.connections.cut(concerned);
         for (conn, id) in &cut {
@@ -60,8 +61,8 @@ impl Hub {
             let all_wiped = self.wait_until(|hub| ids.iter().all(|id| hub.has_wiped(id)));
             let _ = tokio::time::timeout(WIPE_LIMIT, all_wiped).await;
         }
-        self.connections.end(cut.iter().map(|(conn, _)| *conn), CloseCode::Quarantined).await;
-        let event = Event::CutOff { site: place.clone(), host: name.cloned(), code: CloseCode::Quarantined };
+        self.connections.end(cut.iter().map(|(conn, _)| *conn), code).await;
+        let event = Event::CutOff { site: place.clone(), host: name.cloned(), code };
         if let Err(error) = self.verifier.cast(event) {
             tracing::error!(%error, "verifier could not be told of a quarantine");
         }

@@ -78,6 +78,8 @@ pub(crate) struct Hub {
     pub(crate) builds: Arc<Semaphore>,
     /// Whoever adopts this restored copy holds it.
     pub(crate) adopting: tokio::sync::Mutex<()>,
+    /// Whoever has the gate say what the rows say holds it.
+    pub(super) heeding: Mutex<()>,
     /// What each session's hello said it holds, until distribution has planned for it.
     hellos: Mutex<BTreeMap<ConnId, BTreeMap<TenantName, Position>>>,
     next_conn: AtomicU64,
@@ -117,6 +119,7 @@ impl Hub {
             enrolments: Places::new(ENROLMENTS_MAX, ENROLMENTS_MAX / 2),
             builds: Arc::new(Semaphore::new(BUILDS_MAX)),
             adopting: tokio::sync::Mutex::new(()),
+            heeding: Mutex::default(),
             hellos: Mutex::default(),
             next_conn: AtomicU64::new(1),
             endpoint,

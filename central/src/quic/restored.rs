@@ -7,8 +7,11 @@ use std::sync::Arc;
 use holdfast_actors::ports::draw;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::site_registry::restored::{
-    Adopt, Claims, Finding, Note, Noted, Report, adopt_site, examine, finish, note, plan, report,
+    Adopt, Claims, Finding, Note, Noted, Report, adopt_site, examine, finish, note, plan, refuse_while_stopped, report,
+    would_stop,
 };
+use holdfast_actors::site_registry::{host, site};
+use holdfast_protocol::ids::HostId;
 use holdfast_protocol::wire::CloseCode;
 
 use crate::quic::hub::Hub;
@@ -25,40 +28,89 @@ impl Hub {
     /// What to close its connection with: nothing is for it here now.
     pub(super) async fn look_at(&self, claims: Claims<'_>) -> Result<(), CloseCode> {
         let found = self.snapshot().and_then(|snapshot| examine(claims, &snapshot));
-        let noted = match found {
-            Ok(None) => Ok(()),
-            Ok(Some(finding)) => self.note(finding).await,
-            Err(refusal) => Err(refusal),
-        };
-        match noted {
-            Ok(()) if self.is_stopped() => Err(CloseCode::CentralSealed),
-            Ok(()) => Ok(()),
-            Err(Refusal::Sealed) => Err(CloseCode::CentralSealed),
+        match found {
+            Ok(None) => {}
+            Ok(Some(finding)) => self.note(finding).await?,
+            Err(Refusal::Sealed) => return Err(CloseCode::CentralSealed),
             Err(error) => {
                 tracing::warn!(host = %claims.host, %error, "what a host shows could not be looked at");
-                Err(CloseCode::Stale)
+                return Err(CloseCode::Stale);
+            }
+        }
+        if self.is_stopped() { Err(CloseCode::CentralSealed) } else { Ok(()) }
+    }
+
+    async fn note(&self, finding: Finding) -> Result<(), CloseCode> {
+        let cmd = Arc::new(Note { finding, seed: self.seed() });
+        let (deciding, host, now) = (cmd.clone(), &cmd.finding.host, self.node.clock.now());
+        match self.node.barrier.run(move |rows| note(&deciding, rows, now)).await {
+            Ok((Noted::TakenOver { advanced }, _)) => {
+                if advanced {
+                    self.fence_late(host).await;
+                }
+                Ok(())
+            }
+            Ok((Noted::Stopped, _)) => {
+                let before = self.heed_rows();
+                self.stop_serving(host, before).await;
+                // Also where it was adopted meanwhile: what this host has shown counts when it comes again.
+                Err(CloseCode::CentralSealed)
+            }
+            Err(Refusal::Sealed) => Err(CloseCode::CentralSealed),
+            Err(error) => {
+                tracing::warn!(%host, %error, "what a host shows could not be noted");
+                self.heed_unnoted(&cmd.finding).await
             }
         }
     }
 
-    async fn note(&self, finding: Finding) -> Result<(), Refusal> {
-        let host = finding.host.clone();
-        let (cmd, now) = (Note { finding, seed: self.seed() }, self.node.clock.now());
-        let (noted, _) = self.node.barrier.run(move |rows| note(&cmd, rows, now)).await?;
-        match noted {
-            Noted::TakenOver => self.epochs_advanced(&host.site),
-            Noted::Stopped if self.node.gate.set_restored(true) => {}
-            Noted::Stopped => {
-                tracing::error!(
-                    %host,
-                    "a host shows what this central does not know: it was restored from an older copy; nothing is \
-                     written, released or distributed until `holdfast central adopt-restored`"
-                );
-                self.connections.cut(|_| true);
-                self.connections.end_all(CloseCode::CentralSealed).await;
+    /// What can't be written down stops this process all the same, until it can be and is adopted.
+    async fn heed_unnoted(&self, finding: &Finding) -> Result<(), CloseCode> {
+        match self.snapshot().and_then(|snapshot| would_stop(finding, &snapshot)) {
+            Ok(false) => Err(CloseCode::Stale),
+            Ok(true) | Err(_) => {
+                let before = self.node.gate.set_restored(true);
+                self.stop_serving(&finding.host, before).await;
+                Err(CloseCode::CentralSealed)
             }
         }
-        Ok(())
+    }
+
+    /// Has the gate say what the rows say; gives what it said before. One after the other, and each from the newest
+    /// rows: whoever comes last has seen every commit.
+    fn heed_rows(&self) -> bool {
+        let _turn = self.heeding.lock().expect("no holder of this lock panics");
+        let stopped = self.snapshot().map_or(true, |snapshot| refuse_while_stopped(&snapshot).is_err());
+        self.node.gate.set_restored(stopped)
+    }
+
+    async fn stop_serving(&self, host: &HostId, was_stopped: bool) {
+        if was_stopped || !self.is_stopped() {
+            return;
+        }
+        tracing::error!(
+            %host,
+            "a host shows what this central does not know: it was restored from an older copy; nothing is written, \
+             released or distributed until `holdfast central adopt-restored`"
+        );
+        self.connections.cut(|_| true);
+        self.connections.end_all(CloseCode::CentralSealed).await;
+    }
+
+    /// A decision about a host has been taken over while the host may have a session: that ends before siblings get
+    /// their new keys.
+    async fn fence_late(&self, id: &HostId) {
+        tracing::warn!(host = %id, "a decision made before the adoption is taken over");
+        let (code, wipe) = self.held_against(id).unwrap_or((CloseCode::Quarantined, false));
+        self.cut_off(&id.site, Some(&id.host), wipe, code).await;
+        self.epochs_advanced(&id.site);
+    }
+
+    fn held_against(&self, id: &HostId) -> Result<(CloseCode, bool), Refusal> {
+        let snapshot = self.snapshot()?;
+        let (place, entry) = (site(&snapshot, &id.site)?.value, host(&snapshot, id)?.value);
+        let code = if entry.is_cut_off(&place) { CloseCode::Quarantined } else { CloseCode::Untrusted };
+        Ok((code, entry.wipe_pending(&place).is_some()))
     }
 
     /// Takes the copy back into service. It goes on where its caller does not wait for it.
@@ -77,7 +129,7 @@ impl Hub {
                 self.node.barrier.run(move |rows| adopt_site(&cmd, &name, rows, now)).await?;
             }
             self.node.barrier.run(move |rows| finish(&cmd, rows, now)).await?;
-            self.node.gate.set_restored(false);
+            self.heed_rows();
             tracing::warn!(term = plan.term.0, "adopted: hosts are appraised anew and take full copies");
             report(&self.snapshot()?)?.ok_or(Refusal::Corrupt)
         });

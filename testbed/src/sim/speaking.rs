@@ -282,16 +282,23 @@ impl World {
     }
 
     fn note(&mut self, finding: Finding) -> Result<(), Refusal> {
-        let (place, now) = (finding.host.site.clone(), self.central.now());
+        let (id, now) = (finding.host.clone(), self.central.now());
         self.tell(|| format!("{} shows what central does not know", finding.host));
         let cmd = Note { finding, seed: draw_secret(&*self.central.entropy) };
         let noted = self.central.commit(move |rows| note(&cmd, rows, now))?;
         match noted {
-            Noted::TakenOver => {
+            Noted::TakenOver { advanced } => {
                 self.count("findings taken over");
                 self.model.standing_is_unknown();
                 self.settle_standing();
-                self.epochs_advanced(&place);
+                if advanced {
+                    for (conn, _) in self.cut_where(|host| *host == id) {
+                        self.close_conn(conn, CloseCode::Quarantined);
+                    }
+                    let (site, host) = (id.site.clone(), Some(id.host.clone()));
+                    self.tell_verifier(Seen::CutOff { site, host, code: CloseCode::Quarantined });
+                    self.epochs_advanced(&id.site);
+                }
             }
             Noted::Stopped if self.central.is_outdated() => {}
             Noted::Stopped => {

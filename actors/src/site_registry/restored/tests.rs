@@ -370,7 +370,8 @@ fn what_was_cut_off_after_the_backup_stays_out() {
             let epoch = copy.site_of("udc1").seal_epoch;
             if late && what != "nothing" {
                 let shows = Shows { head: None, ..original.all_of(A) };
-                assert_eq!(copy.note(A, &shows), Some(Noted::TakenOver), "{what}");
+                let advanced = held != Held::Nothing;
+                assert_eq!(copy.note(A, &shows), Some(Noted::TakenOver { advanced }), "{what}");
                 assert_eq!(copy.note(A, &shows), None, "{what}: once");
             }
             let entry = copy.host_of(A);
@@ -477,7 +478,7 @@ fn a_later_enrolment_is_healed_by_the_next() {
         copy.adopted(3).unwrap();
         if late {
             let shows = Shows { certificate: Some((4, 4)), ..Shows::default() };
-            assert_eq!(copy.note(A, &shows), Some(Noted::TakenOver));
+            assert_eq!(copy.note(A, &shows), Some(Noted::TakenOver { advanced: false }));
         }
         assert_eq!(copy.host_of(A).generation, HostGeneration(4), "the next is 5");
     }
@@ -513,7 +514,8 @@ fn hosts_that_the_copy_never_heard_of_are_reported() {
     assert_eq!((of_z.host.as_str(), of_z.known), ("udc9/z", false));
     assert!(of_z.todo.is_some());
     assert_eq!(report.silent, [A, B, C]);
-    assert_eq!(copy.note("udc9/z", &Shows { certificate: Some((1, 1)), ..Shows::default() }), Some(Noted::TakenOver));
+    let certificate = Shows { certificate: Some((1, 1)), ..Shows::default() };
+    assert_eq!(copy.note("udc9/z", &certificate), Some(Noted::TakenOver { advanced: false }));
     assert!(!copy.is_stopped());
 }
 
@@ -603,7 +605,7 @@ fn a_copy_of_a_copy_notices_and_is_adopted_too() {
     assert_eq!(deployment(&again.rows()).unwrap().term, Term(3));
     // A notice of the second life is below the third term: late, and taken over.
     let shows = Shows { notice: copy.notice_for(B), ..Shows::default() };
-    assert_eq!(again.note(B, &shows), Some(Noted::TakenOver));
+    assert_eq!(again.note(B, &shows), Some(Noted::TakenOver { advanced: true }));
     assert_eq!(again.host_of(B).standing.held, Held::Quarantined);
     assert!(again.host_of(B).standing.generation.0 > floor(Term(3)).unwrap());
 }
@@ -658,6 +660,79 @@ fn a_stranger_with_a_head_leaves_no_trace_under_names_of_his_own() {
     original.decide(A, QUARANTINE);
     let of_another = Shows { notice: original.notice_for(A), ..Shows::default() };
     assert!(copy.find("udc9/made-up", &of_another).is_none());
+}
+
+#[test]
+fn a_head_without_a_certificate_stops_the_copy_and_is_credited_to_nobody() {
+    let original = store();
+    let copy = original.copied();
+    original.act("lost");
+    let head_alone = Shows { head: Some(original.head()), ..Shows::default() };
+    assert_eq!(copy.note(A, &head_alone), Some(Noted::Stopped));
+    assert!(copy.is_stopped());
+    assert_eq!(copy.actions().iter().filter(|action| *action == "central.outdated").count(), 1);
+    let revision = copy.rows().revision();
+    assert_eq!(copy.note(A, &head_alone), Some(Noted::Stopped));
+    assert_eq!(copy.rows().revision(), revision, "the same again writes nothing");
+    let report = report(&copy.rows()).unwrap().unwrap();
+    assert_eq!((report.hosts, report.silent), (Vec::new(), [A, B, C].map(str::to_owned).to_vec()));
+    // With a notice that names it, the notice is noted, and the head still is not.
+    original.decide(A, QUARANTINE);
+    let shows = Shows { certificate: None, ..original.all_of(A) };
+    assert_eq!(copy.note(A, &shows), Some(Noted::Stopped));
+    let [of_a] = &super::report(&copy.rows()).unwrap().unwrap().hosts[..] else { panic!("one host") };
+    assert_eq!((of_a.standing, of_a.revision), (Some("quarantined"), None));
+}
+
+#[test]
+fn what_changes_nothing_advances_nothing_and_writes_nothing() {
+    let original = store();
+    let copy = original.copied();
+    let cmd = new_site("udc9", EkTrust::Token, &[("z", None)]);
+    original.run(move |rows| create_site(&cmd, rows, NOW)).unwrap();
+    original.enrolled("udc9/z", 1);
+    original.decide("udc9/z", QUARANTINE);
+    original.decide(C, QUARANTINE);
+    copy.note(A, &original.all_of(A));
+    copy.adopted(3).unwrap();
+    let gone = id(C);
+    copy.run(move |_| {
+        let mut batch = Batch::housekeeping();
+        batch.delete::<Host>(Realm::NODE, &[gone.site.as_str(), gone.host.as_str()]);
+        Ok((batch, ()))
+    })
+    .unwrap();
+    for whom in ["udc9/z", C] {
+        let shows = Shows { notice: original.notice_for(whom), ..Shows::default() };
+        assert_eq!(copy.note(whom, &shows), Some(Noted::TakenOver { advanced: false }), "{whom}");
+        let revision = copy.rows().revision();
+        for _ in 0..3 {
+            assert_eq!(copy.note(whom, &shows), Some(Noted::TakenOver { advanced: false }), "{whom}");
+        }
+        assert_eq!(copy.rows().revision(), revision, "{whom}");
+    }
+}
+
+#[test]
+fn a_full_disk_has_room_for_what_stops_a_copy_and_what_cuts_off_late() {
+    let original = store();
+    let copy = original.copied();
+    original.decide(A, QUARANTINE);
+    let from_reserve = |whom: &str, shows: &Shows| {
+        let cmd = Note { finding: copy.find(whom, shows).unwrap(), seed: secret(70) };
+        let would = would_stop(&cmd.finding, &copy.rows()).unwrap();
+        let (batch, noted) = note(&cmd, &copy.rows(), NOW).unwrap();
+        assert_eq!(would, noted == Noted::Stopped);
+        assert!(!batch.is_empty());
+        batch.reserve
+    };
+    assert!(from_reserve(B, &original.all_of(B)), "the first");
+    copy.note(B, &original.all_of(B));
+    assert!(!from_reserve(C, &original.all_of(C)), "what others show later");
+    copy.adopted(3).unwrap();
+    assert!(from_reserve(A, &Shows { notice: original.notice_for(A), ..Shows::default() }), "a late quarantine");
+    original.enrolled(C, 4);
+    assert!(!from_reserve(C, &Shows { certificate: Some((4, 4)), ..Shows::default() }), "a late certificate");
 }
 
 #[test]

@@ -50,6 +50,15 @@ impl Central {
         self.call(who, "POST", "/v1/config/system/sites", Some(site)).await
     }
 
+    /// Anybody asks for a host's notice, and shows one.
+    async fn notice_of(&self, host: &Host, shown: Option<Signed>) -> Option<Signed> {
+        let connection = self.connect("127.0.0.1", ALPN_ENROL, None).await;
+        let (mut to, mut from) = connection.open_bi().await.unwrap();
+        say(&mut to, &EnrolRequest::Notice { host: host.id.clone(), head: None, notice: shown }).await;
+        let EnrolAnswer::Notice(notice) = hear(&mut from).await else { panic!("a notice") };
+        notice
+    }
+
     async fn is_stopped(&self) -> bool {
         let health = self.call(As::default(), "GET", "/v1/health", None).await;
         assert_eq!(health.status, 200, "{}", health.text);
@@ -166,5 +175,37 @@ async fn a_certificate_of_a_site_made_after_the_backup_is_proof_enough() {
     // It is known to be unknown: nobody is stopped by it again.
     assert_eq!(host.is_sent_away(&central, None).await, CloseCode::Protocol);
     assert!(central.creates_a_site("udc9").await.status.is_success());
+    central.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quarantine_that_is_taken_over_late_ends_the_live_session() {
+    let central = Central::unsealed().await;
+    let host = Host::join(&central).await;
+    let central = central.backed_up().await;
+    let mut session = host.begin(&central).await;
+    let lost = host.pass(&mut session).await;
+    let who = As { token: Some(&central.root), operator: None };
+    let path = format!("/v1/state/system/sites/{}/quarantine-site-host", host.id.site);
+    let cut_off = central.call(who, "POST", &path, Some(json!({ "host": host.id.host }))).await;
+    assert_eq!(cut_off.status, 204, "{}", cut_off.text);
+    let notice = central.notice_of(&host, None).await;
+    assert!(notice.is_some());
+    drop(session);
+
+    // The host is back after the adoption, and shows what it has seen of the lost days last.
+    let central = central.restored().await;
+    assert_eq!(host.is_sent_away(&central, Some(lost)).await, CloseCode::CentralSealed);
+    let who = As { token: Some(&central.root), operator: None };
+    let adopted = central.call(who, "POST", ADOPT, Some(json!({}))).await;
+    assert_eq!(adopted.status, 200, "{}", adopted.text);
+    let mut session = host.begin(&central).await;
+    host.pass(&mut session).await;
+    assert!(session.connection.close_reason().is_none());
+    assert!(central.notice_of(&host, notice).await.is_some());
+    let ConnectionError::ApplicationClosed(close) = session.connection.closed().await else {
+        panic!("closed by central")
+    };
+    assert_eq!(close.error_code, VarInt::from_u32(CloseCode::Quarantined as u32));
     central.stop().await;
 }
