@@ -445,9 +445,14 @@ impl World {
         let Some(local) = self.hosts[index].local.clone() else { return };
         if self.sabotaged(Sabotage::SealWithoutWan) && self.hosts[index].outage.is_some() && !local.seal.is_sealed() {
             super::at_once(local.shut("nobody"));
-            return self.broken_read(index, "it sealed for want of a WAN");
         }
-        let Ok(snapshot) = local.barrier.snapshot() else { return };
+        let Ok(snapshot) = local.barrier.snapshot() else {
+            self.checks.note("INV-9");
+            if self.model.open.contains(&index) {
+                self.broken_read(index, "it is sealed, and nobody who may has sealed it");
+            }
+            return;
+        };
         let tenant = self.dice.below(self.model.tenants.len());
         let Some(of) = self.model.tenants.get(tenant).cloned() else { return };
         let slugs: Vec<String> = of.boxes.keys().cloned().collect();
@@ -484,6 +489,16 @@ impl World {
                 self.broken_read(index, "it refuses within its lease");
             }
             Err(_) => {}
+        }
+    }
+
+    /// Something has happened at a host's seal; `told` if by somebody who may seal it: its operator, or central by a
+    /// notice, a failed verdict or a refusal.
+    pub fn note_seal(&mut self, index: usize, told: bool) {
+        if self.hosts[index].is_unsealed() {
+            self.model.open.insert(index);
+        } else if told {
+            self.model.open.remove(&index);
         }
     }
 
