@@ -528,8 +528,9 @@ impl World {
             && self.known_hosts().all(|host| self.lag_of(host, u64::MAX).is_none())
     }
 
+    /// All hosts; where central was restored from a copy only those that the copy knows.
     fn known_hosts(&self) -> impl Iterator<Item = usize> {
-        (0..self.hosts.len()).filter(|host| self.is_known(*host))
+        (0..self.hosts.len()).filter(|host| self.model.restored_from.is_none() || self.is_known(*host))
     }
 
     fn all_trusted(&self) -> bool {
