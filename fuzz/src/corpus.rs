@@ -34,10 +34,12 @@ pub fn folder() -> PathBuf {
     here().join("corpus")
 }
 
+/// All files of a folder, of which there must be some: an empty corpus would be borne by anything.
 fn entries(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let Ok(files) = fs::read_dir(folder) else { return Vec::new() };
+    let files = fs::read_dir(folder).unwrap_or_else(|why| panic!("{}: {why}", folder.display()));
     let mut paths: Vec<PathBuf> = files.filter_map(|file| file.ok().map(|file| file.path())).collect();
     paths.sort();
+    assert!(!paths.is_empty(), "{} is empty", folder.display());
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     paths.iter().map(|path| (name(path), fs::read(path).expect("an entry of a corpus is readable"))).collect()
 }

@@ -11,9 +11,10 @@ use holdfast_actors::seal_keeper::wrap::{HostBoot, HostKeys};
 use holdfast_actors::seal_keeper::{Attempts, BootRecord, FreshSeal, Revealer};
 use holdfast_actors::secret_store::{BoxId, Category, CurrentSecret, DepositBox, SecretVersion};
 use holdfast_actors::shamir::Share;
+use holdfast_actors::site_registry::restored::{Adopted, Beyond, Restored, Shown};
 use holdfast_actors::site_registry::{AuthorityKey, Deployment, Host, Site};
 use holdfast_protocol::codec;
-use holdfast_protocol::ids::{DeploymentId, HostId, Realm, SealEpoch};
+use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId, Realm, Revision, SealEpoch, Seq, Term};
 use holdfast_protocol::limits::RECORD_BYTES_MAX;
 use holdfast_protocol::secret::Secret;
 use holdfast_site_agent::boot::Contact;
@@ -30,7 +31,7 @@ pub const MEMORY: Memory = Memory { fixed: 64 << 10, each: 512 };
 /// A decoder of a row's body, by the kind of row.
 type Row = (Kind, fn(&[u8]));
 
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 21] = [
     (Kind::Tenant, row::<Tenant>),
     (Kind::Site, row::<Site>),
     (Kind::Host, row::<Host>),
@@ -38,6 +39,8 @@ const ROWS: [Row; 19] = [
     (Kind::Deployment, row::<Deployment>),
     (Kind::Cut, row::<Cuts>),
     (Kind::Holding, row::<Holding>),
+    (Kind::Restored, row::<Restored>),
+    (Kind::Shown, row::<Shown>),
     (Kind::Login, row::<Login>),
     (Kind::Principal, row::<Principal>),
     (Kind::Token, row::<Token>),
@@ -135,7 +138,7 @@ fn secret(byte: u8) -> Secret<32> {
 
 /// Every row of a deployment in memory, and the records outside of the barrier.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let mut seeds = outside();
+    let mut seeds = [outside(), of_a_copy()].concat();
     let world = World::new();
     let rows = world.barrier.snapshot().expect("it is unsealed");
     for (kind, _) in ROWS {
@@ -148,10 +151,40 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Rows that only a central restored from an older copy has.
+fn of_a_copy() -> Vec<Vec<u8>> {
+    let adopted = Adopted { from: Term(1), to: Term(3), at_us: 2, by: "ann".to_owned() };
+    let restored = Restored {
+        stopped: true,
+        noticed_us: 1,
+        by: host(),
+        own: (Term(1), Revision(9)),
+        term: Term(2),
+        newest: None,
+        adopted: Some(adopted),
+    };
+    let shown = Shown {
+        term: Term(1),
+        at_us: 1,
+        known: true,
+        head: None,
+        notice: None,
+        generation: Some(HostGeneration(2)),
+        own_generation: HostGeneration(1),
+        beyond: vec![Beyond { tenant: "acme".parse().expect("a name"), shown: Seq(4), own: Some(Seq(3)) }],
+    };
+    let (restored, shown) = (encode_body(&restored), encode_body(&shown));
+    vec![chosen(Kind::Restored as u8, restored.expose()), chosen(Kind::Shown as u8, shown.expose())]
+}
+
+fn host() -> HostId {
+    HostId { site: "udc1".parse().expect("a name"), host: "udc1-001".parse().expect("a name") }
+}
+
 fn outside() -> Vec<Vec<u8>> {
     let entropy = Counted::default();
     let deployment = DeploymentId([7; 16]);
-    let host = HostId { site: "udc1".parse().expect("a name"), host: "udc1-001".parse().expect("a name") };
+    let host = host();
     let (wrap, _) = WrappedRoot::new(1, deployment, &draw_secret(&entropy), &FreshSeal::draw(&entropy));
     let record = BootRecord::new(deployment, wrap, Attempts::default(), Revealer::Loopback);
     let (host_secret, site_seal_key, root) = (draw_secret(&entropy), draw_secret(&entropy), draw_secret(&entropy));
@@ -188,5 +221,24 @@ fn joining(host: HostId) -> JoinState {
         membership: None,
         renewal: None,
         host_secret: Some(blob(7)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_row_has_its_decoder() {
+        let kinds: Vec<Kind> = (0..=u8::MAX).filter_map(Kind::from_byte).collect();
+        assert_eq!(kinds.len(), ROWS.len());
+        assert!(kinds.iter().all(|kind| (*kind as u8) < OUTSIDE_FROM), "a kind is taken for what stands outside");
+        for kind in kinds {
+            assert!(ROWS.iter().any(|(of, _)| *of == kind), "{kind:?} has no decoder here");
+        }
+        let seeds = seeds();
+        for kind in [Kind::Restored, Kind::Shown] {
+            assert!(seeds.iter().any(|seed| seed[0] == kind as u8), "{kind:?} has no seed");
+        }
     }
 }

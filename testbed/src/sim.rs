@@ -13,6 +13,16 @@
 //! | [`sabotage`] | deliberately broken cores, which the checkers must catch |
 //! | [`runs`] | many seeds, over all processors |
 //!
+//! The decisions are the product's own: cores, rows, the replica, the seal, the uplink and the dialogue of a session. What
+//! moves them at central is a mirror by hand of its glue, the `quic` folder: [`speaking`] is its connections, their writers
+//! and the fence, [`deciding`] an operator's call. A mistake in the real glue is therefore not seen here: the real fence is
+//! tested over a simulated network (`tests/glue/quarantine.rs`) and between processes (`tests/it/e2e`, `tests/crash`).
+//!
+//! Not simulated: duplicates and reordering within a connection, which QUIC takes out (`tests/glue` has them among packets;
+//! here only whole bundles come twice, by a hostile relay); torn writes, since a commit of the memory engine is made or is
+//! not (`tests/crash` kills real processes in the middle of theirs); a network for enrolments and for fetching notices,
+//! which reach central whole or not at all.
+//!
 //! Two runs of one seed are the same, event by event: [`world::Outcome::digest`] tells.
 
 pub mod central;

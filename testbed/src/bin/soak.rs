@@ -1,4 +1,5 @@
-//! Simulates one deployment after another until it is stopped, or a seed fails.
+//! Simulates one deployment after another until it is stopped. A seed that fails is printed, and the rounds go on; in the
+//! end the program fails.
 //!
 //! `soak [--from SEED] [--rounds N]`: rounds of 50 seeds, one in ten of them with 20 sites.
 

@@ -95,9 +95,23 @@ impl World {
     /// Reads what was written since.
     fn scan(&mut self, whose: &str, view: &dyn View, from: Revision) -> Revision {
         self.checks.note("INV-1");
-        let Ok(changes) = view.changes(from, usize::MAX) else { return from };
+        let changes = match view.changes(from, usize::MAX) {
+            Ok(changes) => changes,
+            Err(fault) => {
+                self.broken("INV-1", format!("the store of {whose} can't be looked through: {fault}"));
+                return from;
+            }
+        };
         for change in changes.into_iter().filter(|change| !change.deleted) {
-            let Ok(Some(entry)) = view.get(&change.key) else { continue };
+            let entry = match view.get(&change.key) {
+                Ok(Some(entry)) => entry,
+                // It was changed again, and is gone.
+                Ok(None) => continue,
+                Err(fault) => {
+                    self.broken("INV-1", format!("a row of {whose} can't be read: {fault}"));
+                    continue;
+                }
+            };
             if holds(&entry.value, b"canary-") || holds(&change.key, b"canary-") {
                 self.broken("INV-1", format!("a secret lies in clear in the store of {whose}"));
             }
@@ -445,14 +459,19 @@ impl World {
         let Some(local) = self.hosts[index].local.clone() else { return };
         if self.sabotaged(Sabotage::SealWithoutWan) && self.hosts[index].outage.is_some() && !local.seal.is_sealed() {
             super::at_once(local.shut("nobody"));
-            return self.broken_read(index, "it sealed for want of a WAN");
         }
-        let Ok(snapshot) = local.barrier.snapshot() else { return };
+        let Ok(snapshot) = local.barrier.snapshot() else {
+            self.checks.note("INV-9");
+            if self.model.open.contains(&index) {
+                self.broken_read(index, "it is sealed, and nobody who may has sealed it");
+            }
+            return;
+        };
         let tenant = self.dice.below(self.model.tenants.len());
         let Some(of) = self.model.tenants.get(tenant).cloned() else { return };
         let slugs: Vec<String> = of.boxes.keys().cloned().collect();
         let Some(slug) = self.dice.pick(&slugs) else { return };
-        let path = format!("s{}", self.dice.below(6));
+        let secret = &format!("s{}", self.dice.below(6));
         self.count("reads at sites");
         self.checks.note("INV-9");
         let lease_held = self.lease_holds(index, of.boxes[slug].offline_s);
@@ -465,7 +484,7 @@ impl World {
         let locate = |number| locate(&snapshot, number).ok().flatten();
         let read =
             verify(&of.token, &locate, &snapshot, local.clock.now(), &VerifiedTokens::default()).and_then(|caller| {
-                let path = SecretPath::new(vec![path.clone()])?;
+                let path = SecretPath::new(vec![secret.clone()])?;
                 read_secret(&snapshot, &caller, &gate, ("app", slug), &path)
             });
         match read {
@@ -483,7 +502,41 @@ impl World {
             Err(Refusal::LeaseExpired) if lease_held == Some(true) && !self.hosts[index].disk.is_full() => {
                 self.broken_read(index, "it refuses within its lease");
             }
-            Err(_) => {}
+            Err(refusal @ (Refusal::NotFound(_) | Refusal::Unauthenticated | Refusal::Denied)) => {
+                if self.must_serve(index, tenant, slug, secret) {
+                    self.broken_read(index, &format!("it refuses what has long been there: {refusal}"));
+                }
+            }
+            // Beyond its lease, or nobody knows.
+            Err(Refusal::LeaseExpired) => {}
+            Err(refusal) => self.broken_read(index, &format!("a read fails: {refusal}")),
+        }
+    }
+
+    /// Whether a host has had all the time it may take to have a secret.
+    fn must_serve(&self, index: usize, tenant: usize, slug: &str, secret: &str) -> bool {
+        let Some(by_us) = self.must_hold_by(index) else { return false };
+        let of = &self.model.tenants[tenant].boxes[slug];
+        let long_there = of.changed_us <= by_us && of.written_us.get(secret).is_some_and(|at| *at <= by_us);
+        let value = of.secrets.get(secret).and_then(|known| known.known());
+        let placed = Model::is_placed(of, &self.hosts[index].id.site) == Some(true);
+        long_there && placed && of.there.known() == Some(&true) && value.is_some_and(Option::is_some)
+    }
+
+    /// Up to when a host must have what was placed at its site; `None` while something is wrong with it or with central.
+    fn must_hold_by(&self, index: usize) -> Option<u64> {
+        let broken = self.central.disk.is_full() || self.central.hub.is_none() || self.central.is_outdated();
+        let snapshot = if broken { None } else { self.central.barrier.snapshot().ok() };
+        self.in_step_by(index, &snapshot?)
+    }
+
+    /// Something has happened at a host's seal; `told` if by somebody who may seal it: its operator, or central by a
+    /// notice, a failed verdict or a refusal.
+    pub fn note_seal(&mut self, index: usize, told: bool) {
+        if self.hosts[index].is_unsealed() {
+            self.model.open.insert(index);
+        } else if told {
+            self.model.open.remove(&index);
         }
     }
 
@@ -513,8 +566,9 @@ impl World {
             && self.known_hosts().all(|host| self.lag_of(host, u64::MAX).is_none())
     }
 
+    /// All hosts; where central was restored from a copy only those that the copy knows.
     fn known_hosts(&self) -> impl Iterator<Item = usize> {
-        (0..self.hosts.len()).filter(|host| self.is_known(*host))
+        (0..self.hosts.len()).filter(|host| self.model.restored_from.is_none() || self.is_known(*host))
     }
 
     fn all_trusted(&self) -> bool {
@@ -597,7 +651,10 @@ fn central_differs(
     slug: &str,
     of: &BoxModel,
 ) -> Option<String> {
-    let there = rows.read::<DepositBox>(realm, &[slug]).ok()?;
+    let there = match rows.read::<DepositBox>(realm, &[slug]) {
+        Ok(there) => there,
+        Err(refusal) => return Some(format!("box {slug} can't be read: {refusal}")),
+    };
     if !of.there.options.contains(&there.is_some()) {
         return Some(format!("box {slug} is lost"));
     }
@@ -646,10 +703,13 @@ fn differs(
 ) -> Option<String> {
     let mut held: BTreeMap<Vec<String>, String> = BTreeMap::new();
     if let Some(realm) = realm {
-        for row in rows.list::<DepositBox>(realm, &[]).ok()? {
-            held.insert(row.path, String::new());
-        }
-        for raw in rows.scan(Kind::Secret, realm, &[]).ok()? {
+        let found = rows.list::<DepositBox>(realm, &[]).and_then(|all| Ok((all, rows.scan(Kind::Secret, realm, &[])?)));
+        let (placed, secrets) = match found {
+            Ok(found) => found,
+            Err(refusal) => return Some(format!("its content can't be listed: {refusal}")),
+        };
+        held.extend(placed.into_iter().map(|row| (row.path, String::new())));
+        for raw in secrets {
             if let Some(value) = raw.body.and_then(|body| canary_in(body.expose())) {
                 held.insert(raw.path, value);
             }

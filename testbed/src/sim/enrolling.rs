@@ -109,6 +109,13 @@ impl World {
 
     /// Fetches the newest notice and follows it.
     pub fn notice_attempt(&mut self, host: usize, local: &Local) -> End {
+        // What it remembers of a notice, or is told now, may seal it.
+        let end = self.fetch_notice(host, local);
+        self.note_seal(host, true);
+        end
+    }
+
+    fn fetch_notice(&mut self, host: usize, local: &Local) -> End {
         let _ = at_once(local.resume_wipe());
         if !self.reaches_central(host) {
             return End::Lost;

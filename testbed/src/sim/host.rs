@@ -147,6 +147,7 @@ impl World {
         it.armed_us = None;
         let (life, session) = (it.life, it.session.take());
         it.well_since_us = self.time.us();
+        self.model.open.remove(&host);
         if let Some(session) = session {
             self.host_lets_go(session.link, true);
         }
@@ -217,6 +218,7 @@ impl World {
         }
         if self.handshake_is_refused(&state.host) {
             at_once(local.shut("central"));
+            self.note_seal(host, true);
             return Some(End::CutOff);
         }
         let exporter = draw(&*self.hosts[host].entropy);
@@ -256,6 +258,7 @@ impl World {
             return;
         };
         let Some(local) = self.hosts[host].local.clone() else { return };
+        let told = tells_to_seal(&message);
         let (mut mouth, notes) = (Mouth::default(), Notes::default());
         let heard = if session.welcomed {
             self.take(host, &mut session, &mut mouth, message, &notes)
@@ -274,6 +277,7 @@ impl World {
             mouth.0.push(FromHost::Sealed(true));
         }
         self.hosts[host].session = Some(session);
+        self.note_seal(host, told);
         if self.hosts[host].engine.has_stopped() {
             // What it said with its last breath may or may not have left.
             let all = mouth.0.len();
@@ -340,6 +344,7 @@ impl World {
         self.host_lets_go(session.link, false);
         if stop.end() == End::CutOff && !matches!(stop, Stop::Notice(_)) {
             at_once(local.shut("central"));
+            self.note_seal(host, true);
         }
         self.attempt_ended(host, session.number, stop.end());
     }
@@ -359,5 +364,14 @@ impl World {
                 self.schedule_at(at_us, Event::UplinkDue(host, life));
             }
         }
+    }
+}
+
+/// Whether a host seals itself for this.
+fn tells_to_seal(message: &FromCentral) -> bool {
+    match message {
+        FromCentral::Standing(_) => true,
+        FromCentral::Verdict(verdict) => !verdict.passed,
+        _ => false,
     }
 }

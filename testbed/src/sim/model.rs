@@ -118,6 +118,8 @@ pub struct Model {
     pub heads: BTreeMap<usize, (u64, [u8; 16], u64)>,
     /// The store's beginning at each host, which tells one store from the next.
     pub stores: BTreeMap<usize, Vec<u8>>,
+    /// Hosts that were unsealed, and that nobody who may has sealed since.
+    pub open: BTreeSet<usize>,
     /// Leases by host.
     pub leases: BTreeMap<usize, LeaseModel>,
     /// An older state of central's store, with what ought to be in it.

@@ -344,6 +344,7 @@ impl World {
         let Some(local) = self.hosts[host].local.clone() else { return };
         local.status.change(|standing| standing.sealed_by_operator = true);
         at_once(local.shut("operator"));
+        self.note_seal(host, true);
         self.hosts[host].well_since_us = self.time.us();
         self.session_tells_seal(host);
     }

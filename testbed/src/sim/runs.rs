@@ -1,10 +1,12 @@
 //! Many seeds, over all processors; and what is said of a seed that fails.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::sim::world::{Outcome, Shape, World};
+use crate::sim::world::{Outcome, Shape, Violation, World};
 
 /// What many runs came to.
 #[derive(Debug, Default)]
@@ -28,7 +30,7 @@ pub fn run_all(shapes: &[Shape]) -> Summary {
         for _ in 0..workers {
             scope.spawn(|| {
                 while let Some((index, shape)) = take(&next, shapes) {
-                    let outcome = World::run(shape.clone());
+                    let outcome = outcome_of(|| World::run(shape.clone()));
                     outcomes.lock().expect("nobody panics with it").insert(index, outcome);
                 }
             });
@@ -44,6 +46,19 @@ pub fn run_all(shapes: &[Shape]) -> Summary {
 fn take<'s>(next: &AtomicUsize, shapes: &'s [Shape]) -> Option<(usize, &'s Shape)> {
     let index = next.fetch_add(1, Ordering::Relaxed);
     shapes.get(index).map(|shape| (index, shape))
+}
+
+/// A world that panics has failed, as one has in which an invariant is broken.
+fn outcome_of(run: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|cause| {
+        let violation = Some(Violation { invariant: "panics", what: said(&*cause) });
+        Outcome { violation, ..Outcome::default() }
+    })
+}
+
+fn said(cause: &(dyn Any + Send)) -> String {
+    let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+    text.unwrap_or("without a word").to_owned()
 }
 
 impl Summary {
@@ -76,4 +91,20 @@ pub fn how_to_replay(shape: &Shape) -> String {
         "  seed {seed} with up to {sites} sites, commit {commit}:\n  \
          cargo run -p holdfast-testbed --bin replay -- {seed} --sites {sites} --events {events}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_that_panics_is_a_failure_with_its_seed() {
+        let shape = Shape::new(77, 3);
+        let mut summary = Summary::default();
+        summary.add(&shape, outcome_of(|| panic!("nothing {}", "works")));
+        assert_eq!((summary.seeds, summary.failures.len()), (1, 1));
+        let failure = &summary.failures[0];
+        assert!(failure.starts_with("panics: nothing works\n"), "{failure}");
+        assert!(failure.contains("seed 77 ") && failure.contains("replay -- 77 --sites 3"), "{failure}");
+    }
 }

@@ -7,6 +7,7 @@ use holdfast_actors::site_registry::standing::Decision;
 use crate::agent::Agent;
 use crate::for_seeds;
 use crate::puppet::{Frame, Manner, Puppet, Record};
+use crate::trace::CLONE;
 use crate::world::{World, ms, quick, secs};
 
 /// The slowest packet.
@@ -32,8 +33,9 @@ fn world(seed: u64) -> (World, Arc<Puppet>, Arc<Agent>) {
     (world, puppet, hosts[0].clone())
 }
 
-/// Quarantines the first host while content is written as fast as it goes; when the call had returned.
-fn quarantine_under_load(world: &mut World, host: &Agent, wipe: bool) -> std::time::Duration {
+/// Quarantines the first host while content is written as fast as it goes, and writes on when the call has returned; when
+/// that was, and how many bytes central had sent there by then.
+fn quarantine_under_load(world: &mut World, host: &Agent, wipe: bool) -> (std::time::Duration, u64) {
     let writing = world.begin(|central| async move {
         for number in 0..40 {
             central.write(&format!("load-{number}"), 2, 10_000).await;
@@ -44,8 +46,22 @@ fn quarantine_under_load(world: &mut World, host: &Agent, wipe: bool) -> std::ti
     let id = host.id.clone();
     world.ask(move |central| async move { central.decide(&id, Decision::Quarantine { wipe }).await });
     let returned = world.sim.elapsed();
+    let sent = world.air.bytes("central", world.sim.lookup(&*host.machine));
     world.until(secs(10), "all is written", |_| writing.lock().unwrap().is_some());
-    returned
+    write_on(world);
+    (returned, sent)
+}
+
+/// The load may have ended before the call: more of it, until all siblings have that.
+fn write_on(world: &mut World) {
+    let siblings = world.agents[1..].to_vec();
+    world.until(secs(15), "its siblings keep up", |world| siblings.iter().all(|agent| world.in_sync(agent)));
+    let before: Vec<_> = siblings.iter().map(|agent| agent.held()).collect();
+    world.ask(|central| async move { central.write("later", 4, 10_000).await });
+    let has_more = |world: &World| {
+        siblings.iter().zip(&before).all(|(agent, before)| agent.held() != *before && world.in_sync(agent))
+    };
+    world.until(secs(10), "its siblings have what came later", has_more);
 }
 
 fn late(record: &Record, returned: std::time::Duration) -> Vec<(std::time::Duration, Frame)> {
@@ -59,8 +75,7 @@ fn nothing_reaches_a_connected_host_once_the_call_that_cut_it_off_has_returned()
     for_seeds("quarantine while connected", 1..=6, |seed| {
         let (mut world, puppet, host) = world(seed);
         let address = world.sim.lookup(&*host.machine);
-        let returned = quarantine_under_load(&mut world, &host, seed % 2 == 0);
-        let sent = world.air.bytes("central", address);
+        let (returned, sent) = quarantine_under_load(&mut world, &host, seed % 2 == 0);
         world.run(secs(20));
         let record = puppet.record(0);
         assert_eq!(late(&record, returned), [], "seed {seed}, returned at {returned:?}");
@@ -80,8 +95,7 @@ fn a_partition_that_hides_the_host_hides_nothing_that_comes_later() {
         let address = world.sim.lookup(&*host.machine);
         world.part("udc1-001");
         world.run(ms(10 * seed));
-        let returned = quarantine_under_load(&mut world, &host, false);
-        let sent = world.air.bytes("central", address);
+        let (returned, sent) = quarantine_under_load(&mut world, &host, false);
         world.run(secs(seed));
         world.heal("udc1-001");
         world.run(secs(60));
@@ -117,5 +131,19 @@ fn a_second_connection_takes_the_place_of_the_first_only_once_it_has_passed() {
         world.ask(|central| async move { central.write("after", 1, 1_000).await });
         world.until(secs(5), "content goes to the third", |_| before < puppet.record(2).count(Frame::Bundle));
         assert_eq!(puppet.record(0).count(Frame::SessionKey), 1, "no second release to the stale one");
+    });
+}
+
+#[test]
+fn who_shows_a_token_that_central_never_gave_is_taken_for_a_clone_and_both_are_cut_off() {
+    for_seeds("wrong continuity token", 1..=3, |seed| {
+        let (mut world, puppet, _) = world(seed);
+        assert_eq!(world.trace.count(CLONE), 0);
+        puppet.mistake_continuity();
+        puppet.open(Manner { quotes: true, stops_reading: false });
+        let both_ended = |_: &World| (0..=1).all(|session| puppet.record(session).ended.is_some());
+        world.until(secs(10), "both sessions have ended", both_ended);
+        assert_eq!(world.trace.count(CLONE), 1);
+        assert_eq!(puppet.record(1).count(Frame::SessionKey), 0, "it was released nothing");
     });
 }

@@ -2,6 +2,7 @@
 
 use crate::dice::Dice;
 use crate::for_seeds;
+use crate::trace::CLONE;
 use crate::world::{World, ms, secs};
 
 #[test]
@@ -20,7 +21,7 @@ fn hosts_join_and_keep_up_through_loss_delay_reordering_and_duplicates() {
         }
         let held: Vec<_> = world.agents.iter().map(|agent| agent.held()).collect();
         assert!(held.iter().all(|of_one| *of_one == held[0]), "{held:?}");
-        assert_eq!(world.trace.count("clone"), 0, "nobody was taken for a clone");
+        assert_eq!(world.trace.count(CLONE), 0, "nobody was taken for a clone");
         assert_eq!(world.trace.count("appraisal failed"), 0);
     });
 }

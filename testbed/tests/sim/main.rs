@@ -17,6 +17,22 @@ const CAUGHT_WITHIN: u64 = 40;
 /// What the checkers are called, in the figures.
 const INVARIANTS: [&str; 9] = ["INV-1", "INV-2", "INV-3", "INV-4", "INV-5", "INV-6", "INV-7", "INV-9", "INV-10"];
 
+/// What must have happened in some world: where it never does, what is checked after it is checked of nothing.
+const DEEDS: [&str; 12] = [
+    "adoptions",
+    "bundles replayed",
+    "clocks set wrong",
+    "crashes of central",
+    "crashes of hosts",
+    "failed appraisals",
+    "full disks",
+    "quarantines",
+    "restored copies noticed",
+    "rotations of the seal key",
+    "seals of central",
+    "wipes",
+];
+
 #[test]
 fn a_seed_is_a_world() {
     let [one, other] = [(); 2].map(|()| World::run(Shape::new(7, 3)));
@@ -37,6 +53,9 @@ fn worlds_stay_sound_and_come_to_rest() {
     for invariant in INVARIANTS {
         assert!(1_000 < summary.count(invariant), "{invariant} was checked {} times", summary.count(invariant));
     }
+    let missing: Vec<_> = DEEDS.into_iter().filter(|deed| summary.count(deed) == 0).collect();
+    assert!(missing.is_empty(), "in no world: {}", missing.join(", "));
+    assert_eq!(summary.count("converges"), shapes.len() as u64, "a world was not looked at in the end");
 }
 
 fn publish(summary: &Summary, seconds: f64) {

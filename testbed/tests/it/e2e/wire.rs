@@ -14,6 +14,7 @@ use holdfast_protocol::pki::pem;
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::site_bundle::SiteBundle;
 use holdfast_protocol::wire::{ALPN_ENROL, ALPN_SYNC};
+use holdfast_testbed::procs::client::Client;
 use holdfast_testbed::procs::{program, until};
 use holdfast_testbed::swtpm::{self, Swtpm};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -90,6 +91,7 @@ async fn a_forked_clone_is_noticed_and_both_are_cut_off() {
     until("the clone is noticed", SOON, look).await.unwrap();
     world.answers("udc1-001", "canary-box-of-all/some-canary", 503).await;
     world.becomes("udc1-001", "sealed", "quarantined").await;
+    is_cut_off_too(&world, &copy.join("log")).await;
     drop(clone);
     world.nothing_lies_about();
 }
@@ -130,6 +132,28 @@ async fn strangers_at_the_quic_port_get_nowhere_and_disturb_nobody() {
     world.arrives("udc1-001", "canary-box-of-all/some-canary", "it goes on and on").await;
     let known = world.state_of("udc1-001").await;
     assert_eq!((&known["state"], &known["standing"]), (&json!("unsealed"), &json!("trusted")));
+}
+
+/// Waits until the agent that logs there says that it is cut off; it serves nothing.
+async fn is_cut_off_too(world: &World, log: &Path) {
+    let look = async || {
+        let log = fs::read_to_string(log)?;
+        let line = log.lines().find(|line| line.contains("listening"));
+        let port = line.and_then(|line| line.split_once("127.0.0.1:")).map(|(_, rest)| rest);
+        let Some(port) = port else { return Ok(None) };
+        let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+        let known = world.deployment.host("udc1-001")?;
+        let clone = Client::new(&format!("https://127.0.0.1:{port}"), &known.ca_file, None)?;
+        let health = clone.get("/v1/health").await?;
+        // It began sealed; that it knows why is new.
+        if health.status != 503 || !health.text().contains("quarantined") {
+            return Err(std::io::Error::other(format!("{} {}", health.status, health.text())));
+        }
+        let clone = clone.with_authorization_of(&world.operator);
+        let read = clone.get("/v1/secret/app/canary-box-of-all/some-canary").await?;
+        Ok((read.status == 503).then_some(()))
+    };
+    until("the clone is cut off", SOON, look).await.unwrap();
 }
 
 /// Joins as `udc9-001` from a machine of its own.
