@@ -21,6 +21,7 @@ use crate::rows::{Kind, ReadRows, Record, Refusal, Row, Rows};
 
 pub mod authorities;
 pub mod enrolment;
+pub mod failure_lines;
 #[cfg(test)]
 mod fixtures;
 pub mod initialise;

@@ -140,11 +140,11 @@ impl HostSeal {
         self.note("host.unsealed", "central").await
     }
 
-    /// Wraps with a newer key; does nothing if it is wrapped with that one already.
+    /// Wraps with a newer key; does nothing if it is wrapped with that one already. Says whether it did.
     ///
     /// # Errors
     /// To be tried again; the old wrapping holds.
-    pub async fn rewrap(&self, current: &SealKey) -> Result<(), SealFault> {
+    pub async fn rewrap(&self, current: &SealKey) -> Result<bool, SealFault> {
         let _turn = self.turn.lock().await;
         self.wrap_with(current).await
     }
@@ -233,15 +233,15 @@ impl HostSeal {
     }
 
     /// For an open store: its root key is at hand, so no older seal key is needed.
-    async fn wrap_with(&self, current: &SealKey) -> Result<(), SealFault> {
+    async fn wrap_with(&self, current: &SealKey) -> Result<bool, SealFault> {
         let wrapped_with = self.epoch()?;
         if wrapped_with.is_some_and(|epoch| current.epoch <= epoch) {
-            return Ok(());
+            return Ok(false);
         }
         let root = self.parts.barrier.ring()?.root();
         let host_secret = self.host_secret().await?.ok_or(TpmError::Destroyed)?;
         self.boot.put_root(Some(&self.wrapped(&root, &host_secret, current))).await?;
-        Ok(())
+        Ok(true)
     }
 
     fn wrapped(&self, root: &Secret<32>, host_secret: &Secret<32>, current: &SealKey) -> HostBoot {

@@ -200,38 +200,51 @@ pub struct RecordFailure {
     pub reset_count: u32,
     /// Quarantine at once.
     pub quarantine: bool,
+    /// How many failures of this host got no line since the last that did; `None`: neither does this one, unless it
+    /// changes something.
+    pub unwritten: Option<u64>,
     /// 32 fresh random bytes for the next epochs.
     pub seed: Secret<32>,
 }
 
-/// Records a failure. A second one in a row changes nothing but the record of who tried.
+/// Records a failure and says whether it changed the host's standing, and its site's epochs with that. A second one in a
+/// row changes nothing but the record of who tried.
 ///
 /// # Errors
 /// The host is gone, or the store's fault.
-pub fn record_failure(cmd: &RecordFailure, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
+pub fn record_failure(cmd: &RecordFailure, rows: &dyn Rows, now: Now) -> Result<(Batch, bool), Refusal> {
     let mut entry = host(rows, &cmd.host)?.value;
     let mut place = site(rows, &cmd.host.site)?.value;
-    let (name, why) = (cmd.host.to_string(), cmd.reasons.join("; "));
-    let line_of_it = Line::refused(now.wall_us, &name, "host.appraised", &name, why);
-    let mut batch = Batch::new(Realm::NODE, line_of_it).from_reserve();
+    let name = cmd.host.to_string();
     let held = if cmd.quarantine { Held::Quarantined } else { Held::Untrusted { reset_count: cmd.reset_count } };
     let worse = match entry.standing.held {
         Held::Nothing => true,
         Held::Untrusted { .. } => cmd.quarantine,
         Held::Quarantined => false,
     };
-    if worse && !entry.is_cut_off(&place) {
-        let mut deployment = deployment(rows)?;
-        entry.standing = next_standing(&mut deployment, held, false, &name, now);
-        advance_epochs(&mut place, &cmd.seed);
-        put(&mut batch, &cmd.host, &entry);
-        erase_confirmed_epochs(&mut place, &cmd.host.site, Some((cmd.host.clone(), entry)), rows)?;
-        batch.put(Realm::NODE, &[cmd.host.site.as_str()], &place);
-        batch.put(Realm::NODE, &["deployment"], &deployment);
-        let action = if cmd.quarantine { "host.quarantined" } else { "host.untrusted" };
-        batch.audit(Realm::NODE, line(now, &cmd.host, action));
+    if !worse || entry.is_cut_off(&place) {
+        let line = cmd.unwritten.map(|unwritten| line_of_failure(cmd, unwritten, now));
+        return Ok((line.map_or_else(Batch::default, |line| Batch::new(Realm::NODE, line)), false));
     }
-    Ok((batch, ()))
+    let mut batch = Batch::new(Realm::NODE, line_of_failure(cmd, cmd.unwritten.unwrap_or(0), now)).from_reserve();
+    let mut deployment = deployment(rows)?;
+    entry.standing = next_standing(&mut deployment, held, false, &name, now);
+    advance_epochs(&mut place, &cmd.seed);
+    put(&mut batch, &cmd.host, &entry);
+    erase_confirmed_epochs(&mut place, &cmd.host.site, Some((cmd.host.clone(), entry)), rows)?;
+    batch.put(Realm::NODE, &[cmd.host.site.as_str()], &place);
+    batch.put(Realm::NODE, &["deployment"], &deployment);
+    let action = if cmd.quarantine { "host.quarantined" } else { "host.untrusted" };
+    batch.audit(Realm::NODE, line(now, &cmd.host, action));
+    Ok((batch, true))
+}
+
+fn line_of_failure(cmd: &RecordFailure, unwritten: u64, now: Now) -> Line {
+    let (name, mut why) = (cmd.host.to_string(), cmd.reasons.join("; "));
+    if unwritten > 0 {
+        why.push_str(&format!("; {unwritten} failures before it were not written down"));
+    }
+    Line::refused(now.wall_us, &name, "host.appraised", &name, why)
 }
 
 /// An operator's decision about a site or one of its hosts.

@@ -1,6 +1,6 @@
 //! The hands of the attestation verifier: sends its messages, commits its verdicts, releases what they permit.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use holdfast_actors::attestation_verifier::core::{ConnId, Effect, Event, Failure, Pass, Verifier};
 use holdfast_actors::distribution::core as distribution;
@@ -8,6 +8,7 @@ use holdfast_actors::ports::draw_secret;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::shell::caught;
 use holdfast_actors::shell::machine::{Failed, Perform};
+use holdfast_actors::site_registry::failure_lines::FailureLines;
 use holdfast_actors::site_registry::site;
 use holdfast_actors::site_registry::standing::{
     FirstOfConnection, Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass,
@@ -23,11 +24,12 @@ use crate::quic::hub::Hub;
 /// Performs the verifier's effects.
 pub(super) struct VerifierHands {
     hub: Weak<Hub>,
+    lines: Mutex<FailureLines>,
 }
 
 impl VerifierHands {
     pub(super) fn new(hub: &Arc<Hub>) -> Self {
-        Self { hub: Arc::downgrade(hub) }
+        Self { hub: Arc::downgrade(hub), lines: Mutex::default() }
     }
 }
 
@@ -51,7 +53,13 @@ impl Perform<Verifier> for VerifierHands {
                     hub.connections.close(conn, CloseCode::Stale);
                 }
             })),
-            Effect::RecordFailure(failure) => failure_recorded(&hub, *failure).await,
+            Effect::RecordFailure(failure) => {
+                let unwritten = {
+                    let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+                    lines.take(&failure.host, hub.node.clock.now())
+                };
+                failure_recorded(&hub, *failure, unwritten).await;
+            }
             Effect::Trusted { host, conn, until, first } => trusted(&hub, host, conn, until, first),
             Effect::Rewrap { host, conn } => {
                 if let Err(error) = rewrap(&hub, &host, conn) {
@@ -165,22 +173,29 @@ fn lease(
     Ok(hub.sign(&lease))
 }
 
-async fn failure_recorded(hub: &Arc<Hub>, failure: Failure) {
+async fn failure_recorded(hub: &Arc<Hub>, failure: Failure, unwritten: Option<u64>) {
     let Failure { conn, host, reasons, reset_count, quarantine } = failure;
     tracing::warn!(%host, reasons = reasons.join("; "), "appraisal failed");
     hub.connections.cut(|id| *id == host);
     let now = hub.node.clock.now();
-    let cmd = RecordFailure { host: host.clone(), reasons: reasons.clone(), reset_count, quarantine, seed: hub.seed() };
-    if let Err(error) = hub.node.barrier.run(move |rows| record_failure(&cmd, rows, now)).await {
-        // It is cut and closed all the same. The verifier goes on: it has the other hosts to look after.
-        tracing::error!(%host, %error, "a failed appraisal could not be recorded");
-        return;
-    }
+    let (whom, told, seed) = (host.clone(), reasons.clone(), hub.seed());
+    let cmd = RecordFailure { host: whom, reasons: told, reset_count, quarantine, unwritten, seed };
+    let advanced = match hub.node.barrier.run(move |rows| record_failure(&cmd, rows, now)).await {
+        Ok((advanced, _)) => advanced,
+        Err(error) => {
+            // It is cut and closed all the same. The verifier goes on: it has the other hosts to look after.
+            tracing::error!(%host, %error, "a failed appraisal could not be recorded");
+            return;
+        }
+    };
     hub.change_live(&host, |live| live.reasons = reasons);
     if let Ok(Some(notice)) = hub.notice(&host) {
         hub.connections.send(conn, Out::Notice(notice));
     }
-    hub.epochs_advanced(&host.site);
+    // Siblings answer for each new key. They are not to be made to speak by a host that fails over and over.
+    if advanced {
+        hub.epochs_advanced(&host.site);
+    }
 }
 
 fn trusted(hub: &Hub, host: HostId, conn: ConnId, until: std::time::Duration, first: bool) {

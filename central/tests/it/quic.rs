@@ -33,6 +33,7 @@ use crate::client::{AnyServer, As, Operator, try_call};
 use crate::world::{First, SEAL, config_text};
 
 mod restored;
+mod siblings;
 
 /// An unsealed central that hosts can reach.
 pub(crate) struct Central {
@@ -213,14 +214,20 @@ impl Host {
                            "hosts": [{ "name": id.host }] });
         central.ask("POST", "/v1/config/system/sites", Some(site)).await;
         let path = format!("/v1/state/system/sites/{}/site-bundle", id.site);
-        let bundle: SiteBundle = serde_json::from_value(central.ask("POST", &path, None).await).unwrap();
+        let bundle = serde_json::from_value(central.ask("POST", &path, None).await).unwrap();
+        Self::join_site(central, id, &bundle, fill).await
+    }
+
+    /// Joins a site that was made, as the host of its bundle that is called so.
+    async fn join_site(central: &Central, id: HostId, bundle: &SiteBundle, fill: u8) -> Self {
+        let own = bundle.host(&id.host).unwrap();
         let mut tpm = SoftTpm::from_seed(&secret(fill));
         (0..8).for_each(|pcr| tpm.extend(pcr, &[1; 32]));
         let key = SigningKey::from_seed(&secret(fill + 1));
         let request = Enrol {
             deployment: bundle.deployment,
             host: id.clone(),
-            token: Some(*bundle.hosts[0].token.0.expose()),
+            token: Some(*own.token.0.expose()),
             ek_public: tpm.ek_public().raw().to_vec(),
             ek_certificate: None,
             ak_public: tpm.ak_public().raw().to_vec(),

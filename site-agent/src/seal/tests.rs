@@ -155,8 +155,11 @@ async fn a_newer_seal_key_takes_the_place_of_the_held_one() {
     let bench = bench.restarted();
     assert_eq!(bench.seal.open(Some(&key(1)), &key(3)).await.unwrap(), Opened::Unsealed);
     assert_eq!((bench.epoch(), bench.has_content()), (Some(3), true));
-    bench.seal.rewrap(&key(4)).await.unwrap();
-    bench.seal.rewrap(&key(2)).await.unwrap();
+    let mut rewrapped = Vec::new();
+    for epoch in [4, 4, 2] {
+        rewrapped.push(bench.seal.rewrap(&key(epoch)).await.unwrap());
+    }
+    assert_eq!(rewrapped, [true, false, false], "only what is new is told to central");
     assert_eq!(bench.epoch(), Some(4), "never back");
     let bench = bench.restarted();
     assert_eq!(bench.seal.open(None, &key(4)).await.unwrap(), Opened::Unsealed);

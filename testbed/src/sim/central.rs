@@ -17,6 +17,7 @@ use holdfast_actors::seal_keeper::{
     SealKeeper,
 };
 use holdfast_actors::site_registry::authorities::signer;
+use holdfast_actors::site_registry::failure_lines::FailureLines;
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_actors::site_registry::standing;
@@ -103,6 +104,8 @@ pub struct Hub {
     pub live: BTreeMap<HostId, Live>,
     /// What each hello said, until distribution has planned for it.
     pub hellos: BTreeMap<ConnId, BTreeMap<TenantName, Position>>,
+    /// Which failures get a line.
+    pub failure_lines: FailureLines,
     /// Up to where changes were looked at.
     pub cursor: Revision,
     /// A look at the changes is due.
@@ -312,6 +315,7 @@ impl World {
             conns: BTreeMap::new(),
             live: BTreeMap::new(),
             hellos: BTreeMap::new(),
+            failure_lines: FailureLines::default(),
             cursor: snapshot.revision(),
             looking: false,
             outdated,

@@ -504,17 +504,18 @@ impl World {
         self.count("failed appraisals");
         self.cut_where(|id| *id == host);
         let (now, seed) = (self.central.now(), draw_secret(&*self.central.entropy));
-        let cmd = RecordFailure { host: host.clone(), reasons, reset_count, quarantine, seed };
-        if self.central.commit(move |rows| record_failure(&cmd, rows, now)).is_err() {
-            return;
-        }
+        let unwritten = self.hub().and_then(|hub| hub.failure_lines.take(&host, now));
+        let cmd = RecordFailure { host: host.clone(), reasons, reset_count, quarantine, unwritten, seed };
+        let Ok(advanced) = self.central.commit(move |rows| record_failure(&cmd, rows, now)) else { return };
         if quarantine {
             self.model.cut_by_central(&host);
         }
         if let Ok(Some(notice)) = self.central.notice(&host) {
             self.put_out(conn, Out::Notice(notice));
         }
-        self.epochs_advanced(&host.site);
+        if advanced {
+            self.epochs_advanced(&host.site);
+        }
     }
 
     fn trusted(&mut self, id: HostId, conn: ConnId, until: Duration, first: bool) {

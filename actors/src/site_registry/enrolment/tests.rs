@@ -380,6 +380,7 @@ fn enrolling_again_keeps_what_is_held_against_the_host() {
         reasons: vec!["PCR 0".to_owned()],
         reset_count: 1,
         quarantine: false,
+        unwritten: Some(0),
         seed: secret(5),
     };
     bench.store.run(move |rows| crate::site_registry::standing::record_failure(&failure, rows, NOW)).unwrap();

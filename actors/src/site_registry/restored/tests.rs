@@ -403,6 +403,7 @@ impl Store {
             reasons: Vec::new(),
             reset_count: 3,
             quarantine: false,
+            unwritten: Some(0),
             seed: secret(60),
         };
         self.run(move |rows| crate::site_registry::standing::record_failure(&cmd, rows, NOW)).unwrap();

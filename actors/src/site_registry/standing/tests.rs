@@ -85,9 +85,20 @@ impl Store {
             reasons: vec!["PCR 0".to_owned()],
             reset_count,
             quarantine,
+            unwritten: Some(0),
             seed: secret(60),
         };
         self.run(move |rows| record_failure(&cmd, rows, NOW)).unwrap();
+    }
+
+    /// Records a failure: whether anything changed, how many lines that made, and whether the reserve is for it.
+    fn failed(&self, quarantine: bool, unwritten: Option<u64>) -> (bool, usize, bool) {
+        let (host, reasons) = (id(A), vec!["PCR 0".to_owned()]);
+        let cmd = RecordFailure { host, reasons, reset_count: 1, quarantine, unwritten, seed: secret(60) };
+        let (batch, changed) = record_failure(&cmd, &self.rows(), NOW).unwrap();
+        let seen = (changed, batch.lines.len(), batch.reserve);
+        self.run(move |rows| record_failure(&cmd, rows, NOW)).unwrap();
+        seen
     }
 
     fn confirm(&self, whom: &str, epoch: u64) -> Result<(), Refusal> {
@@ -245,6 +256,18 @@ fn a_failure_may_quarantine_at_once_and_an_untrusted_host_later() {
     assert_eq!(store.host_now(B).standing.held, Held::Quarantined);
     store.fail(B, 9, false);
     assert_eq!(store.host_now(B).standing.held, Held::Quarantined, "nothing makes it less");
+}
+
+#[test]
+fn a_failure_that_changes_nothing_advances_nothing_and_takes_nothing_of_the_reserve() {
+    let store = store();
+    assert_eq!(store.failed(false, None), (true, 2, true), "what changes something is always told");
+    let epochs = store.epochs("udc1");
+    assert_eq!(store.failed(false, None), (false, 0, false));
+    assert_eq!(store.failed(false, Some(7)), (false, 1, false));
+    assert_eq!(store.epochs("udc1"), epochs);
+    assert_eq!(store.failed(true, None), (true, 2, true));
+    assert_eq!(store.failed(true, None), (false, 0, false));
 }
 
 #[test]
