@@ -39,13 +39,8 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
     let opened = tokio::time::timeout(HELLO_LIMIT, open(&connection)).await;
     let Ok(Ok((to, from, hello))) = opened else { return close(CloseCode::Protocol) };
 
-    let session = Session {
-        conn: hub.next_conn(),
-        host: peer.host,
-        generation: peer.generation,
-        fingerprint,
-        hub: hub.clone(),
-    };
+    let session =
+        Session { conn: hub.next_conn(), host: peer.host, generation: peer.generation, fingerprint, hub: hub.clone() };
     if let Err(code) = session.look_at(&hello).await {
         return close(code);
     }

@@ -129,7 +129,8 @@ impl Tls {
             handshake_timeout: of.duration("tls.handshake_timeout", HANDSHAKE_TIMEOUT),
             connection_age_max: of.duration("tls.connection_age_max", CONNECTION_AGE_MAX),
             connections_max,
-            connections_per_address: count("tls.connections_per_address", (connections_max as u64 / 4).max(1)).min(connections_max),
+            connections_per_address: count("tls.connections_per_address", (connections_max as u64 / 4).max(1))
+                .min(connections_max),
             requests_max: count("tls.requests_max", REQUESTS_MAX),
         }
     }

@@ -222,7 +222,11 @@ impl World {
             return Some(End::CutOff);
         }
         let exporter = draw(&*self.hosts[host].entropy);
-        let link = self.connect(host, exporter, (member.generation, read::issued_sha256(certificate).expect("what was issued can be read")));
+        let link = self.connect(
+            host,
+            exporter,
+            (member.generation, read::issued_sha256(certificate).expect("what was issued can be read")),
+        );
         if self.sabotaged(Sabotage::TakeLowerHead) {
             self.forget_head(host);
         }
