@@ -16,7 +16,7 @@ use holdfast_actors::distribution::core::{self as distribution, BuildOutcome, Pu
 use holdfast_actors::ports::{Now, draw, draw_secret};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::site_registry::restored::{
-    Adopt, Claims, Finding, Note, Noted, adopt_site, examine, finish, note, plan,
+    Adopt, Claims, Finding, Note, Noted, adopt_site, examine, finish, note, plan, would_stop,
 };
 use holdfast_actors::site_registry::standing::{
     FirstOfConnection, Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass,
@@ -284,9 +284,16 @@ impl World {
     fn note(&mut self, finding: Finding) -> Result<(), Refusal> {
         let (id, now) = (finding.host.clone(), self.central.now());
         self.tell(|| format!("{} shows what central does not know", finding.host));
-        let cmd = Note { finding, seed: draw_secret(&*self.central.entropy) };
-        let noted = self.central.commit(move |rows| note(&cmd, rows, now))?;
-        match noted {
+        let cmd = Arc::new(Note { finding, seed: draw_secret(&*self.central.entropy) });
+        let deciding = cmd.clone();
+        let noted = self.central.commit(move |rows| note(&deciding, rows, now));
+        if let Err(refusal) = &noted
+            && !matches!(refusal, Refusal::Sealed)
+            && self.central.barrier.snapshot().and_then(|rows| would_stop(&cmd.finding, &rows)).unwrap_or(true)
+        {
+            self.stop_serving();
+        }
+        match noted? {
             Noted::TakenOver { advanced } => {
                 self.count("findings taken over");
                 self.model.standing_is_unknown();
@@ -300,20 +307,24 @@ impl World {
                     self.epochs_advanced(&id.site);
                 }
             }
-            Noted::Stopped if self.central.is_outdated() => {}
-            Noted::Stopped => {
-                self.count("restored copies noticed");
-                if let Some(hub) = self.hub() {
-                    hub.outdated = true;
-                }
-                let conns: Vec<ConnId> = self.central.hub.iter().flat_map(|hub| hub.conns.keys().copied()).collect();
-                for conn in conns {
-                    self.cut_conn(conn);
-                    self.close_conn(conn, CloseCode::CentralSealed);
-                }
-            }
+            Noted::Stopped => self.stop_serving(),
         }
         Ok(())
+    }
+
+    fn stop_serving(&mut self) {
+        if self.central.is_outdated() {
+            return;
+        }
+        self.count("restored copies noticed");
+        if let Some(hub) = self.hub() {
+            hub.outdated = true;
+        }
+        let conns: Vec<ConnId> = self.central.hub.iter().flat_map(|hub| hub.conns.keys().copied()).collect();
+        for conn in conns {
+            self.cut_conn(conn);
+            self.close_conn(conn, CloseCode::CentralSealed);
+        }
     }
 
     /// An operator takes a copy back into service.
