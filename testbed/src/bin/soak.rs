@@ -22,7 +22,7 @@ fn main() -> std::process::ExitCode {
         failed += summary.failures.len();
         let (last, events) = (first + SEEDS_A_ROUND - 1, summary.count("events"));
         println!("seeds {first} to {last}: {events} events, {failed} seeds failed so far");
-        summary.failures.iter().for_each(|failure| println!("{failure}"));
+        summary.failures.values().for_each(|failure| println!("{failure}"));
     }
     if failed == 0 { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE }
 }

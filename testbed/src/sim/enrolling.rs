@@ -125,9 +125,21 @@ impl World {
         let claims =
             Claims { host: &id, certificate: None, head: head.as_ref(), notice: held.as_ref(), positions: &[] };
         let _ = self.look_at(claims);
-        let Ok(fetched) = self.central.notice(&id) else { return End::Lost };
+        let fetched = match self.central.notice(&id) {
+            Ok(fetched) => fetched,
+            Err(refusal) => {
+                self.tell(|| format!("central can't say how {id} stands: {refusal}"));
+                return End::Lost;
+            }
+        };
         if let Some(signed) = fetched {
-            let Ok(heeded) = at_once(local.heed(&signed)) else { return End::Lost };
+            let heeded = match at_once(local.heed(&signed)) {
+                Ok(heeded) => heeded,
+                Err(fault) => {
+                    self.tell(|| format!("{id} can't follow its notice: {fault}"));
+                    return End::Lost;
+                }
+            };
             if let Some(generation) = heeded.wiped {
                 let now = self.central.clock.now();
                 let recorded = self.central.commit(move |rows| standing::wiped(&id, generation, rows, now));

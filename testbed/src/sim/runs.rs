@@ -15,8 +15,8 @@ pub struct Summary {
     pub seeds: u64,
     /// Counts of all of them.
     pub counts: BTreeMap<&'static str, u64>,
-    /// Seeds that failed, with what to do about them.
-    pub failures: Vec<String>,
+    /// Worlds that failed, by seed and sites, with what to do about them.
+    pub failures: BTreeMap<(u64, usize), String>,
     /// Worlds that reached as many events as they were given.
     pub long: u64,
 }
@@ -70,7 +70,8 @@ impl Summary {
             *self.counts.entry(name).or_default() += count;
         }
         if let Some(violation) = outcome.violation {
-            self.failures.push(format!("{violation}\n{}", how_to_replay(shape)));
+            let told = format!("{violation}\n{}", how_to_replay(shape));
+            self.failures.insert((shape.seed, shape.sites), told);
         }
     }
 
@@ -103,7 +104,7 @@ mod tests {
         let mut summary = Summary::default();
         summary.add(&shape, outcome_of(|| panic!("nothing {}", "works")));
         assert_eq!((summary.seeds, summary.failures.len()), (1, 1));
-        let failure = &summary.failures[0];
+        let failure = summary.failures.values().next().expect("one");
         assert!(failure.starts_with("panics: nothing works\n"), "{failure}");
         assert!(failure.contains("seed 77 ") && failure.contains("replay -- 77 --sites 3"), "{failure}");
     }
