@@ -158,6 +158,14 @@ impl<'de> Deserialize<'de> for Signature {
     }
 }
 
+/// (r, -s) of an ECDSA signature (r, s) in DER: everybody can make it, and it verifies as well.
+#[cfg(test)]
+pub(crate) fn twin_of(der: &[u8]) -> Vec<u8> {
+    let signature = p256::ecdsa::Signature::from_der(der).expect("a signature");
+    let twin = p256::ecdsa::Signature::from_scalars(signature.r().to_bytes(), (-*signature.s()).to_bytes());
+    twin.expect("neither is zero").to_der().as_bytes().to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -264,9 +264,8 @@ fn a_certificate_has_one_spelling() {
 fn with_the_twin_of_its_signature(der: &[u8]) -> Vec<u8> {
     use x509_parser::prelude::{FromDer, X509Certificate};
     let (_, certificate) = X509Certificate::from_der(der).unwrap();
-    let signature = p256::ecdsa::Signature::from_der(&certificate.signature_value.data).unwrap();
-    let twin = p256::ecdsa::Signature::from_scalars(signature.r().to_bytes(), (-*signature.s()).to_bytes()).unwrap();
-    spelt(certificate.tbs_certificate.as_ref(), twin.to_der().as_bytes())
+    let twin = crate::crypto::sign::twin_of(&certificate.signature_value.data);
+    spelt(certificate.tbs_certificate.as_ref(), &twin)
 }
 
 #[test]

@@ -5,6 +5,7 @@ use holdfast_protocol::session::open_message;
 use holdfast_protocol::wire::{FromCentral, FromHost, Sealed};
 use serde_json::json;
 
+use crate::client::{As, try_call};
 use crate::quic::{Central, Host, Session, first_of, hear, say};
 
 /// Waits for the next seal key; gives its epoch.
@@ -44,11 +45,13 @@ async fn a_host_that_fails_again_and_again_makes_its_sibling_speak_once() {
     assert_eq!(next_epoch(&mut session, &ids[0], &mut counter).await, SealEpoch(2));
     // What comes next is of the operator's decision.
     let (path, body) = ("/v1/state/system/sites/udc1/quarantine-site-host", json!({ "host": ids[1].host }));
-    let (_, epoch) = tokio::join!(central.ask("POST", path, Some(body)), async {
+    let who = As { token: Some(&central.root), operator: None };
+    let (answer, epoch) = tokio::join!(try_call(central.rest, who, ("POST", path), Some(body)), async {
         let epoch = next_epoch(&mut session, &ids[0], &mut counter).await;
         say(&mut session.to, &FromHost::SealConfirmed(epoch)).await;
         epoch
     });
+    assert_eq!(answer.unwrap().status, 204);
     assert_eq!(epoch, SealEpoch(3), "a failure that changes nothing makes the sibling say something");
     central.stop().await;
 }
