@@ -12,6 +12,7 @@ use holdfast_protocol::tpm::Counters;
 use holdfast_protocol::wire::{Notice, NoticedStanding, SealKey};
 
 use crate::attestation_verifier::appraisal::ReferenceValues;
+use crate::attestation_verifier::core::Pass;
 use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, Refusal, Rows};
@@ -38,6 +39,25 @@ pub struct RecordPass {
     pub learned: Option<ReferenceValues>,
     /// For the first pass of a connection: what it brings and asks.
     pub first: Option<FirstOfConnection>,
+}
+
+impl RecordPass {
+    /// Of a pass that the verifier found; `draw` gives the next continuity token, where there is to be one.
+    pub fn of(pass: &Pass, draw: impl FnOnce() -> Secret<32>) -> Self {
+        let first = pass.first.as_ref().map(|first| FirstOfConnection {
+            continuity: pass.continuity.as_ref().map(Secret::duplicate),
+            continuity_next: draw(),
+            seal_epoch: first.seal_epoch,
+            needs_seal_key: first.needs_seal_key,
+        });
+        Self {
+            host: pass.host.clone(),
+            generation: pass.generation,
+            counters: pass.counters,
+            learned: pass.learned.clone(),
+            first,
+        }
+    }
 }
 
 /// What the first pass of a connection brings and asks.

@@ -10,11 +10,8 @@ use holdfast_actors::shell::caught;
 use holdfast_actors::shell::machine::{Failed, Perform};
 use holdfast_actors::site_registry::failure_lines::FailureLines;
 use holdfast_actors::site_registry::site;
-use holdfast_actors::site_registry::standing::{
-    FirstOfConnection, Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass,
-};
+use holdfast_actors::site_registry::standing::{Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass};
 use holdfast_protocol::ids::HostId;
-use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::Counters;
 use holdfast_protocol::wire::{CloseCode, FromCentral, Lease, Release, SealKey, Sealed, Signed, VerdictNotice};
 
@@ -85,19 +82,7 @@ fn tell(hub: &Hub, event: distribution::Event) {
 
 async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
     let now = hub.node.clock.now();
-    let first = pass.first.as_ref().map(|first| FirstOfConnection {
-        continuity: pass.continuity.as_ref().map(Secret::duplicate),
-        continuity_next: draw_secret(&*hub.node.entropy),
-        seal_epoch: first.seal_epoch,
-        needs_seal_key: first.needs_seal_key,
-    });
-    let cmd = RecordPass {
-        host: pass.host.clone(),
-        generation: pass.generation,
-        counters: pass.counters,
-        learned: pass.learned.clone(),
-        first,
-    };
+    let cmd = RecordPass::of(&pass, || draw_secret(&*hub.node.entropy));
     let (conn, ttl) = (pass.conn, pass.ttl);
     let refused = match hub.node.barrier.run(move |rows| record_pass(&cmd, rows, now)).await {
         Ok((Passed::Granted(grant), _)) => match release(&hub, pass, grant) {

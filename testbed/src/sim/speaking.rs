@@ -18,9 +18,7 @@ use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::site_registry::restored::{
     Adopt, Claims, Finding, Note, Noted, adopt_site, examine, finish, note, plan, would_stop,
 };
-use holdfast_actors::site_registry::standing::{
-    FirstOfConnection, Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass,
-};
+use holdfast_actors::site_registry::standing::{Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass};
 use holdfast_actors::site_registry::{Held, deployment, head, host, site, standing};
 use holdfast_protocol::ids::{HostGeneration, HostId, Realm, SiteName, TenantName};
 use holdfast_protocol::secret::Secret;
@@ -429,19 +427,7 @@ impl World {
             return;
         }
         let now = self.central.now();
-        let first = pass.first.as_ref().map(|first| FirstOfConnection {
-            continuity: pass.continuity.as_ref().map(Secret::duplicate),
-            continuity_next: draw_secret(&*self.central.entropy),
-            seal_epoch: first.seal_epoch,
-            needs_seal_key: first.needs_seal_key,
-        });
-        let cmd = RecordPass {
-            host: pass.host.clone(),
-            generation: pass.generation,
-            counters: pass.counters,
-            learned: pass.learned.clone(),
-            first,
-        };
+        let cmd = RecordPass::of(&pass, || draw_secret(&*self.central.entropy));
         let (conn, ttl) = (pass.conn, pass.ttl);
         let code = match self.central.commit(move |rows| record_pass(&cmd, rows, now)) {
             Ok(Passed::Granted(grant)) => match self.release(pass, grant) {
