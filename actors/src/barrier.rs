@@ -33,7 +33,7 @@ pub use snapshot::{ChangedRow, Snapshot};
 use commits::CommitAudit;
 use erasing::{EraseJob, EraseRealmJob, RawJob};
 use layout::{BOOT, boot_key, head_at};
-use writing::Job;
+use writing::{Job, Rehearsal};
 
 /// Says which lines of the read chains are on disk for certain.
 pub trait DurableReads: Send + Sync {
@@ -118,6 +118,16 @@ impl Barrier {
         done: impl FnOnce(Result<(T, Revision), Refusal>) + Send + 'static,
     ) {
         self.engine.submit(Box::new(Job { barrier: self.clone(), decide, done, outcome: None, reserve: false }));
+    }
+
+    /// Tries a decision in the writer's transaction and discards what it would write; `done` hears whether it would
+    /// have been refused. What no try can tell is whether the disk has room.
+    pub fn submit_rehearsal<T: Send + 'static>(
+        &self,
+        decide: impl FnMut(&dyn Rows) -> Result<(Batch, T), Refusal> + Send + 'static,
+        done: impl FnOnce(Result<(), Refusal>) + Send + 'static,
+    ) {
+        self.engine.submit(Box::new(Rehearsal { barrier: self.clone(), decide, done, outcome: None }));
     }
 
     /// Reads a row outside the barrier.

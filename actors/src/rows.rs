@@ -13,6 +13,10 @@ use zeroize::Zeroizing;
 use crate::audit_log::Line;
 use crate::store::Fault;
 
+mod expected;
+
+pub use expected::Expected;
+
 /// What a row is. The numbers are on disk: never reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
@@ -357,6 +361,9 @@ pub enum Refusal {
     /// The state does not allow it now; the text is for the caller.
     #[error("{0}")]
     Conflict(String),
+    /// It is not in the state that the caller said it had to be in, see [`Expected`].
+    #[error("the precondition of the request does not hold: it has changed meanwhile")]
+    Changed,
     /// Too many failures; wait.
     #[error("too many attempts, try again in {retry_after_s} s")]
     TooManyAttempts {

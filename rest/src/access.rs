@@ -146,6 +146,33 @@ impl Access {
         Ok(reply)
     }
 
+    /// Tries a decision in the writer's transaction and changes nothing.
+    ///
+    /// # Errors
+    /// What [`Access::change`] would be refused with.
+    pub async fn rehearse<T: Send + 'static>(
+        &self,
+        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        self.rehearse_even_stopped(move |rows, now| {
+            refuse_while_stopped(rows)?;
+            decide(rows, now)
+        })
+        .await
+    }
+
+    /// The same for what a restored copy of central still does.
+    ///
+    /// # Errors
+    /// What the decision would be refused with.
+    pub async fn rehearse_even_stopped<T: Send + 'static>(
+        &self,
+        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let node = self.node.clone();
+        self.node.barrier().rehearse(move |rows| decide(rows, node.now())).await
+    }
+
     /// Journals, before the reply, that something was refused with these words. On a sealed node there is no journal
     /// to write to.
     ///

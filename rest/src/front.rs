@@ -109,7 +109,7 @@ impl Front {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(asked.id.clone());
         let response = self.admit(request, &asked).await.unwrap_or_else(Problem::into_response);
-        let response = asked.finish(response);
+        let response = asked.finish(if asks_what_may_be_done(dialect, &method) { offered(response) } else { response });
         self.record(&asked, &method, response.status(), began.elapsed());
         response
     }
@@ -224,6 +224,23 @@ fn is_bare_refusal(response: &Response) -> bool {
         None => true,
     };
     of_axum && is_text && response.extensions().get::<Shaped>().is_none()
+}
+
+/// Strongbox answers OPTIONS on every path that there is.
+fn asks_what_may_be_done(dialect: Dialect, method: &Method) -> bool {
+    dialect == Dialect::Strongbox && *method == Method::OPTIONS
+}
+
+/// The router has named the methods of the path beside its refusal.
+fn offered(mut response: Response) -> Response {
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Some(methods) = response.headers().get(header::ALLOW).and_then(|methods| methods.to_str().ok())
+        && let Ok(methods) = HeaderValue::from_str(&format!("{methods},OPTIONS"))
+    {
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
+    response
 }
 
 fn folded(path: &str) -> String {

@@ -99,6 +99,17 @@ impl Problem {
         Self { no_route: status == StatusCode::NOT_FOUND, ..Self::new(status, message) }
     }
 
+    /// No problem at all: with `validate=true` an operation ends, like one that is refused, where it would begin to
+    /// change something. So nothing that follows the change can run by mistake.
+    pub fn validated() -> Self {
+        Self::new(StatusCode::NO_CONTENT, "valid")
+    }
+
+    /// Whether it is [`Problem::validated`].
+    pub fn is_validated(&self) -> bool {
+        self.status == StatusCode::NO_CONTENT
+    }
+
     /// Gives the Cerberus code.
     #[must_use]
     pub fn code(mut self, code: u32) -> Self {

@@ -23,6 +23,7 @@ impl From<Refusal> for Problem {
             Refusal::NotFound(what) => Self::not_found(format!("{what} not found")),
             Refusal::Exists(what) => Self::conflict(format!("{what} exists already")),
             Refusal::Conflict(why) => Self::conflict(why),
+            Refusal::Changed => Self::new(StatusCode::PRECONDITION_FAILED, refusal.to_string()),
             Refusal::TooManyAttempts { retry_after_s } => too_many_attempts(retry_after_s),
             Refusal::Unavailable(what) => unavailable(format!("{what} is not available")),
             // Nothing that the client does differently would help; hearing from central does.
@@ -98,6 +99,7 @@ mod tests {
             (Refusal::NotFound("site"), 404),
             (Refusal::Exists("site"), 409),
             (Refusal::Conflict("x".to_owned()), 409),
+            (Refusal::Changed, 412),
             (Refusal::TooManyAttempts { retry_after_s: 9 }, 403),
             (Refusal::Unavailable("central"), 503),
             (Refusal::LeaseExpired, 503),

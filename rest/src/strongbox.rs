@@ -28,6 +28,7 @@ use crate::access::Access;
 mod ca;
 mod call;
 mod control;
+mod conventions;
 mod fleet;
 mod handed;
 mod login;

@@ -24,6 +24,19 @@ impl Barrier {
         told.await.unwrap_or(Err(Refusal::Fault(Fault::Stopped)))
     }
 
+    /// As [`Barrier::submit_rehearsal`].
+    ///
+    /// # Errors
+    /// What the decision would be refused with, or the store's fault.
+    pub async fn rehearse<T: Send + 'static>(
+        &self,
+        decide: impl FnMut(&dyn Rows) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let (tell, told) = oneshot::channel();
+        self.submit_rehearsal(decide, |outcome| drop(tell.send(outcome)));
+        told.await.unwrap_or(Err(Refusal::Fault(Fault::Stopped)))
+    }
+
     /// As [`Barrier::submit_boot`].
     ///
     /// # Errors

@@ -18,14 +18,32 @@ use crate::ports::{Entropy, draw};
 use crate::rows::{Batch, Refusal, RowKey, Rows, Write};
 use crate::store::{Decide, Fault, Op, View};
 
-type Decided<T> = Result<T, Refusal>;
+/// What a decision comes to.
+struct Decided<T> {
+    ops: Vec<Op>,
+    reply: T,
+    reserve: bool,
+}
+
+fn decided<T>(
+    barrier: &Barrier,
+    decide: &mut impl FnMut(&dyn Rows) -> Result<(Batch, T), Refusal>,
+    view: &dyn View,
+) -> Result<Decided<T>, Refusal> {
+    let ring = barrier.ring()?;
+    let (batch, reply) = decide(&TransactionRows { view, ring: &ring })?;
+    let reserve = batch.reserve;
+    let (entropy, fresh, versions) = (&*barrier.entropy, BTreeMap::new(), BTreeMap::new());
+    let ops = Encryption { view, ring: &ring, entropy, fresh, versions }.ops(batch)?;
+    Ok(Decided { ops, reply, reserve })
+}
 
 /// One typed decision on its way through the engine.
 pub(super) struct Job<D, F, T> {
     pub(super) barrier: Barrier,
     pub(super) decide: D,
     pub(super) done: F,
-    pub(super) outcome: Option<Decided<T>>,
+    pub(super) outcome: Option<Result<T, Refusal>>,
     /// As its last batch said.
     pub(super) reserve: bool,
 }
@@ -72,23 +90,45 @@ where
     D: FnMut(&dyn Rows) -> Result<(Batch, T), Refusal>,
 {
     fn run(&mut self, view: &dyn View) -> Result<(Vec<Op>, T), Refusal> {
-        let ring = self.barrier.ring()?;
-        let (batch, reply) = (self.decide)(&TransactionRows { view, ring: &ring })?;
-        self.reserve = batch.reserve;
-        let ops = Encryption {
-            view,
-            ring: &ring,
-            entropy: &*self.barrier.entropy,
-            fresh: BTreeMap::new(),
-            versions: BTreeMap::new(),
-        }
-        .ops(batch)?;
+        let decided = decided(&self.barrier, &mut self.decide, view)?;
+        let Decided { ops, reply, reserve } = decided;
+        self.reserve = reserve;
         let mut touched = self.barrier.touched.lock().expect("no holder of this lock panics");
         touched.extend(ops.iter().filter_map(|op| match op {
             Op::Put { key, .. } if key[0] == CHANGE_HEADS => Some(realm_of_head(key)),
             _ => None,
         }));
         Ok((ops, reply))
+    }
+}
+
+/// A decision that is only tried: all that the writer would look at is looked at, and nothing is written.
+pub(super) struct Rehearsal<D, F> {
+    pub(super) barrier: Barrier,
+    pub(super) decide: D,
+    pub(super) done: F,
+    pub(super) outcome: Option<Result<(), Refusal>>,
+}
+
+impl<T, D, F> Decide for Rehearsal<D, F>
+where
+    D: FnMut(&dyn Rows) -> Result<(Batch, T), Refusal> + Send + 'static,
+    F: FnOnce(Result<(), Refusal>) + Send + 'static,
+{
+    fn decide(&mut self, view: &dyn View) -> Option<Vec<Op>> {
+        self.outcome = Some(decided(&self.barrier, &mut self.decide, view).map(|_| ()));
+        None
+    }
+
+    fn done(self: Box<Self>, outcome: Result<Revision, Fault>) {
+        let Self { barrier, decide, done, outcome: tried } = *self;
+        drop((barrier, decide));
+        done(match (outcome, tried) {
+            (_, Some(Err(refusal))) => Err(refusal),
+            (Ok(_), Some(Ok(()))) => Ok(()),
+            (Err(fault), _) => Err(fault.into()),
+            (Ok(_), None) => Err(Fault::Stopped.into()),
+        });
     }
 }
 

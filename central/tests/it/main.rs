@@ -13,4 +13,5 @@ mod quic;
 mod seal;
 mod secrecy;
 mod supervision;
+mod validation;
 mod world;

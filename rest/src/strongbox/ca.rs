@@ -10,10 +10,10 @@ use holdfast_protocol::pki::pem;
 use serde_json::json;
 
 use super::StrongboxNode;
+use super::conventions::Wanted;
 use crate::problem::Problem;
-use crate::reply::Format;
 
-pub(super) async fn ca(State(node): State<Arc<StrongboxNode>>, format: Format) -> Result<Response, Problem> {
+pub(super) async fn ca(State(node): State<Arc<StrongboxNode>>, format: Wanted) -> Result<Response, Problem> {
     let root = root_certificate(&node.access.snapshot()?)?;
     Ok(format.reply(StatusCode::OK, &json!({ "ca": pem::certificates(&[root]) })))
 }

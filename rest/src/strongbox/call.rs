@@ -11,11 +11,12 @@ use axum::response::{IntoResponse, Response};
 use holdfast_actors::access_control::Caller;
 use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::ports::Now;
-use holdfast_actors::rows::{Batch, Refusal, Rows};
+use holdfast_actors::rows::{Batch, Expected, Refusal, Rows};
 use holdfast_protocol::ids::Realm;
 use serde::de::DeserializeOwned;
 
 use super::StrongboxNode;
+use super::conventions::{self, Parameters, Wanted};
 use crate::access::{Access, BoxFuture, bearer};
 use crate::body;
 use crate::node::Deed;
@@ -44,8 +45,12 @@ pub(super) struct Call {
     pub(super) node: Arc<StrongboxNode>,
     pub(super) caller: Caller,
     pub(super) peer: Peer,
-    pub(super) format: Format,
+    /// In what form the answer is wanted.
+    pub(super) format: Wanted,
     right: Right,
+    /// Only to be tried, see [`Call::change`] and [`Call::acts`].
+    validate: bool,
+    own: Vec<(String, String)>,
     headers: HeaderMap,
     /// Behind a lock only because a body can't be shared otherwise.
     body: Mutex<Body>,
@@ -68,11 +73,26 @@ where
     W: Fn(Call) -> F + Copy + Send + Sync + 'static,
     F: Future<Output = Result<Response, Problem>> + Send + 'static,
 {
+    op_with(node, action, right, &[], work)
+}
+
+/// The same for an operation that takes parameters in its query beside those of [`conventions`].
+pub(super) fn op_with<W, F>(
+    node: &Arc<StrongboxNode>,
+    action: &'static str,
+    right: Right,
+    own: &'static [&'static str],
+    work: W,
+) -> impl Fn(Request) -> BoxFuture<'static, Response> + Clone + Send + Sync + 'static
+where
+    W: Fn(Call) -> F + Copy + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Problem>> + Send + 'static,
+{
     let node = node.clone();
     move |request| {
         let node = node.clone();
         Box::pin(async move {
-            let outcome = run(&node, action, right, work, request).await;
+            let outcome = run(&node, (action, right, own), work, request).await;
             outcome.unwrap_or_else(IntoResponse::into_response)
         })
     }
@@ -80,8 +100,7 @@ where
 
 async fn run<W, F>(
     node: &Arc<StrongboxNode>,
-    action: &'static str,
-    right: Right,
+    (action, right, own): (&'static str, Right, &[&str]),
     work: W,
     request: Request,
 ) -> Result<Response, Problem>
@@ -98,12 +117,19 @@ where
     let peer = parts.extensions.get::<Peer>().cloned().ok_or_else(Problem::internal)?;
     let caller = authorise(&node.access, &parts.headers, right, (action, about.text())).await?;
     let (realm, actor) = (caller.realm, caller.actor().to_owned());
-    let format = Format::accepted(&parts.headers);
+    let asked = Parameters::of(&parts.method, &parts.uri, Format::accepted(&parts.headers), own);
     let headers = parts.headers;
     let (node, about_it) = (node.clone(), about.clone());
     let access = node.access.clone();
-    let call = Call { node, caller, peer, format, right, headers, body: Mutex::new(body), params, about: about_it };
-    match work(call).await {
+    let done = match asked {
+        Err(problem) => Err(problem),
+        Ok(Parameters { wanted: format, validate, own }) => {
+            let (body, about) = (Mutex::new(body), about_it);
+            work(Call { node, caller, peer, format, right, validate, own, headers, body, params, about }).await
+        }
+    };
+    match done {
+        Err(problem) if problem.is_validated() => Ok(problem.status.into_response()),
         Err(problem) => {
             note(&access, realm, &actor, (action, about.text()), &problem)?;
             Err(problem)
@@ -184,20 +210,57 @@ impl Call {
     }
 
     /// Decides in the writer's transaction, where the caller's right is looked at once more: it may have been taken
-    /// away since.
+    /// away since. With `validate=true` it decides all the same, nothing is written, and the call ends here.
     pub(super) async fn change<T: Send + 'static>(
         &self,
         mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, Problem> {
         let (caller, right) = (self.caller.clone(), self.right);
-        self.node
-            .access
-            .change(move |rows, now| {
-                right.check(&caller.renewed(rows, now)?)?;
-                decide(rows, now)
-            })
-            .await
+        let decide = move |rows: &dyn Rows, now| {
+            right.check(&caller.renewed(rows, now)?)?;
+            decide(rows, now)
+        };
+        let access = &self.node.access;
+        if self.validate {
+            return Err(tried(access.rehearse(decide).await));
+        }
+        Ok(access.change(decide).await?)
     }
+
+    /// To be asked, after all checks, before anything is done that is not [`Call::change`]: with `validate=true` the
+    /// call ends here.
+    pub(super) fn acts(&self) -> Result<(), Problem> {
+        if self.validate { Err(Problem::validated()) } else { Ok(()) }
+    }
+
+    /// The end of a call that is only to be tried and is decided elsewhere, also where a restored copy decides.
+    pub(super) async fn try_even_stopped<T: Send + 'static>(
+        &self,
+        decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Problem {
+        tried(self.node.access.rehearse_even_stopped(decide).await)
+    }
+
+    /// Whether the call is only to be tried.
+    pub(super) fn is_tried(&self) -> bool {
+        self.validate
+    }
+
+    /// What the caller expects of the thing that it wants changed.
+    #[expect(dead_code, reason = "things with versions ask for it")]
+    pub(super) fn expected(&self) -> Result<Expected, Problem> {
+        conventions::expected(&self.headers)
+    }
+
+    /// A parameter of the route's own; the last one, if it was given several times.
+    #[expect(dead_code, reason = "routes with parameters ask for it")]
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        self.own.iter().rev().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn tried(outcome: Result<(), Refusal>) -> Problem {
+    outcome.map_or_else(Problem::from, |()| Problem::validated())
 }
 
 impl About {

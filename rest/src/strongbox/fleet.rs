@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use holdfast_actors::ports::draw_secret;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::site_registry::sites::state::{site_state, site_states};
-use holdfast_actors::site_registry::standing::{Decide, Decision};
+use holdfast_actors::site_registry::standing::{self, Decide, Decision};
 use holdfast_protocol::ids::{HostName, SiteName};
 use serde::Deserialize;
 
@@ -80,7 +80,11 @@ async fn decide(call: Call, host: Option<String>, decision: Decision) -> Result<
     // The fleet decides by itself, so the right is looked at once more: the body may have taken its time.
     call.renew()?;
     let seed = draw_secret(&*call.node.access.entropy());
-    let Pending(left) = call.node.fleet.decide(Decide { site, host, decision, actor: call.by(), seed }).await?;
+    let decision = Decide { site, host, decision, actor: call.by(), seed };
+    if call.is_tried() {
+        return Err(call.try_even_stopped(move |rows, now| standing::decide(&decision, rows, now)).await);
+    }
+    let Pending(left) = call.node.fleet.decide(decision).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     if left > 0 {
         response.headers_mut().insert(HOLDFAST_PENDING, HeaderValue::from(left));

@@ -11,10 +11,10 @@ use holdfast_actors::access_control::tenants::SYSTEM_NAME;
 use serde::{Deserialize, Serialize};
 
 use super::StrongboxNode;
+use super::conventions::Wanted;
 use crate::access::Credentials;
 use crate::body;
 use crate::problem::Problem;
-use crate::reply::Format;
 use crate::secret::{Reveal, SecretText};
 use crate::time::rfc3339_us;
 
@@ -28,7 +28,7 @@ struct LoginAsked {
 
 pub(super) async fn login(
     State(node): State<Arc<StrongboxNode>>,
-    format: Format,
+    format: Wanted,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::site_registry::restored::{plan, report};
@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::StrongboxNode;
 use super::call::{self, Call};
+use super::conventions::Parameters;
 use super::seal::{class_of, operator_by};
 use crate::body;
 use crate::peer::Peer;
@@ -39,25 +40,23 @@ pub(super) struct Asked {
 pub(super) async fn adopt(
     State(node): State<Arc<StrongboxNode>>,
     Extension(peer): Extension<Peer>,
-    query: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
-    format: Format,
+    (method, uri): (Method, Uri),
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let class = class_of(&peer, &node.admin_identities);
     let by = operator_by(&node.access, &headers, (&peer, class), ACTION).await?;
-    let asked = async {
-        let Query(of_query) = query.map_err(|_| Problem::bad_request("the only parameter is validate=true"))?;
+    let done = async {
+        let query = Parameters::of(&method, &uri, Format::accepted(&headers), &[])?;
         let of_body: Asked = body::decode(&headers, body).await?;
-        Ok(of_query.validate || of_body.validate)
+        let report = match query.validate || of_body.validate {
+            true => node.access.snapshot().and_then(|rows| Ok(plan(&rows)?.report))?,
+            false => node.fleet.adopt(by.clone()).await?,
+        };
+        Ok::<Response, Problem>(query.wanted.reply(StatusCode::OK, &report))
     };
-    let done = match asked.await {
-        Ok(true) => node.access.snapshot().and_then(|rows| Ok(plan(&rows)?.report)).map_err(Problem::from),
-        Ok(false) => node.fleet.adopt(by.clone()).await.map_err(Problem::from),
-        Err(problem) => Err(problem),
-    };
-    match done {
-        Ok(report) => Ok(format.reply(StatusCode::OK, &report)),
+    match done.await {
+        Ok(answer) => Ok(answer),
         Err(problem) => {
             call::note(&node.access, Realm::NODE, &by, (ACTION, ""), &problem)?;
             Err(problem)

@@ -19,13 +19,13 @@ use zeroize::Zeroizing;
 
 use super::call::{self, Call, Right};
 use super::control::{Operator, Revealed, SiteSealStatus, Unsealing};
+use super::conventions::Wanted;
 use super::handed::when_handed;
 use super::{StrongboxNode, StrongboxSite};
 use crate::access::Access;
 use crate::body;
 use crate::peer::Peer;
 use crate::problem::Problem;
-use crate::reply::Format;
 use crate::secret::{Reveal, SecretText};
 use crate::time::rfc3339_us;
 
@@ -66,7 +66,7 @@ impl From<Status> for SealStatus {
     }
 }
 
-pub(super) async fn status(State(node): State<Arc<StrongboxNode>>, format: Format) -> Response {
+pub(super) async fn status(State(node): State<Arc<StrongboxNode>>, format: Wanted) -> Response {
     format.reply(StatusCode::OK, &SealStatus::from(node.seal.status()))
 }
 
@@ -102,7 +102,7 @@ impl From<Revealed> for FirstSecrets {
 pub(super) async fn reveal(
     State(node): State<Arc<StrongboxNode>>,
     Extension(peer): Extension<Peer>,
-    format: Format,
+    format: Wanted,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -158,7 +158,7 @@ struct MoreShares {
 pub(super) async fn unseal(
     State(node): State<Arc<StrongboxNode>>,
     Extension(peer): Extension<Peer>,
-    format: Format,
+    format: Wanted,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -183,6 +183,7 @@ async fn read_proof(headers: &HeaderMap, body: Body) -> Result<Proof, Problem> {
 }
 
 pub(super) async fn seal(call: Call) -> Result<Response, Problem> {
+    call.acts()?;
     call.node.seal.seal(operator(&call)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -196,6 +197,7 @@ struct NewSecrets {
 /// The old seal key's record goes when the kernel has taken this reply, and stays if it never does: then a start finds
 /// both and takes either.
 pub(super) async fn rotate(call: Call) -> Result<Response, Problem> {
+    call.acts()?;
     let rotated = call.node.seal.rotate_seal(operator(&call)).await?;
     let secrets = NewSecrets { sealkey: key_text(&rotated.sealkey), shares: share_texts(&rotated.shares) };
     let reply = call.format.reply(StatusCode::OK, &secrets);
@@ -223,7 +225,7 @@ struct SiteStatus {
     reason: Option<String>,
 }
 
-pub(super) async fn site_status(State(node): State<Arc<StrongboxSite>>, format: Format) -> Response {
+pub(super) async fn site_status(State(node): State<Arc<StrongboxSite>>, format: Wanted) -> Response {
     let SiteSealStatus { initialised, sealed, reason } = node.seal.status();
     format.reply(StatusCode::OK, &SiteStatus { initialized: initialised, sealed, reason })
 }
