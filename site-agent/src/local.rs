@@ -244,11 +244,32 @@ impl Local {
         if verdict.lease.is_some() {
             contact.lease.clone_from(&verdict.lease);
         }
-        self.boot.put_contact(&contact).await?;
-        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = contact;
+        self.keep(contact).await?;
         if let Some(lease) = lease {
             self.leases.renew(lease);
         }
+        Ok(())
+    }
+
+    /// Takes a head that comes ahead of something newer than the last verdict. One that is not newer than what a verdict
+    /// has brought since it was signed says nothing new.
+    ///
+    /// # Errors
+    /// It is not central's, or can't be kept; the session must end.
+    pub async fn saw_head(&self, signed: &Signed) -> Result<(), VerdictFault> {
+        let offered = self.trust.head(signed, self.clock.now().wall_s())?;
+        let mut contact = self.contact();
+        let held = contact.head.as_ref().and_then(|head| self.trust.remembered_head(head));
+        if order_heads(held.as_ref(), &offered) == HeadOrder::Newer {
+            contact.head = Some(signed.clone());
+            self.keep(contact).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, contact: Contact) -> Result<(), VerdictFault> {
+        self.boot.put_contact(&contact).await?;
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = contact;
         Ok(())
     }
 

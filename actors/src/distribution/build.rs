@@ -4,7 +4,7 @@
 //! committed, so that a bundle is of exactly the cut's state; if the state has moved on, the next cut follows.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use holdfast_protocol::bundle::{self, Body, BundleKind, Header, Item};
 use holdfast_protocol::codec::length_prefixed;
@@ -12,9 +12,10 @@ use holdfast_protocol::crypto::hash::{hmac, sha256};
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::ids::{Realm, SiteName, TenantName};
 use holdfast_protocol::secret::{Secret, SecretBytes};
-use holdfast_protocol::wire::Position;
+use holdfast_protocol::wire::{Position, Signed};
 
 use crate::barrier::{Barrier, ChangedRow, Snapshot};
+use crate::distribution::core::{BuildOutcome, Push};
 use crate::distribution::placement::{COMMON, SitePlacement};
 use crate::distribution::{CUTS_KEPT, Cut, Cuts, DELTA_BYTES_MAX, DELTA_ROWS_MAX, Holding, PART_BYTES_MAX};
 use crate::ports::draw;
@@ -53,6 +54,27 @@ pub enum Built {
     },
 }
 
+impl Built {
+    /// What distribution is told; `head` signs one of the state after the build.
+    ///
+    /// # Errors
+    /// Those of `head`.
+    pub fn outcome(
+        self,
+        tenant: TenantName,
+        head: impl FnOnce() -> Result<Signed, Refusal>,
+    ) -> Result<BuildOutcome, Refusal> {
+        Ok(match self {
+            Self::Nothing => BuildOutcome::Nothing,
+            Self::UpToDate => BuildOutcome::UpToDate,
+            Self::Bundles { target, key, bundles } => {
+                let bundles = bundles.into_iter().map(Arc::from).collect();
+                BuildOutcome::Bundles(Arc::new(Push { tenant, target, key, bundles, head: head()? }))
+            }
+        })
+    }
+}
+
 /// Cuts if the content has changed since the last cut, and builds what leads from `base` to the newest cut.
 ///
 /// # Errors
@@ -80,7 +102,7 @@ pub fn build(
         place,
         signer,
     };
-    let Some((cuts, target)) = job.cut()? else { return Ok(Built::Nothing) };
+    let Some((cuts, target)) = job.cut(base.is_some())? else { return Ok(Built::Nothing) };
     if base == Some(&target.position) {
         return Ok(Built::UpToDate);
     }
@@ -143,13 +165,15 @@ fn bytes_of(rows: &[Outgoing]) -> usize {
 }
 
 impl Job<'_> {
-    /// The newest cut, after making one if content or epoch has moved; `None` if nothing was ever placed.
-    fn cut(&mut self) -> Result<Option<(Cuts, Cut)>, Refusal> {
+    /// The newest cut, after making one if content or epoch has moved; `None` if nothing was ever placed. A host that
+    /// holds something all the same (`held`) has it from a life of this store that was lost: it is sent an empty copy.
+    fn cut(&mut self, held: bool) -> Result<Option<(Cuts, Cut)>, Refusal> {
         let path = [self.tenant.name.as_str(), self.site_name.as_str()];
         let cuts = self.snapshot.read::<Cuts>(Realm::NODE, &path)?.map(|row| row.value).unwrap_or_default();
         let has_content = self.placement.has_content();
         let Some(last) = cuts.last() else {
-            return if has_content { self.make_cut(cuts, self.everything()?).map(Some) } else { Ok(None) };
+            let wanted = has_content || held;
+            return if wanted { self.make_cut(cuts, self.everything()?).map(Some) } else { Ok(None) };
         };
         let epochs_hold =
             last.position.dist_epoch == self.place.dist_epoch && last.position.term == self.deployment.term;

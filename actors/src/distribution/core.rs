@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use holdfast_protocol::ids::{HostId, SiteName, TenantName};
 use holdfast_protocol::secret::Secret;
-use holdfast_protocol::wire::Position;
+use holdfast_protocol::wire::{Position, Signed};
 
 use crate::attestation_verifier::core::ConnId;
 use crate::ports::Now;
@@ -124,6 +124,9 @@ pub struct Push {
     pub key: Secret<32>,
     /// Encoded bundles, in order.
     pub bundles: Vec<Arc<[u8]>>,
+    /// A head of the state that has the cut in it, signed; goes first. A host that holds newer content than a restored
+    /// central knows has then a newer head to show.
+    pub head: Signed,
 }
 
 /// What is to be done.

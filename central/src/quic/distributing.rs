@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
-use holdfast_actors::distribution::build::{Built, TenantRef, build};
-use holdfast_actors::distribution::core::{BuildOutcome, Distribution, Effect, Event, Push, StreamId};
+use holdfast_actors::distribution::build::{TenantRef, build};
+use holdfast_actors::distribution::core::{BuildOutcome, Distribution, Effect, Event, StreamId};
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::shell::machine::{Failed, Perform};
-use holdfast_protocol::wire::{Position, Sealed};
+use holdfast_protocol::wire::{FromCentral, Position, Sealed};
 
 use crate::quic::connections::Out;
 use crate::quic::hub::Hub;
@@ -36,8 +36,9 @@ impl Perform<Distribution> for DistributionHands {
                     epoch: push.target.dist_epoch,
                     key: push.key.duplicate(),
                 };
+                let first = [Out::Plain(FromCentral::Head(push.head.clone())), Out::Sealed(key)];
                 let bundles = push.bundles.iter().map(|bundle| Out::Bundle(bundle.clone()));
-                hub.connections.feed(conn, std::iter::once(Out::Sealed(key)).chain(bundles).collect());
+                hub.connections.feed(conn, first.into_iter().chain(bundles).collect());
             }
             Effect::Lag { host, behind } => {
                 hub.change_live(&host, |live| live.lag = behind);
@@ -80,14 +81,6 @@ fn build_now(hub: &Hub, (tenant, site): &StreamId, base: Option<&Position>) -> R
         }
     };
     let tenant = TenantRef { name: tenant.clone(), realm };
-    Ok(match build(&hub.node.barrier, &tenant, site, base, &hub.signer)? {
-        Built::Nothing => BuildOutcome::Nothing,
-        Built::UpToDate => BuildOutcome::UpToDate,
-        Built::Bundles { target, key, bundles } => BuildOutcome::Bundles(Arc::new(Push {
-            tenant: tenant.name,
-            target,
-            key,
-            bundles: bundles.into_iter().map(Arc::from).collect(),
-        })),
-    })
+    let head = || Ok(hub.sign(&hub.head(&hub.snapshot()?)?));
+    build(&hub.node.barrier, &tenant, site, base, &hub.signer)?.outcome(tenant.name, head)
 }

@@ -214,6 +214,8 @@ fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
     }
     let current = place.seal_keys.iter().find(|record| record.epoch == place.seal_epoch).ok_or(Refusal::Corrupt)?;
     let key = SealKey { epoch: current.epoch, key: current.key.duplicate() };
+    let head = hub.sign(&hub.head(&snapshot)?);
+    hub.connections.send(conn, Out::Plain(FromCentral::Head(head)));
     hub.connections.send(conn, Out::Sealed(Sealed::Rewrap(key)));
     Ok(())
 }

@@ -75,7 +75,7 @@ async fn is_given_a_key(session: &mut Session) -> bool {
                 FromCentral::Session(_) | FromCentral::Sealed { .. } | FromCentral::Bundle(_) => return true,
                 FromCentral::Verdict(verdict) => assert!(!verdict.passed && verdict.lease.is_none()),
                 FromCentral::Standing(_) | FromCentral::Challenge(_) => {}
-                other @ FromCentral::Welcome { .. } => panic!("{other:?}"),
+                other @ (FromCentral::Welcome { .. } | FromCentral::Head(_)) => panic!("{other:?}"),
             }
         }
     };

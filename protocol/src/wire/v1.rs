@@ -282,6 +282,9 @@ pub enum FromCentral {
     Bundle(Vec<u8>),
     /// A signed [`Notice`] about this host or its site.
     Standing(Signed),
+    /// A signed [`Head`], ahead of what central made since the last verdict: whoever holds the one can show the other,
+    /// should central be restored from an older copy.
+    Head(Signed),
 }
 
 /// What to quote.

@@ -239,6 +239,7 @@ impl Dialogue {
                 }
                 Ok(())
             }
+            FromCentral::Head(signed) => Ok(self.local.saw_head(&signed).await?),
             FromCentral::Welcome { .. } => Err(Stop::Protocol("a second welcome")),
         }
     }

@@ -322,6 +322,7 @@ impl World {
             verifier_armed: None,
             distribution_armed: None,
         });
+        self.central.well_since_us = self.time.us();
         self.tell(|| format!("central opens as {number}"));
         Ok(())
     }

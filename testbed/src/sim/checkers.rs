@@ -195,7 +195,10 @@ impl World {
         self.checks.note("INV-3");
         let gives = match message {
             FromCentral::Verdict(verdict) => verdict.lease.is_some(),
-            FromCentral::Session(_) | FromCentral::Sealed { .. } | FromCentral::Bundle(_) => true,
+            FromCentral::Session(_)
+            | FromCentral::Sealed { .. }
+            | FromCentral::Bundle(_)
+            | FromCentral::Head(_) => true,
             FromCentral::Welcome { .. } | FromCentral::Challenge(_) | FromCentral::Standing(_) => false,
         };
         if gives && (self.model.is_cut_off(id) || self.model.is_fenced(id)) {
@@ -572,12 +575,14 @@ impl World {
     }
 
     fn all_trusted(&self) -> bool {
+        self.known_hosts().all(|host| self.is_in_step(host))
+    }
+
+    /// Whether central trusts a host and knows that it has everything.
+    fn is_in_step(&self, host: usize) -> bool {
         let now = self.central.now().mono;
-        let Some(hub) = &self.central.hub else { return false };
-        self.known_hosts().all(|host| {
-            let live = hub.live.get(&self.hosts[host].id);
-            live.is_some_and(|live| live.lag == 0 && live.trusted_until.is_some_and(|until| now < until))
-        })
+        let live = self.central.hub.as_ref().and_then(|hub| hub.live.get(&self.hosts[host].id));
+        live.is_some_and(|live| live.lag == 0 && live.trusted_until.is_some_and(|until| now < until))
     }
 
     /// The end of a run: all is well, or it is said what is not.
@@ -600,7 +605,8 @@ impl World {
         if let Some(what) = self.known_hosts().find_map(|host| self.lag_of(host, u64::MAX)) {
             return what;
         }
-        "some host is not trusted, or central does not know that it is in step".to_owned()
+        let named = self.known_hosts().find(|host| !self.is_in_step(*host)).map(|host| self.hosts[host].id.to_string());
+        format!("central does not trust {}, or does not know that it is in step", named.unwrap_or_default())
     }
 }
 
@@ -808,5 +814,6 @@ fn name_down(message: &FromCentral) -> &'static str {
         FromCentral::Sealed { .. } => "sealed",
         FromCentral::Bundle(_) => "bundle",
         FromCentral::Standing(_) => "notice",
+        FromCentral::Head(_) => "head",
     }
 }

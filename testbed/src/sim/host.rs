@@ -136,6 +136,7 @@ impl World {
         it.local = Some(Arc::new(local));
         it.uplink = Uplink::new(first, it.clock.now());
         it.armed_us = None;
+        it.well_since_us = self.time.us();
         self.tell(|| format!("host {host} starts"));
     }
 

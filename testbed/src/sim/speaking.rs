@@ -11,7 +11,7 @@ use holdfast_actors::attestation_verifier::core::{
 };
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::barrier::Snapshot;
-use holdfast_actors::distribution::build::{Built, TenantRef, build};
+use holdfast_actors::distribution::build::{TenantRef, build};
 use holdfast_actors::distribution::core::{self as distribution, BuildOutcome, Push, StreamId};
 use holdfast_actors::ports::{Now, draw, draw_secret};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
@@ -53,6 +53,13 @@ pub enum Out {
     Notice(Signed),
     /// The end.
     Close(CloseCode),
+}
+
+impl Out {
+    /// Whether it is of a sequence.
+    fn is_fed(&self) -> bool {
+        matches!(self, Self::Plain(FromCentral::Head(_)) | Self::Sealed(Sealed::DistKey { .. }) | Self::Bundle(_))
+    }
 }
 
 /// A session at central.
@@ -543,6 +550,8 @@ impl World {
         }
         let current = place.seal_keys.iter().find(|record| record.epoch == place.seal_epoch).ok_or(Refusal::Corrupt)?;
         let key = SealKey { epoch: current.epoch, key: current.key.duplicate() };
+        let head = self.central.sign(&head(&snapshot)?)?;
+        self.put_out(conn, Out::Plain(FromCentral::Head(head)));
         self.put_out(conn, Out::Sealed(Sealed::Rewrap(key)));
         Ok(())
     }
@@ -608,6 +617,7 @@ impl World {
         let (tenant, epoch) = (push.tenant.clone(), push.target.dist_epoch);
         let key = Sealed::DistKey { tenant, epoch, key: push.key.duplicate() };
         let Some(of) = self.hub().and_then(|hub| hub.conns.get_mut(&conn)) else { return };
+        of.fed.push_back(Out::Plain(FromCentral::Head(push.head.clone())));
         of.fed.push_back(Out::Sealed(key));
         of.fed.extend(push.bundles.iter().map(|bundle| Out::Bundle(bundle.clone())));
         self.wake_writer(conn);
@@ -634,16 +644,8 @@ impl World {
         let Some(known) = known else { return Ok(BuildOutcome::Nothing) };
         let tenant = TenantRef { name: tenant.clone(), realm: known.realm };
         let hub = self.central.hub.as_ref().ok_or(Refusal::Sealed)?;
-        Ok(match build(&self.central.barrier, &tenant, place, base, &hub.signer)? {
-            Built::Nothing => BuildOutcome::Nothing,
-            Built::UpToDate => BuildOutcome::UpToDate,
-            Built::Bundles { target, key, bundles } => BuildOutcome::Bundles(Arc::new(Push {
-                tenant: tenant.name,
-                target,
-                key,
-                bundles: bundles.into_iter().map(Arc::from).collect(),
-            })),
-        })
+        let head = || self.central.sign(&head(&self.central.barrier.snapshot()?)?);
+        build(&self.central.barrier, &tenant, place, base, &hub.signer)?.outcome(tenant.name, head)
     }
 
     /// Has central look what has changed, soon, after a commit.
@@ -708,7 +710,7 @@ impl World {
         let Some(of) = self.hub().and_then(|hub| hub.conns.get_mut(&conn)) else { return };
         of.writing = false;
         let Some(out) = of.outbox.pop_front().filter(|_| !of.ended) else { return };
-        if matches!(out, Out::Sealed(Sealed::DistKey { .. }) | Out::Bundle(_)) {
+        if out.is_fed() {
             of.fed_waiting = of.fed_waiting.saturating_sub(1);
         }
         let (link, id) = (of.link, of.host.clone());

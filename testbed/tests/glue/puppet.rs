@@ -41,12 +41,13 @@ pub(crate) enum Frame {
     Key,
     Bundle,
     Notice,
+    Head,
 }
 
 impl Frame {
     /// What one that is cut off must not get: bundles, keys, leases, permits.
     pub(crate) fn is_fenced(self) -> bool {
-        matches!(self, Self::Verdict | Self::SessionKey | Self::Key | Self::Bundle)
+        matches!(self, Self::Verdict | Self::SessionKey | Self::Key | Self::Bundle | Self::Head)
     }
 }
 
@@ -200,6 +201,7 @@ impl Session {
             FromCentral::Sealed { .. } => Frame::Key,
             FromCentral::Bundle(_) => Frame::Bundle,
             FromCentral::Standing(_) => Frame::Notice,
+            FromCentral::Head(_) => Frame::Head,
         };
         let at = turmoil::sim_elapsed().unwrap();
         self.puppet.records.lock().unwrap()[self.number].frames.push((at, frame));

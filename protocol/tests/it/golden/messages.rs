@@ -197,8 +197,8 @@ fn from_central() -> Vec<Golden> {
         ima_offset: 70_000,
         ima_count: 300,
     };
-    let (passed, lease, head) = (true, Some(by_signer(&lease())), by_signer(&head()));
-    let verdict = VerdictNotice { passed, reasons: Vec::new(), time_us: TIME_US, lease, head };
+    let (passed, lease, newest) = (true, Some(by_signer(&lease())), by_signer(&head()));
+    let verdict = VerdictNotice { passed, reasons: Vec::new(), time_us: TIME_US, lease, head: newest };
     let failed = VerdictNotice { passed: false, reasons: vec!["register 7".into()], lease: None, ..verdict.clone() };
     let session = kem::Message { encapped: [0x4e; 32], ciphertext: b"ciphertext".to_vec() };
     let standing = by_signer(&notice(NoticedStanding::Untrusted));
@@ -211,6 +211,7 @@ fn from_central() -> Vec<Golden> {
         golden("from-central.sealed", &FromCentral::Sealed { counter: 300, envelope: b"envelope".to_vec() }),
         golden("from-central.bundle", &FromCentral::Bundle(b"bundle".to_vec())),
         golden("from-central.standing", &FromCentral::Standing(standing)),
+        golden("from-central.head", &FromCentral::Head(by_signer(&head()))),
     ]
 }
 
