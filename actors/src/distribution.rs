@@ -9,6 +9,7 @@ pub mod build;
 pub mod core;
 pub mod placement;
 pub mod replica;
+pub mod streams;
 
 use holdfast_protocol::ids::{Realm, Revision};
 use holdfast_protocol::wire::Position;

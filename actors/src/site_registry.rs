@@ -26,6 +26,7 @@ pub mod failure_lines;
 mod fixtures;
 pub mod initialise;
 pub mod restored;
+pub mod session;
 pub mod sites;
 pub mod standing;
 

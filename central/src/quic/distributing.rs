@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Weak};
 
-use holdfast_actors::distribution::build::{TenantRef, build};
+use holdfast_actors::distribution::build::build;
 use holdfast_actors::distribution::core::{BuildOutcome, Distribution, Effect, Event, StreamId};
+use holdfast_actors::distribution::streams::tenant_ref;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::shell::machine::{Failed, Perform};
 use holdfast_protocol::wire::{FromCentral, Position, Sealed};
@@ -71,16 +72,10 @@ async fn run_build(hub: Arc<Hub>, stream: StreamId, base: Option<Position>) {
 }
 
 fn build_now(hub: &Hub, (tenant, site): &StreamId, base: Option<&Position>) -> Result<BuildOutcome, Refusal> {
-    let realm = {
-        let snapshot = hub.snapshot()?;
-        let known = Hub::tenant_refs(&snapshot)?.into_iter().find(|known| known.name == *tenant);
-        match known {
-            Some(known) => known.realm,
-            // A tenant that is gone, or that a host remembers from another life of this deployment.
-            None => return Ok(BuildOutcome::Nothing),
-        }
+    let Some(tenant) = tenant_ref(&hub.snapshot()?, tenant)? else {
+        // A tenant that is gone, or that a host remembers from another life of this deployment.
+        return Ok(BuildOutcome::Nothing);
     };
-    let tenant = TenantRef { name: tenant.clone(), realm };
     let head = || Ok(hub.sign(&hub.head(&hub.snapshot()?)?));
-    build(&hub.node.barrier, &tenant, site, base, &hub.signer)?.outcome(tenant.name, head)
+    build(&hub.node.barrier, &tenant, site, base, &hub.signer)?.outcome(tenant.name.clone(), head)
 }

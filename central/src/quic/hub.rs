@@ -1,15 +1,14 @@
 //! Everything about hosts that lives while central is unsealed: the endpoint, the two machines and what they share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
-use holdfast_actors::access_control::tenants::tenants;
 use holdfast_actors::attestation_verifier::core::{self as verifier, ConnId, Verifier};
 use holdfast_actors::barrier::Snapshot;
-use holdfast_actors::distribution::build::TenantRef;
 use holdfast_actors::distribution::core::{self as distribution, Distribution};
+use holdfast_actors::distribution::streams::{changed_tenants, first_contact};
 use holdfast_actors::ports::draw_secret;
 use holdfast_actors::rows::{Refusal, Rows};
 use holdfast_actors::shell::Load;
@@ -20,7 +19,7 @@ use holdfast_actors::site_registry::authorities::signer;
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_actors::site_registry::{head, standing};
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{HostId, Realm, Revision, TenantName};
+use holdfast_protocol::ids::{HostId, Revision, TenantName};
 use holdfast_protocol::signed;
 use holdfast_protocol::wire::{CloseCode, Head, Hello, Notice, Position, Signable, Signed};
 use holdfast_rest::places::Places;
@@ -279,18 +278,8 @@ impl Hub {
 
     /// What distribution needs to plan for a session that has just been trusted.
     pub(crate) fn first_contact(&self, conn: ConnId) -> Result<distribution::FirstContact, Refusal> {
-        let mut positions =
-            self.hellos.lock().expect("no holder of this lock panics").remove(&conn).unwrap_or_default();
-        let tenants: BTreeSet<TenantName> =
-            Self::tenant_refs(&self.snapshot()?)?.into_iter().map(|tenant| tenant.name).collect();
-        // A stream once known is remembered, so a host does not get to name tenants that never were.
-        positions.retain(|tenant, _| tenants.contains(tenant));
-        Ok(distribution::FirstContact { positions, tenants })
-    }
-
-    /// Every tenant and where its content lies.
-    pub(crate) fn tenant_refs(snapshot: &Snapshot) -> Result<Vec<TenantRef>, Refusal> {
-        Ok(tenants(snapshot)?.into_iter().map(|tenant| TenantRef { name: tenant.name, realm: tenant.realm }).collect())
+        let said = self.hellos.lock().expect("no holder of this lock panics").remove(&conn).unwrap_or_default();
+        first_contact(said, &self.snapshot()?)
     }
 
     /// 32 fresh secret bytes.
@@ -313,7 +302,7 @@ fn begin_again(hub: &Weak<Hub>) {
 async fn watch_changes(hub: Arc<Hub>, committed: Arc<Notify>) {
     loop {
         let after = *hub.told.lock().expect("no holder of this lock panics");
-        match changed_tenants(&hub, after) {
+        match hub.snapshot().and_then(|snapshot| changed_tenants(&snapshot, after)) {
             Ok((now, tenants)) => {
                 if !tenants.is_empty() {
                     let changed = || distribution::Event::ContentChanged { tenants: tenants.clone() };
@@ -328,15 +317,4 @@ async fn watch_changes(hub: Arc<Hub>, committed: Arc<Notify>) {
         }
         committed.notified().await;
     }
-}
-
-fn changed_tenants(hub: &Hub, after: Revision) -> Result<(Revision, BTreeSet<TenantName>), Refusal> {
-    let snapshot = hub.snapshot()?;
-    let (revision, realms) = snapshot.realms_with_changed_content(after)?;
-    if realms.as_ref().is_some_and(BTreeSet::is_empty) {
-        return Ok((revision, BTreeSet::new()));
-    }
-    let concerned = |realm: Realm| realms.as_ref().is_none_or(|realms| realms.contains(&realm));
-    let all = Hub::tenant_refs(&snapshot)?;
-    Ok((revision, all.into_iter().filter(|tenant| concerned(tenant.realm)).map(|tenant| tenant.name).collect()))
 }

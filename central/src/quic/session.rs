@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use holdfast_actors::attestation_verifier::core::{ConnId, Event, Facts};
 use holdfast_actors::audit_log::Line;
-use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::shell::caught;
 use holdfast_actors::site_registry::restored::Claims;
-use holdfast_actors::site_registry::{Held, deployment, host, site, standing};
+use holdfast_actors::site_registry::session::{Unfit, facts};
+use holdfast_actors::site_registry::standing;
 use holdfast_protocol::ids::{HostGeneration, HostId, Realm};
 use holdfast_protocol::pki::read;
-use holdfast_protocol::tpm::Public;
 use holdfast_protocol::wire::{CloseCode, EXPORTER_QUOTE, FromHost, Hello, QuoteAnswer};
 use quinn::{Connection, RecvStream};
 
@@ -261,45 +260,6 @@ impl Words {
             None => false,
         }
     }
-}
-
-/// Why a host gets no session, as it hears it.
-struct Unfit(CloseCode);
-
-impl From<Refusal> for Unfit {
-    fn from(refusal: Refusal) -> Self {
-        Self(if matches!(refusal, Refusal::Sealed) { CloseCode::CentralSealed } else { CloseCode::Protocol })
-    }
-}
-
-/// What the rows say of a host that shows a certificate of this generation and fingerprint.
-fn facts(snapshot: &Snapshot, id: &HostId, shown: (HostGeneration, [u8; 32])) -> Result<Facts, Unfit> {
-    let entry = host(snapshot, id)?.value;
-    let place = site(snapshot, &id.site)?.value;
-    if entry.is_cut_off(&place) {
-        return Err(Unfit(CloseCode::Quarantined));
-    }
-    let identity = entry.identity.ok_or(Unfit(CloseCode::Protocol))?;
-    if identity.dist_fingerprint != shown.1 {
-        // Not an earlier one: of an enrolment that was lost with what this store was restored from.
-        return Err(Unfit(if entry.generation <= shown.0 { CloseCode::EnrolAgain } else { CloseCode::Protocol }));
-    }
-    let mut reference = place.reference;
-    for (pcr, values) in entry.reference.0 {
-        reference.0.entry(pcr).or_insert(values);
-    }
-    Ok(Facts {
-        deployment: deployment(snapshot)?.id,
-        generation: entry.generation,
-        ak: Public::parse(&identity.ak_public).map_err(|_| Unfit(CloseCode::Protocol))?,
-        policy: place.policy,
-        reference,
-        counters: entry.counters,
-        untrusted_at_reset: match entry.standing.held {
-            Held::Untrusted { reset_count } => Some(reset_count),
-            Held::Nothing | Held::Quarantined => None,
-        },
-    })
 }
 
 #[cfg(test)]

@@ -195,10 +195,9 @@ impl World {
         self.checks.note("INV-3");
         let gives = match message {
             FromCentral::Verdict(verdict) => verdict.lease.is_some(),
-            FromCentral::Session(_)
-            | FromCentral::Sealed { .. }
-            | FromCentral::Bundle(_)
-            | FromCentral::Head(_) => true,
+            FromCentral::Session(_) | FromCentral::Sealed { .. } | FromCentral::Bundle(_) | FromCentral::Head(_) => {
+                true
+            }
             FromCentral::Welcome { .. } | FromCentral::Challenge(_) | FromCentral::Standing(_) => false,
         };
         if gives && (self.model.is_cut_off(id) || self.model.is_fenced(id)) {
@@ -477,7 +476,6 @@ impl World {
         let secret = &format!("s{}", self.dice.below(6));
         self.count("reads at sites");
         self.checks.note("INV-9");
-        let lease_held = self.lease_holds(index, of.boxes[slug].offline_s);
         let serve_all = self.sabotaged(Sabotage::ServeAfterLease);
         let mono = local.clock.now().mono;
         let gate = Gate {
@@ -485,6 +483,9 @@ impl World {
             lease_ok: &|offline_s| serve_all || local.leases.holds(offline_s, mono),
         };
         let locate = |number| locate(&snapshot, number).ok().flatten();
+        // By the bound that its copy has: one of a life of central that was lost may have had another.
+        let held = locate(of.realm.0).and_then(|realm| snapshot.read::<DepositBox>(realm, &[slug]).ok().flatten());
+        let lease_held = held.and_then(|row| self.lease_holds(index, row.value.distribute.offline_s));
         let read =
             verify(&of.token, &locate, &snapshot, local.clock.now(), &VerifiedTokens::default()).and_then(|caller| {
                 let path = SecretPath::new(vec![secret.clone()])?;
@@ -708,12 +709,14 @@ fn differs(
     by_us: u64,
 ) -> Option<String> {
     let mut held: BTreeMap<Vec<String>, String> = BTreeMap::new();
+    let mut bounds = BTreeMap::new();
     if let Some(realm) = realm {
         let found = rows.list::<DepositBox>(realm, &[]).and_then(|all| Ok((all, rows.scan(Kind::Secret, realm, &[])?)));
         let (placed, secrets) = match found {
             Ok(found) => found,
             Err(refusal) => return Some(format!("its content can't be listed: {refusal}")),
         };
+        bounds.extend(placed.iter().map(|row| (row.name().to_owned(), row.value.distribute.offline_s)));
         held.extend(placed.into_iter().map(|row| (row.path, String::new())));
         for raw in secrets {
             if let Some(value) = raw.body.and_then(|body| canary_in(body.expose())) {
@@ -725,6 +728,9 @@ fn differs(
         let Some(placed) = Model::is_placed(of, &id.site) else { continue };
         if held.contains_key(&vec![slug.clone()]) != placed {
             return Some(format!("box {slug} is {}here", if placed { "not " } else { "" }));
+        }
+        if bounds.get(slug).is_some_and(|bound| *bound != of.offline_s) {
+            return Some(format!("box {slug} may be served for another time than it should"));
         }
         for (path, known) in
             of.secrets.iter().filter(|(path, _)| of.written_us.get(*path).is_none_or(|at| *at <= by_us))

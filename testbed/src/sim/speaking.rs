@@ -1,29 +1,28 @@
 //! Central's side of the sessions: what hosts say becomes events of the machines, and what the machines want goes out
 //! past the fence. A mirror of central's `quic` folder without sockets and tasks; decisions are the cores'.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_actors::access_control::tenants::tenants;
 use holdfast_actors::attestation_verifier::core::{
     self as verifier, ConnId, Effect, Event as Seen, Facts, Failure, Pass,
 };
 use holdfast_actors::audit_log::Line;
-use holdfast_actors::barrier::Snapshot;
-use holdfast_actors::distribution::build::{TenantRef, build};
+use holdfast_actors::distribution::build::build;
 use holdfast_actors::distribution::core::{self as distribution, BuildOutcome, Push, StreamId};
+use holdfast_actors::distribution::streams::{changed_tenants, first_contact, tenant_ref};
 use holdfast_actors::ports::{Now, draw, draw_secret};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::site_registry::restored::{
     Adopt, Claims, Finding, Note, Noted, adopt_site, examine, finish, note, plan, would_stop,
 };
+use holdfast_actors::site_registry::session::{Unfit, facts};
 use holdfast_actors::site_registry::standing::{Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass};
-use holdfast_actors::site_registry::{Held, deployment, head, host, site, standing};
-use holdfast_protocol::ids::{HostGeneration, HostId, Realm, SiteName, TenantName};
+use holdfast_actors::site_registry::{head, host, site, standing};
+use holdfast_protocol::ids::{HostGeneration, HostId, Realm, SiteName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::session::seal_message;
-use holdfast_protocol::tpm::Public;
 use holdfast_protocol::wire::{
     CloseCode, FromCentral, FromHost, Lease, Position, Release, SealKey, Sealed, Signed, VerdictNotice,
 };
@@ -235,33 +234,8 @@ impl World {
 
     /// What the rows say of a host.
     fn facts(&self, id: &HostId, shown: (HostGeneration, [u8; 32])) -> Result<Facts, CloseCode> {
-        let snapshot = self.central.barrier.snapshot().map_err(unfit)?;
-        let entry = host(&snapshot, id).map_err(unfit)?.value;
-        let place = site(&snapshot, &id.site).map_err(unfit)?.value;
-        if entry.is_cut_off(&place) && !self.sabotaged(Sabotage::ForgetFence) {
-            return Err(CloseCode::Quarantined);
-        }
-        let identity = entry.identity.ok_or(CloseCode::Protocol)?;
-        if identity.dist_fingerprint != shown.1 {
-            let lost = entry.generation <= shown.0;
-            return Err(if lost { CloseCode::EnrolAgain } else { CloseCode::Protocol });
-        }
-        let mut reference = place.reference;
-        for (pcr, values) in entry.reference.0 {
-            reference.0.entry(pcr).or_insert(values);
-        }
-        Ok(Facts {
-            deployment: deployment(&snapshot).map_err(unfit)?.id,
-            generation: entry.generation,
-            ak: Public::parse(&identity.ak_public).map_err(|_| CloseCode::Protocol)?,
-            policy: place.policy,
-            reference,
-            counters: entry.counters,
-            untrusted_at_reset: match entry.standing.held {
-                Held::Untrusted { reset_count } => Some(reset_count),
-                Held::Nothing | Held::Quarantined => None,
-            },
-        })
+        let snapshot = self.central.barrier.snapshot().map_err(Unfit::from);
+        snapshot.and_then(|snapshot| facts(&snapshot, id, shown)).map_err(|Unfit(code)| code)
     }
 
     /// Looks at what a host shows, before anything is given to it.
@@ -535,11 +509,8 @@ impl World {
     }
 
     fn first_contact(&mut self, conn: ConnId) -> Result<distribution::FirstContact, Refusal> {
-        let mut positions = self.hub().and_then(|hub| hub.hellos.remove(&conn)).unwrap_or_default();
-        let tenants: BTreeSet<TenantName> =
-            tenants(&self.central.barrier.snapshot()?)?.into_iter().map(|tenant| tenant.name).collect();
-        positions.retain(|tenant, _| tenants.contains(tenant));
-        Ok(distribution::FirstContact { positions, tenants })
+        let said = self.hub().and_then(|hub| hub.hellos.remove(&conn)).unwrap_or_default();
+        first_contact(said, &self.central.barrier.snapshot()?)
     }
 
     fn rewrap(&mut self, id: &HostId, conn: ConnId) -> Result<(), Refusal> {
@@ -637,12 +608,8 @@ impl World {
     }
 
     fn built(&mut self, (tenant, place): &StreamId, base: Option<&Position>) -> Result<BuildOutcome, Refusal> {
-        let known = {
-            let snapshot = self.central.barrier.snapshot()?;
-            tenants(&snapshot)?.into_iter().find(|known| known.name == *tenant)
-        };
-        let Some(known) = known else { return Ok(BuildOutcome::Nothing) };
-        let tenant = TenantRef { name: tenant.clone(), realm: known.realm };
+        let known = tenant_ref(&self.central.barrier.snapshot()?, tenant)?;
+        let Some(tenant) = known else { return Ok(BuildOutcome::Nothing) };
         let hub = self.central.hub.as_ref().ok_or(Refusal::Sealed)?;
         let head = || self.central.sign(&head(&self.central.barrier.snapshot()?)?);
         build(&self.central.barrier, &tenant, place, base, &hub.signer)?.outcome(tenant.name, head)
@@ -783,21 +750,4 @@ impl World {
             self.tell_verifier(Seen::Gone { conn });
         }
     }
-}
-
-fn unfit(refusal: Refusal) -> CloseCode {
-    if matches!(refusal, Refusal::Sealed) { CloseCode::CentralSealed } else { CloseCode::Protocol }
-}
-
-fn changed_tenants(
-    snapshot: &Snapshot,
-    after: holdfast_protocol::ids::Revision,
-) -> Result<(holdfast_protocol::ids::Revision, BTreeSet<TenantName>), Refusal> {
-    let (revision, realms) = snapshot.realms_with_changed_content(after)?;
-    if realms.as_ref().is_some_and(BTreeSet::is_empty) {
-        return Ok((revision, BTreeSet::new()));
-    }
-    let concerned = |realm: Realm| realms.as_ref().is_none_or(|realms| realms.contains(&realm));
-    let all = tenants(snapshot)?;
-    Ok((revision, all.into_iter().filter(|tenant| concerned(tenant.realm)).map(|tenant| tenant.name).collect()))
 }

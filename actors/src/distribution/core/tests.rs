@@ -28,7 +28,9 @@ fn position(seq: u64) -> Position {
 
 fn push_to(name: &str, seq: u64) -> BuildOutcome {
     let key = Secret::fill_with(|bytes| bytes.fill(1));
-    BuildOutcome::Bundles(Arc::new(Push { tenant: tenant(name), target: position(seq), key, bundles: Vec::new() }))
+    let head = Signed { body: Vec::new(), signer: Vec::new(), signature: Vec::new() };
+    let (tenant, target, bundles) = (tenant(name), position(seq), Vec::new());
+    BuildOutcome::Bundles(Arc::new(Push { tenant, target, key, bundles, head }))
 }
 
 fn contact(tenants: &[&str]) -> Option<FirstContact> {

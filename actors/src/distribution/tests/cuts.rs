@@ -64,6 +64,23 @@ fn a_tenant_that_leaves_a_site_leaves_nothing_there() {
 }
 
 #[test]
+fn content_of_a_life_that_was_lost_is_taken_away() {
+    let mut world = in_step();
+    let held = world.hosts[0].position(0);
+    // Central was restored from a copy in which nothing of the tenant was ever placed at the site.
+    let older = World::new();
+    assert!(older.central.build(0, 0, None).unwrap().is_none(), "a host that holds nothing needs nothing");
+    world.central = older.central;
+    world.step(Step::RaiseTerm);
+    let (_, sent) = world.central.build(0, 0, held.as_ref()).unwrap().unwrap();
+    assert!(matches!(header_of(&sent).kind, BundleKind::Full { part: 0, of: 1 }));
+    world.step(Step::Sync { host: 0, tenant: 0 });
+    let realm = world.hosts[0].copy(0).unwrap().realm.unwrap();
+    assert!(world.hosts[0].node.rows(&Kind::ALL, realm).is_empty());
+    assert!(world.central.build(0, 0, world.hosts[0].position(0).as_ref()).unwrap().is_none(), "in step");
+}
+
+#[test]
 fn a_change_too_large_for_a_delta_is_a_full_copy_in_parts() {
     let mut world = in_step();
     let base = world.hosts[0].position(0);

@@ -1,0 +1,53 @@
+//! Who may have a session, and what the verifier needs to know of it.
+
+use holdfast_protocol::ids::{HostGeneration, HostId};
+use holdfast_protocol::tpm::Public;
+use holdfast_protocol::wire::CloseCode;
+
+use crate::attestation_verifier::core::Facts;
+use crate::barrier::Snapshot;
+use crate::rows::Refusal;
+use crate::site_registry::{Held, deployment, host, site};
+
+/// Why a host gets no session, as it hears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfit(pub CloseCode);
+
+impl From<Refusal> for Unfit {
+    fn from(refusal: Refusal) -> Self {
+        Self(if matches!(refusal, Refusal::Sealed) { CloseCode::CentralSealed } else { CloseCode::Protocol })
+    }
+}
+
+/// What the rows say of a host that shows a certificate of this generation and fingerprint.
+///
+/// # Errors
+/// What its connection is closed with.
+pub fn facts(snapshot: &Snapshot, id: &HostId, shown: (HostGeneration, [u8; 32])) -> Result<Facts, Unfit> {
+    let entry = host(snapshot, id)?.value;
+    let place = site(snapshot, &id.site)?.value;
+    if entry.is_cut_off(&place) {
+        return Err(Unfit(CloseCode::Quarantined));
+    }
+    let identity = entry.identity.ok_or(Unfit(CloseCode::Protocol))?;
+    if identity.dist_fingerprint != shown.1 {
+        // Not an earlier one: of an enrolment that was lost with what this store was restored from.
+        return Err(Unfit(if entry.generation <= shown.0 { CloseCode::EnrolAgain } else { CloseCode::Protocol }));
+    }
+    let mut reference = place.reference;
+    for (pcr, values) in entry.reference.0 {
+        reference.0.entry(pcr).or_insert(values);
+    }
+    Ok(Facts {
+        deployment: deployment(snapshot)?.id,
+        generation: entry.generation,
+        ak: Public::parse(&identity.ak_public).map_err(|_| Unfit(CloseCode::Protocol))?,
+        policy: place.policy,
+        reference,
+        counters: entry.counters,
+        untrusted_at_reset: match entry.standing.held {
+            Held::Untrusted { reset_count } => Some(reset_count),
+            Held::Nothing | Held::Quarantined => None,
+        },
+    })
+}
