@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use holdfast_protocol::crypto::hash::{hmac, sha256};
+use holdfast_protocol::crypto::hash::{ct_eq, hmac, sha256};
 use holdfast_protocol::crypto::kem;
 use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId, SealEpoch, SiteName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::binding::QuoteBinding;
-use holdfast_protocol::tpm::{Counters, Evidence, Public};
+use holdfast_protocol::tpm::{Attest, Counters, Evidence, Public};
 use holdfast_protocol::wire::{Challenge, CloseCode, Hello, QuoteAnswer, VERSION_MAX, VERSION_MIN};
 
 use crate::attestation_verifier::appraisal::{Expected, Policy, Reason, ReferenceValues, Verdict, appraise};
@@ -236,9 +236,10 @@ struct Connection {
     policy: Policy,
     /// When the next challenge goes out.
     poll_at: Duration,
-    /// The nonces before the current one that were never answered: a late answer to one of them is no failure. They
-    /// may all lie before a host that reads a large copy over a thin line.
-    unanswered: Vec<[u8; 32]>,
+    /// The nonces before the current one that were not answered in time: a late answer to one of them is no failure.
+    /// They may all lie before a host that reads a large copy over a thin line. `None`: it came, and counts no more; its
+    /// place stays, for the question was not answered in time.
+    unanswered: Vec<Option<[u8; 32]>>,
 }
 
 #[derive(Debug)]
@@ -344,7 +345,7 @@ impl Verifier {
         let before =
             std::mem::replace(&mut connection.phase, Phase::Challenged { nonce, until: now.mono + CHALLENGE_TTL });
         match before {
-            Phase::Challenged { nonce, .. } => connection.unanswered.push(nonce),
+            Phase::Challenged { nonce, .. } => connection.unanswered.push(Some(nonce)),
             Phase::Recording | Phase::Resting => connection.unanswered.clear(),
         }
         let challenge = Challenge {
@@ -366,8 +367,8 @@ impl Verifier {
             Phase::Recording | Phase::Resting => return self.close(conn, CloseCode::Protocol),
         };
         let (transcript, verdict) = connection.appraise(&nonce, answer, facts);
-        let is_late = |unanswered| connection.appraise(unanswered, answer, facts).1.bound();
-        if !verdict.bound() && connection.unanswered.iter().any(is_late) {
+        // Only what the host's own key has signed can be late, and nothing else is looked at for it.
+        if verdict.reasons == [Reason::QualifyingData] && connection.take_late(answer, facts) {
             return Vec::new();
         }
         // From here on the nonce is spent, whatever comes of it.
@@ -515,6 +516,24 @@ impl Verifier {
 impl Connection {
     /// The transcript with this nonce, and how the answer is judged against it.
     fn appraise(&self, nonce: &[u8; 32], answer: &QuoteAnswer, facts: &Facts) -> (Vec<u8>, Verdict) {
+        let (transcript, qualifying_data) = self.binding(nonce, answer, facts);
+        let evidence =
+            Evidence { attest: answer.attest.clone(), signature: answer.signature.clone(), pcrs: answer.pcrs.clone() };
+        let expected = Expected { ak: &facts.ak, qualifying_data };
+        (transcript, appraise(&evidence, &self.policy, &facts.reference, facts.counters.as_ref(), &expected))
+    }
+
+    /// Whether this quote, whose signature is good, answers one of the questions that were not answered in time. That
+    /// one is spent by it: each answer costs a signature to be checked, so a question has but one that is let pass.
+    fn take_late(&mut self, answer: &QuoteAnswer, facts: &Facts) -> bool {
+        let Ok(attest) = Attest::parse(&answer.attest) else { return false };
+        let is_for = |nonce: &[u8; 32]| ct_eq(&attest.extra_data, &self.binding(nonce, answer, facts).1);
+        let found = self.unanswered.iter().position(|nonce| nonce.as_ref().is_some_and(is_for));
+        found.and_then(|place| self.unanswered.get_mut(place)?.take()).is_some()
+    }
+
+    /// The transcript with this nonce, and its hash as a quote must carry it.
+    fn binding(&self, nonce: &[u8; 32], answer: &QuoteAnswer, facts: &Facts) -> (Vec<u8>, [u8; 32]) {
         let binding = QuoteBinding {
             deployment: facts.deployment,
             site: &self.host.site,
@@ -528,11 +547,7 @@ impl Connection {
             ima_offset: 0,
             ima_count: 0,
         };
-        let (transcript, qualifying_data) = binding.qualifying_data();
-        let evidence =
-            Evidence { attest: answer.attest.clone(), signature: answer.signature.clone(), pcrs: answer.pcrs.clone() };
-        let expected = Expected { ak: &facts.ak, qualifying_data };
-        (transcript, appraise(&evidence, &self.policy, &facts.reference, facts.counters.as_ref(), &expected))
+        binding.qualifying_data()
     }
 }
 

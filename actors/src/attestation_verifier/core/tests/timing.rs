@@ -40,6 +40,35 @@ fn answers_that_come_late_by_several_questions_are_no_failures() {
 }
 
 #[test]
+fn a_late_answer_is_let_pass_once() {
+    let mut bench = Bench::in_phase("challenged again");
+    let late = bench.machine.answer(&bench.challenges[&1]);
+    bench.now += 30_000;
+    assert_eq!(bench.tick(), ["stale udc1/a 1", "challenge 1"]);
+    let facts = bench.machine.facts();
+    assert_eq!(bench.quote_with(1, late.clone(), facts), [""; 0]);
+    let facts = bench.machine.facts();
+    assert_eq!(bench.quote_with(1, late, facts)[0], "failure 1", "each one costs the checking of a signature");
+}
+
+#[test]
+fn an_answer_that_came_late_counts_as_none_all_the_same() {
+    let mut bench = Bench::in_phase("challenged again");
+    for asked in 0.. {
+        let late = bench.machine.answer(&bench.challenges[&1]);
+        bench.now += 30_000;
+        let effects = bench.tick();
+        if effects.last().is_some_and(|effect| effect == "close 1 Stale") {
+            assert_eq!(asked, UNANSWERED_MAX);
+            break;
+        }
+        assert!(asked < UNANSWERED_MAX, "{effects:?}");
+        let facts = bench.machine.facts();
+        assert_eq!(bench.quote_with(1, late, facts), [""; 0]);
+    }
+}
+
+#[test]
 fn a_connection_that_answers_nothing_is_given_up_some_time() {
     let mut bench = Bench::in_phase("challenged again");
     let mut asked = 0;
