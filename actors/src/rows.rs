@@ -280,8 +280,9 @@ impl Batch {
         Self { housekeeping: true, ..Self::default() }
     }
 
-    /// Has it written even when the disk is down to its reserve: for what cuts somebody off, and the little that this
-    /// takes. Nothing that strangers or tenants can have written at will.
+    /// Has it written even when the disk is down to its reserve: for what cuts somebody off, stops a restored copy or
+    /// seals and unseals a node, and the little that this takes, the login of a system administrator included. Nothing
+    /// that strangers, hosts, tenants or other users of `system` can have written at will.
     #[must_use]
     pub fn from_reserve(mut self) -> Self {
         self.reserve = true;

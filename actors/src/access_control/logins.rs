@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use holdfast_protocol::ids::Realm;
 
+use crate::access_control::ADMINS;
 use crate::access_control::records::{Login, Principal, Revocation, Token};
 use crate::access_control::tenants::{Issue, issue};
 use crate::access_control::tokens::{Caller, Claims, ROOT, SYSTEM, TokenId, TokenKind, check_principal};
@@ -71,8 +72,8 @@ pub fn log_in(cmd: &LogIn, rows: &dyn Rows, now: Now) -> Result<(Batch, LoggedIn
         return Err(Refusal::Unauthenticated);
     }
     let mut batch = Batch::new(cmd.realm, Line::done(now.wall_us, &cmd.username, "login", cmd.token_id.accessor()));
-    if cmd.realm == SYSTEM {
-        // Who is to cut a host off while the disk is full has to get in first.
+    if cmd.realm == SYSTEM && principal.groups.contains(ADMINS) {
+        // Who is to cut a host off while the disk is full has to get in first. Nobody else may cut off.
         batch = batch.from_reserve();
     }
     let token = Issue {

@@ -205,6 +205,25 @@ fn disabling_and_regrouping_bite_without_a_new_token() {
 }
 
 #[test]
+fn only_an_administrators_login_takes_of_the_reserve() {
+    let mut world = world();
+    for (number, realm, groups, may) in [
+        (0, SYSTEM, &["admins"][..], true),
+        (0, SYSTEM, &["ops"], false),
+        (0, SYSTEM, &[], false),
+        (1, ACME, &["admins"], false),
+    ] {
+        let root = world.verify(&world.roots[number], at(3)).unwrap();
+        world.put_user(root, "bob", groups, false).unwrap();
+        let verified_version = login_of(&world.rows, realm, "bob").unwrap().unwrap().version;
+        let (username, token_id) = ("bob".to_owned(), TokenId([9; 16]));
+        let cmd = LogIn { realm, username, verified_version, token_id, ttl_s: 60 };
+        let (batch, _) = log_in(&cmd, &world.rows, at(10)).unwrap();
+        assert_eq!(batch.reserve, may, "{realm:?} {groups:?}");
+    }
+}
+
+#[test]
 fn a_password_changed_meanwhile_does_not_log_in_by_the_old_one() {
     let mut world = world();
     let root = world.verify(&world.roots[1], at(3)).unwrap();
