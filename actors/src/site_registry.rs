@@ -127,6 +127,25 @@ pub struct Standing {
     pub wipe: bool,
     /// When, microseconds since the Unix epoch.
     pub at_us: i64,
+    /// The last decision known here before the numbers of this one's term began, where a copy that was restored has
+    /// decided without knowing what an earlier term did after that. `None`: nothing was held before, or it was lifted
+    /// since, and with it all that may have been.
+    pub known_before: Option<StandingGeneration>,
+}
+
+impl Standing {
+    /// Whether a decision of this number about the same object is one that this store has made or has heeded.
+    pub fn knows(&self, generation: StandingGeneration) -> bool {
+        let may_be_lost =
+            |known: StandingGeneration| known < generation && generation.0 <= restored::floor_below(self.generation);
+        generation <= self.generation && !self.known_before.is_some_and(may_be_lost)
+    }
+
+    /// The same with every decision up to this one known.
+    fn with_known(self, generation: StandingGeneration) -> Self {
+        let known_before = self.known_before.map(|known| known.max(generation));
+        Self { generation: self.generation.max(generation), known_before, ..self }
+    }
 }
 
 /// Whether something is held against a site or a host.

@@ -4,7 +4,8 @@
 //! ```text
 //! host connects: examine ----> nothing that the rows do not know: on with the session
 //!                   |
-//!                   `--> Finding -> note --> stopped: no release, bundle, enrolment or write until adopted
+//!                   `--> Finding -> note --> stopped: no release, bundle, enrolment or write until adopted,
+//!                                    |        and nobody is taken back; who is cut off is cut off all the same
 //!                                    |
 //!                                    `-----> explained by an adoption: taken over at once, on with the session
 //! operator: plan (a report) -> adopt_site for each site -> finish: a new term
@@ -14,7 +15,10 @@
 //!
 //! **Numbers.** An earlier life of central, which nobody remembers, has given out epochs and standing generations. So
 //! those of a new term begin at [`floor`], above whatever an earlier term can have used, and a number of the lost life
-//! never means two things, also to hosts that show up long after the adoption.
+//! never means two things, also to hosts that show up long after the adoption. What is cut off while central is stopped
+//! is numbered by the term to come, so that hosts which have seen higher numbers of the lost life heed it at once. And
+//! where numbers leap over a term's beginning, the last decision known before stays on record: a host that carries a
+//! decision of the time between carries news, whatever was decided here without knowing it.
 //!
 //! **Continuity** begins anew once for each host, as after an operator's readmission: the token that the copy knows is
 //! not the one that the host holds. It is no way in for a clone: a quote by the pinned attestation key is needed, the
@@ -145,6 +149,29 @@ pub fn floor(term: Term) -> Result<u64, Refusal> {
     term.0.saturating_sub(1).checked_mul(NUMBERS_PER_TERM).ok_or(Refusal::Corrupt)
 }
 
+/// The [`floor`] of the term that a standing generation is of.
+pub(super) fn floor_below(generation: StandingGeneration) -> u64 {
+    generation.0.saturating_sub(1) / NUMBERS_PER_TERM * NUMBERS_PER_TERM
+}
+
+fn term_of(generation: StandingGeneration) -> Term {
+    Term(generation.0.saturating_sub(1) / NUMBERS_PER_TERM + 1)
+}
+
+/// The deployment, to number a decision by: of a copy that is stopped, with a number of the term to come.
+///
+/// # Errors
+/// The store's fault.
+pub(super) fn numbering(rows: &dyn Rows) -> Result<Deployment, Refusal> {
+    let own = deployment(rows)?;
+    let floor = match restored(rows)? {
+        Some(row) if row.stopped => floor(row.term.next())?,
+        Some(_) | None => 0,
+    };
+    let standing_generation = own.standing_generation.max(StandingGeneration(floor));
+    Ok(Deployment { standing_generation, ..own })
+}
+
 /// Reads the row.
 ///
 /// # Errors
@@ -216,9 +243,11 @@ pub fn examine(claims: Claims<'_>, snapshot: &Snapshot) -> Result<Option<Finding
         let names_it = notice.host.as_ref() == Some(&claims.host.host);
         notice.deployment == own.id && notice.site == claims.host.site && names_it
     };
-    let known = standing_known(snapshot, claims.host)?;
     let notice = believed::<Notice>(claims.notice, &root).map(|(notice, _)| notice);
-    let notice = notice.filter(|notice| about_it(notice) && known < notice.generation);
+    let notice = match notice.filter(about_it) {
+        Some(notice) if !is_standing_known(notice.generation, claims.host, snapshot)? => Some(notice),
+        Some(_) | None => None,
+    };
     let generation = claims.certificate.filter(|certificate| is_later(&entry, certificate)).map(|(shown, _)| shown);
     // A head names no host: without a certificate it is nothing to be noted of one that nobody heard of.
     let is_strangers = claims.certificate.is_none() && notice.is_none() && matches!(entry, Known::Never);
@@ -296,12 +325,12 @@ fn is_later(known: &Known, (generation, fingerprint): &(HostGeneration, [u8; 32]
     }
 }
 
-/// The newest decision about a host or its site.
-fn standing_known(rows: &dyn Rows, id: &HostId) -> Result<StandingGeneration, Refusal> {
-    let of_site = rows.read::<Site>(Realm::NODE, &[id.site.as_str()])?.map(|row| row.value.standing.generation);
+/// Whether a decision of this number about a host or its site is one that this store knows.
+fn is_standing_known(generation: StandingGeneration, id: &HostId, rows: &dyn Rows) -> Result<bool, Refusal> {
+    let of_site = rows.read::<Site>(Realm::NODE, &[id.site.as_str()])?.map(|row| row.value.standing);
     let path = [id.site.as_str(), id.host.as_str()];
-    let of_host = rows.read::<Host>(Realm::NODE, &path)?.map(|row| row.value.standing.generation);
-    Ok(of_site.max(of_host).unwrap_or_default())
+    let of_host = rows.read::<Host>(Realm::NODE, &path)?.map(|row| row.value.standing);
+    Ok([of_site.unwrap_or_default(), of_host.unwrap_or_default()].iter().any(|standing| standing.knows(generation)))
 }
 
 fn beyond(claims: Claims<'_>, rows: &dyn Rows) -> Result<Vec<Beyond>, Refusal> {
@@ -457,6 +486,10 @@ fn stopped(finding: &Finding, own: &Deployment, before: Option<Restored>, rows: 
         newest: None,
         adopted,
     });
+    if let Some(notice) = &finding.notice {
+        // Who was cut off before may have heard of a later term by its notice alone, and that number was given.
+        row.term = row.term.max(term_of(notice.generation));
+    }
     if let Some((head, signed)) = &finding.head {
         row.term = row.term.max(head.term);
         if row.newest.as_ref().is_none_or(|newest| order(&newest.head) < order(head)) {
@@ -488,7 +521,7 @@ fn take_over_late(
     let mut place = site(rows, &id.site)?.value;
     let before = (*entry).clone();
     let mut entry = *entry;
-    take_over(id, &mut entry, place.standing.generation, &shown, &mut own, now);
+    take_over(id, &mut entry, |generation| place.standing.knows(generation), &shown, &mut own, now);
     if entry == before {
         return Ok(false);
     }
@@ -505,19 +538,20 @@ fn take_over_late(
     Ok(advanced)
 }
 
-/// Takes over what a host has shown: its number of identities, so that the next one is higher, and a decision about it.
-/// Nothing is lifted by that: what this store holds against it stays, until an operator decides.
+/// Takes over what a host has shown: its number of identities, so that the next one is higher, and a decision about it,
+/// unless that is known of its site. Nothing is lifted by that: what this store holds against it stays, until an operator
+/// decides.
 fn take_over(
     id: &HostId,
     entry: &mut Host,
-    known_of_site: StandingGeneration,
+    is_of_site: impl Fn(StandingGeneration) -> bool,
     shown: &Shown,
     own: &mut Deployment,
     now: Now,
 ) {
     entry.generation = entry.generation.max(shown.generation.unwrap_or_default());
-    let known = entry.standing.generation.max(known_of_site);
-    let Some(notice) = shown.notice.as_ref().filter(|notice| known < notice.generation) else { return };
+    let is_known = |generation| entry.standing.knows(generation) || is_of_site(generation);
+    let Some(notice) = shown.notice.as_ref().filter(|notice| !is_known(notice.generation)) else { return };
     let before = entry.standing;
     let (held, wipe) = match (notice.standing, before.held) {
         (NoticedStanding::Quarantined { wipe }, _) => (Held::Quarantined, wipe || before.wipe),
@@ -526,8 +560,10 @@ fn take_over(
         (NoticedStanding::Untrusted, _) => (Held::Untrusted { reset_count: u32::MAX }, false),
         (NoticedStanding::Clear, held) => (held, before.wipe),
     };
-    let wiped = before.wipe && before.generation <= entry.wiped;
-    entry.standing = next_standing(own, held, wipe, &id.to_string(), now);
+    // An order that the host still carries is another than the one that was carried out.
+    let is_open = notice.standing == NoticedStanding::Quarantined { wipe: true };
+    let wiped = before.wipe && before.generation <= entry.wiped && !is_open;
+    entry.standing = next_standing(own, &before.with_known(notice.generation), (held, wipe), &id.to_string(), now);
     if wiped {
         entry.wiped = entry.standing.generation;
     }

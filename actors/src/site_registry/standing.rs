@@ -16,7 +16,7 @@ use crate::attestation_verifier::core::Pass;
 use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, Refusal, Rows};
-use crate::site_registry::restored::refuse_while_stopped;
+use crate::site_registry::restored::{floor_below, numbering, refuse_while_stopped};
 use crate::site_registry::{
     Continuity, Deployment, Held, Host, HostState, SealKeyRecord, Site, Standing, deployment, host, hosts, site,
 };
@@ -126,7 +126,8 @@ pub fn record_pass(cmd: &RecordPass, rows: &dyn Rows, now: Now) -> Result<(Batch
     }
     if let Held::Untrusted { .. } = entry.standing.held {
         let mut deployment = deployment(rows)?;
-        entry.standing = next_standing(&mut deployment, Held::Nothing, false, &cmd.host.to_string(), now);
+        let name = cmd.host.to_string();
+        entry.standing = next_standing(&mut deployment, &entry.standing, (Held::Nothing, false), &name, now);
         batch.put(Realm::NODE, &["deployment"], &deployment);
         batch.audit(Realm::NODE, line(now, &cmd.host, "host.trusted-again"));
     }
@@ -152,8 +153,8 @@ fn cut_off_clone(
     now: Now,
 ) -> Result<Batch, Refusal> {
     let mut batch = Batch::new(Realm::NODE, line(now, id, "host.clone-detected")).from_reserve();
-    let mut deployment = deployment(rows)?;
-    entry.standing = next_standing(&mut deployment, Held::Quarantined, false, &id.to_string(), now);
+    let mut deployment = numbering(rows)?;
+    entry.standing = next_standing(&mut deployment, &entry.standing, (Held::Quarantined, false), &id.to_string(), now);
     // Drawn as the next token, which nobody will be given now.
     advance_epochs(&mut place, &first.continuity_next);
     put(&mut batch, id, &entry);
@@ -247,8 +248,8 @@ pub fn record_failure(cmd: &RecordFailure, rows: &dyn Rows, now: Now) -> Result<
         return Ok((line.map_or_else(Batch::default, |line| Batch::new(Realm::NODE, line)), false));
     }
     let mut batch = Batch::new(Realm::NODE, line_of_failure(cmd, cmd.unwritten.unwrap_or(0), now)).from_reserve();
-    let mut deployment = deployment(rows)?;
-    entry.standing = next_standing(&mut deployment, held, false, &name, now);
+    let mut deployment = numbering(rows)?;
+    entry.standing = next_standing(&mut deployment, &entry.standing, (held, false), &name, now);
     advance_epochs(&mut place, &cmd.seed);
     put(&mut batch, &cmd.host, &entry);
     erase_confirmed_epochs(&mut place, &cmd.host.site, Some((cmd.host.clone(), entry)), rows)?;
@@ -296,6 +297,10 @@ pub enum Decision {
 
 /// Commits the fence, or lifts it. What is so already gets a line and no new generation.
 ///
+/// A copy that is stopped cuts off all the same, under a number that counts at once with every host of the life it has
+/// lost; what that life had decided of the same site or host, an order to wipe above all, is not hidden by it
+/// ([`Standing::knows`]).
+///
 /// # Errors
 /// No such site or host, [`Refusal::Restored`] for taking back, or the store's fault.
 pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standing), Refusal> {
@@ -331,8 +336,8 @@ pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standin
     if (before.held, before.wipe) == (held, wipe) {
         return Ok((batch, before));
     }
-    let mut deployment = deployment(rows)?;
-    let after = next_standing(&mut deployment, held, wipe, &object, now);
+    let mut deployment = numbering(rows)?;
+    let after = next_standing(&mut deployment, &before, (held, wipe), &object, now);
     if before.held != Held::Quarantined && held == Held::Quarantined {
         advance_epochs(&mut place, &cmd.seed);
     }
@@ -353,7 +358,9 @@ pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standin
     Ok((batch, after))
 }
 
-/// A host says that its root key is wrapped with the key of `epoch` and no other.
+/// A host says that its root key is wrapped with the key of `epoch` and no other. What it said before of a lower one, or
+/// of the same, may arrive once more, over a connection that was replaced: an epoch is never taken back. Only a higher one
+/// takes of the reserve, for it lets go of old keys and comes but once; a host seals and unseals as often as it likes.
 ///
 /// # Errors
 /// No such site, host or epoch, or the store's fault.
@@ -363,12 +370,17 @@ pub fn confirm_seal(id: &HostId, epoch: SealEpoch, rows: &dyn Rows, now: Now) ->
     if place.seal_epoch < epoch {
         return Err(Refusal::Invalid("there is no such seal epoch yet".to_owned()));
     }
-    if entry.seal_epoch == Some(epoch) && entry.state == HostState::Unsealed {
+    let rises = entry.seal_epoch < Some(epoch);
+    let is_news = rises || (entry.seal_epoch == Some(epoch) && entry.state != HostState::Unsealed);
+    if !is_news {
         return Ok((Batch::default(), ()));
     }
     entry.seal_epoch = Some(epoch);
     entry.state = HostState::Unsealed;
-    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.unsealed")).from_reserve();
+    let mut batch = Batch::new(Realm::NODE, line(now, id, "host.unsealed"));
+    if rises {
+        batch = batch.from_reserve();
+    }
     put(&mut batch, id, &entry);
     let keys = place.seal_keys.len();
     erase_confirmed_epochs(&mut place, &id.site, Some((id.clone(), entry)), rows)?;
@@ -454,9 +466,22 @@ pub fn notice(id: &HostId, rows: &dyn Rows) -> Result<Option<Notice>, Refusal> {
     Ok(Some(Notice { deployment, site: id.site.clone(), host: Some(id.host.clone()), generation, standing, at_us }))
 }
 
-pub(super) fn next_standing(deployment: &mut Deployment, held: Held, wipe: bool, object: &str, now: Now) -> Standing {
+/// The decision that follows `before` about the same object: what holds from now, and whether a wipe is ordered with it.
+pub(super) fn next_standing(
+    deployment: &mut Deployment,
+    before: &Standing,
+    (held, wipe): (Held, bool),
+    object: &str,
+    now: Now,
+) -> Standing {
     deployment.standing_generation = deployment.standing_generation.next();
-    let standing = Standing { generation: deployment.standing_generation, held, wipe, at_us: now.wall_us };
+    let generation = deployment.standing_generation;
+    let is_first_of_term = before.generation.0 <= floor_below(generation) && floor_below(generation) > 0;
+    let known_before = match held {
+        Held::Nothing => None,
+        _ => before.known_before.or_else(|| is_first_of_term.then_some(before.generation)),
+    };
+    let standing = Standing { generation, held, wipe, at_us: now.wall_us, known_before };
     deployment.standing_digest =
         sha256(&[&deployment.standing_digest, &sha256(&[object.as_bytes()]), &codec::encode(&standing)]);
     standing

@@ -1,5 +1,6 @@
 //! How hosts hear that central has forgotten their connections: by stateless resets, which need the same key before
-//! and after a crash. Without it they would notice by the silence only, half a minute later.
+//! and after a crash. Without it they would notice by the silence only, half a minute later. It follows from the key of
+//! central's distribution CA, so whoever can compute resets could do worse.
 
 use std::sync::Arc;
 use std::time::Duration;

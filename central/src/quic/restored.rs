@@ -64,7 +64,10 @@ impl Hub {
         }
     }
 
-    /// What can't be written down stops this process all the same, until it can be and is adopted.
+    /// What can't be written down, not even from the reserve, stops this process all the same, until it can be and is
+    /// adopted. Hosts that were sent away come back and show it again, so it is written as soon as there is room. To end
+    /// the process would lose even that: nothing on disk would tell the next one, which looks at what each host shows
+    /// before it gives it anything, but knows nothing of what others have shown.
     async fn heed_unnoted(&self, finding: &Finding) -> Result<(), CloseCode> {
         match self.snapshot().and_then(|snapshot| would_stop(finding, &snapshot)) {
             Ok(false) => Err(CloseCode::Stale),

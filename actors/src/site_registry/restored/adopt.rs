@@ -69,6 +69,10 @@ pub fn adopt_site(cmd: &Adopt, name: &SiteName, rows: &dyn Rows, now: Now) -> Re
     own.standing_generation = own.standing_generation.max(StandingGeneration(floor));
     let mut taken_over = format!("{name} term {}", cmd.term);
     let (ordered, carried_by_site) = (place.standing, adopt_standing(name, &mut place, &shown, &mut own, now));
+    let is_of_site = |generation: StandingGeneration| {
+        carried_by_site.map_or_else(|| ordered.knows(generation), |it| generation <= it.0)
+    };
+    let is_ordered_anew = carried_by_site.is_some_and(|(_, wipe)| wipe);
     if place.standing.held != ordered.held {
         taken_over.push_str(" quarantined");
     }
@@ -76,11 +80,11 @@ pub fn adopt_site(cmd: &Adopt, name: &SiteName, rows: &dyn Rows, now: Now) -> Re
     for (host_name, entry) in &mut all {
         let id = HostId { site: name.clone(), host: host_name.clone() };
         let held = entry.standing.held;
-        if ordered.wipe && ordered.generation <= entry.wiped {
+        if ordered.wipe && ordered.generation <= entry.wiped && !is_ordered_anew {
             entry.wiped = entry.wiped.max(place.standing.generation);
         }
         if let Some(shown) = shown.get(host_name) {
-            take_over(&id, entry, carried_by_site, shown, &mut own, now);
+            take_over(&id, entry, is_of_site, shown, &mut own, now);
         }
         if entry.standing.held != held {
             taken_over.push_str(&format!(", {host_name} {}", carried(entry)));
@@ -113,15 +117,15 @@ fn shown_at(rows: &dyn Rows, name: &SiteName, term: Term) -> Result<BTreeMap<Hos
 }
 
 /// Takes over a decision about the whole site and numbers anew what holds. A decision has one number, so two hosts
-/// that carry the same one carry a decision about their site. Gives the number up to which the hosts' own need not be
-/// looked at.
+/// that carry the same one carry a decision about their site. Gives what they carry, if they do: its number, up to which
+/// the hosts' own need not be looked at, and whether it orders a wipe.
 fn adopt_standing(
     name: &SiteName,
     place: &mut Site,
     shown: &BTreeMap<HostName, Shown>,
     own: &mut Deployment,
     now: Now,
-) -> StandingGeneration {
+) -> Option<(StandingGeneration, bool)> {
     let before = place.standing;
     let mut carried: BTreeMap<StandingGeneration, (usize, bool)> = BTreeMap::new();
     for notice in shown.values().filter_map(|shown| shown.notice.as_ref()) {
@@ -130,13 +134,14 @@ fn adopt_standing(
             (*count, *wiped) = (*count + 1, *wiped || wipe);
         }
     }
-    carried.retain(|generation, (count, _)| 1 < *count && before.generation < *generation);
+    carried.retain(|generation, (count, _)| 1 < *count && !before.knows(*generation));
     let newest = carried.last_key_value().map(|(generation, (_, wipe))| (*generation, *wipe));
     let (held, wipe) = newest.map_or((before.held, before.wipe), |(_, wipe)| (Held::Quarantined, wipe || before.wipe));
     if held != Held::Nothing {
-        place.standing = next_standing(own, held, wipe, name.as_str(), now);
+        let known = newest.map_or(before, |(generation, _)| before.with_known(generation));
+        place.standing = next_standing(own, &known, (held, wipe), name.as_str(), now);
     }
-    newest.map_or(before.generation, |(generation, _)| generation)
+    newest
 }
 
 /// A notice about what holds must count with a host that has seen the numbers of a lost life.
@@ -146,7 +151,7 @@ fn renumber(id: &HostId, floor: u64, entry: &mut Host, own: &mut Deployment, now
         return;
     }
     let wiped = before.wipe && before.generation <= entry.wiped;
-    entry.standing = next_standing(own, before.held, before.wipe, &id.to_string(), now);
+    entry.standing = next_standing(own, &before, (before.held, before.wipe), &id.to_string(), now);
     if wiped {
         entry.wiped = entry.standing.generation;
     }

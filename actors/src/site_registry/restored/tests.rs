@@ -3,6 +3,7 @@
 mod adoption;
 mod carried;
 mod findings;
+mod hidden;
 
 use holdfast_protocol::ids::{DeploymentId, DistEpoch, SealEpoch};
 use holdfast_protocol::secret::Secret;

@@ -366,6 +366,28 @@ fn old_seal_keys_go_once_every_host_in_good_standing_has_confirmed() {
 }
 
 #[test]
+fn a_confirmed_epoch_never_goes_back_and_only_a_higher_one_takes_of_the_reserve() {
+    let store = store();
+    store.pass(A, first(None, 1, None));
+    store.fail(B, 1, true);
+    let confirmed = |epoch| {
+        let (batch, ()) = confirm_seal(&id(A), SealEpoch(epoch), &store.rows(), NOW).unwrap();
+        let seen = (batch.writes.len(), batch.lines.len(), batch.reserve);
+        store.confirm(A, epoch).unwrap();
+        (seen, store.host_now(A).seal_epoch, store.host_now(A).state)
+    };
+    let (one, two) = (Some(SealEpoch(1)), Some(SealEpoch(2)));
+    assert_eq!(confirmed(1), ((1, 1, false), one, HostState::Unsealed), "the one it was released");
+    assert_eq!(confirmed(2), ((2, 1, true), two, HostState::Unsealed), "and the key of the first goes");
+    for said_before in [2, 1] {
+        assert_eq!(confirmed(said_before), ((0, 0, false), two, HostState::Unsealed), "{said_before} again");
+    }
+    store.run(move |rows| note_sealed(&id(A), true, rows, NOW)).unwrap();
+    assert_eq!(confirmed(1), ((0, 0, false), two, HostState::Sealed), "it cannot be unsealed by that one");
+    assert_eq!(confirmed(2), ((1, 1, false), two, HostState::Unsealed));
+}
+
+#[test]
 fn a_host_that_was_given_a_key_and_said_nothing_keeps_it() {
     let store = store();
     store.pass(A, first(None, 1, None));

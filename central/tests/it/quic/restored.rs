@@ -73,10 +73,11 @@ impl Host {
     /// What central ends a session with whose hello shows this head.
     async fn is_sent_away(&self, central: &Central, head: Option<Signed>) -> CloseCode {
         let connection = central.connect_by("127.0.0.1", self.tls()).await.unwrap();
-        let (mut to, _from) = connection.open_bi().await.unwrap();
+        let (mut to, mut from) = connection.open_bi().await.unwrap();
         let FromHost::Hello(mut hello) = self.hello() else { panic!("a hello") };
         hello.head = head;
         say(&mut to, &FromHost::Hello(hello)).await;
+        assert!(from.read(&mut [0; 1]).await.is_err(), "it is told nothing before what it shows was looked at");
         let ConnectionError::ApplicationClosed(close) = connection.closed().await else { panic!("closed by central") };
         let code = [CloseCode::CentralSealed, CloseCode::Protocol, CloseCode::EnrolAgain];
         let found = code.into_iter().find(|code| close.error_code == VarInt::from_u32(*code as u32));
