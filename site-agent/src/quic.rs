@@ -115,7 +115,8 @@ impl Central {
     /// Dials for a session.
     ///
     /// # Errors
-    /// No address led to central. Success does not mean that central took the certificate: that shows later.
+    /// No address led to central. Success does not mean that central took the certificate: that shows later, and never
+    /// here, where nobody has proven to be central yet.
     pub async fn dial_sync(&self, identity: ClientIdentity<'_>, clock: &Arc<AgentClock>) -> Result<Link, Lost> {
         self.dial(Some(identity), clock).await
     }
@@ -165,8 +166,8 @@ impl Central {
         let endpoint = self.network.endpoint(address).map_err(|error| Lost::Network(error.to_string()))?;
         let connecting =
             endpoint.connect_with(config.clone(), address, name).map_err(|error| Lost::Network(error.to_string()))?;
-        let connection = connecting.await.map_err(lost)?;
-        let (to, from) = connection.open_bi().await.map_err(lost)?;
+        let connection = connecting.await.map_err(unproven)?;
+        let (to, from) = connection.open_bi().await.map_err(unproven)?;
         Ok(Link { connection, to, from, endpoint })
     }
 
@@ -387,6 +388,16 @@ pub fn lost(error: ConnectionError) -> Lost {
             Lost::CentralExpired
         }
         other => Lost::Network(other.to_string()),
+    }
+}
+
+/// What the end of a connection means on which nobody has proven to be central, or has only just: the keys of a
+/// handshake's first packets are there for everybody on the way, so whatever refusal they bring may be anybody's word.
+/// Central refuses a certificate only after its own was found good, for that is the order of a handshake.
+fn unproven(error: ConnectionError) -> Lost {
+    match lost(error) {
+        Lost::Revoked | Lost::Expired => Lost::Network("the handshake was refused".to_owned()),
+        ours => ours,
     }
 }
 

@@ -170,7 +170,9 @@ impl Uplink {
         };
         let wait = if at_once { Duration::ZERO } else { backoff(self.failures, seed) };
         self.failures = match end {
-            End::Enrolled | End::Readmitted => 0,
+            End::Readmitted => 0,
+            // No success before a quote has passed by it: who is sent to enrol again each time waits longer.
+            End::Enrolled => self.failures.max(1),
             _ => self.failures.saturating_add(1),
         };
         self.state = State::Idle { until: now.mono + wait, next };
@@ -290,6 +292,28 @@ mod tests {
         assert!(uplink.step(Event::Passed, at(0)).is_empty());
         end(&mut uplink, number, End::Lost, 0);
         assert!(uplink.next_deadline().unwrap() <= BACKOFF_MIN, "the next one was no failure of its own");
+    }
+
+    #[test]
+    fn a_host_that_is_sent_to_enrol_again_and_again_slows_down() {
+        let mut uplink = Uplink::new(Attempt::Session, at(0));
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            let (number, _) = begin(&mut uplink);
+            end(&mut uplink, number, End::Unenrolled, 0);
+            waits.push(uplink.next_deadline().unwrap());
+            let (number, attempt) = begin(&mut uplink);
+            assert_eq!(attempt, Attempt::Enrol);
+            end(&mut uplink, number, End::Enrolled, 0);
+            assert_eq!(uplink.next_deadline(), Some(Duration::ZERO), "the new certificate is tried at once");
+        }
+        assert_eq!(waits[0], Duration::ZERO);
+        assert!(waits[1..].is_sorted() && 8 * BACKOFF_MIN < waits[5], "{waits:?}");
+        let (number, _) = begin(&mut uplink);
+        assert!(uplink.step(Event::Welcomed, at(0)).is_empty());
+        assert!(uplink.step(Event::Passed, at(0)).is_empty());
+        end(&mut uplink, number, End::Unenrolled, 0);
+        assert_eq!(uplink.next_deadline(), Some(Duration::ZERO), "the certificate before had served");
     }
 
     #[test]

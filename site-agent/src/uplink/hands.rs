@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::host::Host;
 use crate::join::{HostKeys, JoinError, fetch_notice, tell_wiped};
-use crate::quic::{ClientIdentity, Lost};
+use crate::quic::ClientIdentity;
 use crate::uplink::core::{Attempt, Effect, End, Event, Uplink};
 use crate::uplink::session::{self, Observer};
 
@@ -153,11 +153,7 @@ async fn session_attempt(host: &Arc<Host>, mailbox: Mailbox<Event>) -> End {
         Ok(link) => session::run(host, link, &Tell(mailbox)).await,
         Err(lost) => {
             failed(host, "central can't be reached", &lost);
-            match lost {
-                Lost::Revoked => End::CutOff,
-                Lost::Expired => End::Unenrolled,
-                _ => End::Lost,
-            }
+            End::Lost
         }
     }
 }
