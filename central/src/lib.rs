@@ -275,6 +275,16 @@ impl Running {
         all
     }
 
+    /// For tests: lets a thread fail without which nothing goes on. In a release build it does nothing.
+    pub fn strike(&self, what: &str) {
+        #[cfg(debug_assertions)]
+        if what == "read journal" {
+            self.node.journal.strike();
+        }
+        #[cfg(not(debug_assertions))]
+        let _ = what;
+    }
+
     /// The actor above the seal keeper.
     pub fn supervisor(&self) -> ActorCell {
         self.tree.supervision().cell()

@@ -80,21 +80,22 @@ pub fn fit_connections(tls: &mut Tls) {
     }
 }
 
-/// For tests: kills, again and again, the actor whose name stands in the file that `HOLDFAST_TEST_KILL` names. Never
-/// ends; in a release build it does nothing else either.
+/// For tests: kills, again and again, the actor whose name stands in the file that `HOLDFAST_TEST_KILL` names; `strike`
+/// does the same to what is no actor. Never ends; in a release build it does nothing else either.
 #[cfg(debug_assertions)]
-pub async fn kill_for_tests(children: impl Fn() -> Vec<Tended>) {
+pub async fn kill_for_tests(children: impl Fn() -> Vec<Tended>, strike: impl Fn(&str)) {
     let Some(file) = std::env::var_os("HOLDFAST_TEST_KILL") else { return pending().await };
     loop {
         let name = std::fs::read_to_string(&file).unwrap_or_default();
         let doomed = children().into_iter().filter(|child| child.name == name.trim());
         doomed.filter_map(|child| child.cell).for_each(|cell| cell.kill());
+        strike(name.trim());
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 
 /// Nothing.
 #[cfg(not(debug_assertions))]
-pub async fn kill_for_tests(_: impl Fn() -> Vec<Tended>) {
+pub async fn kill_for_tests(_: impl Fn() -> Vec<Tended>, _: impl Fn(&str)) {
     pending().await
 }

@@ -58,6 +58,10 @@ pub trait Chip: SecretChip + Quoter {
     fn load(&self) -> Load {
         Load::of(0, 0, 0)
     }
+
+    /// For tests: it can't be asked any more from here on.
+    #[cfg(debug_assertions)]
+    fn strike(&self) {}
 }
 
 impl SecretChip for TpmHandle {
@@ -109,5 +113,10 @@ impl Chip for TpmHandle {
 
     fn load(&self) -> Load {
         Bounded::load(self)
+    }
+
+    #[cfg(debug_assertions)]
+    fn strike(&self) {
+        self.strike();
     }
 }

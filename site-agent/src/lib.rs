@@ -115,6 +115,7 @@ fn cause_of(error: &OpenError) -> String {
 /// An agent at work. Dropping it leaves nothing half done on disk, but closes connections at once.
 pub struct Running {
     host: Arc<Host>,
+    journal: Arc<Journal>,
     rest: server::Running,
     supervision: Supervision,
     failed: watch::Receiver<Option<String>>,
@@ -140,7 +141,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::new());
     metrics::register(&metrics, host.clone(), journal.clone(), queue);
     let place = AtSite { site: host.id().site, leases: host.leases.clone(), clock: host.clock.clone() };
-    let node = Arc::new(Node::new(host.barrier.clone(), journal, host.clock.clone(), Arc::new(place)));
+    let node = Arc::new(Node::new(host.barrier.clone(), journal.clone(), host.clock.clone(), Arc::new(place)));
     let fronted = Arc::new(Fronted { host: host.clone(), failed: failure.has_failed });
     let front = fronts::front(node, fronted, metrics.clone(), &host.config);
     let (addr, options) = (host.config.rest, fronts::server_options(&host.config));
@@ -148,7 +149,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let server = server.map_err(|error| StartError::Listen(addr, error))?;
     let supervision = tree::start(&host, &metrics).await.map_err(|error| StartError::Actors(error.to_string()))?;
     let rest = server.start().await.map_err(|error| StartError::Actors(error.to_string()))?;
-    Ok(Running { host, rest, supervision, failed: told })
+    Ok(Running { host, journal, rest, supervision, failed: told })
 }
 
 /// Puts a host that has joined together, above its store and its ports. Nothing runs yet: [`tree::start`] begins.
@@ -233,6 +234,18 @@ impl Running {
         let mut all = self.supervision.roster().children();
         all.extend(self.rest.children());
         all
+    }
+
+    /// For tests: lets a thread fail without which nothing goes on. In a release build it does nothing.
+    pub fn strike(&self, what: &str) {
+        #[cfg(debug_assertions)]
+        match what {
+            "read journal" => self.journal.strike(),
+            "TPM" => self.host.tpm.strike(),
+            _ => {}
+        }
+        #[cfg(not(debug_assertions))]
+        let _ = what;
     }
 
     /// The actor above the uplink.

@@ -175,7 +175,7 @@ async fn run(config: Config) -> ExitCode {
             running.stop().await;
             ExitCode::SUCCESS
         }
-        () = kill_for_tests(|| running.children()) => ExitCode::FAILURE,
+        () = kill_for_tests(|| running.children(), |what| running.strike(what)) => ExitCode::FAILURE,
         reason = running.failed() => {
             tracing::error!(reason, "the agent can't go on");
             // What memory holds may be ahead of the disk: nothing more is written or served.

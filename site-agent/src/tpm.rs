@@ -242,6 +242,13 @@ impl TpmHandle {
         self.ask(seal::destroy_host_secret).await
     }
 
+    /// For tests: its thread ends, as by a panic that can't be caught.
+    #[cfg(debug_assertions)]
+    pub fn strike(&self) {
+        // With jobs that wait, or without a thread, there is nothing to do: whoever strikes does it again and again.
+        let _ = self.jobs.try_send(Box::new(|_| std::panic::panic_any(Bomb)));
+    }
+
     async fn ask<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Chip) -> Result<T, TpmError> + Send + 'static,
@@ -281,18 +288,20 @@ fn serve(chip: &Chip, mut mailbox: mpsc::Receiver<Job>) {
     }
 }
 
+/// What a panic may throw; its own end is another panic.
+#[cfg(debug_assertions)]
+struct Bomb;
+
+#[cfg(debug_assertions)]
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("while the last panic is put away");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// What a panic may throw; its own end is another panic.
-    struct Bomb;
-
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("while the last panic is put away");
-        }
-    }
 
     fn nowhere() -> TpmHandle {
         let address = "swtpm:host=127.0.0.1,port=1".parse().unwrap();
@@ -310,8 +319,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_the_thread_is_heard_of() {
         let tpm = nowhere();
-        let ask = tpm.ask(|_| -> Result<(), _> { std::panic::panic_any(Bomb) });
-        assert_eq!(ask.await, Err(TpmError::Stopped));
+        tpm.strike();
         tpm.ended().await;
         assert_eq!(tpm.ask(|_| Ok(7)).await, Err(TpmError::Stopped));
     }

@@ -132,6 +132,11 @@ impl Needles {
         self.needles.push(bytes.to_vec());
     }
 
+    /// All of them, backwards ones included.
+    pub fn all(&self) -> impl Iterator<Item = &[u8]> {
+        self.needles.iter().map(Vec::as_slice)
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.needles.len()

@@ -18,6 +18,7 @@ use holdfast_protocol::ids::Realm;
 use holdfast_protocol::pki::issue::operator_client;
 use holdfast_protocol::pki::{Serial, Terms, Validity};
 use holdfast_rest::peer::{ClientCertificate, Peer};
+use holdfast_testbed::APP;
 use holdfast_testbed::figures::Figures;
 use holdfast_testbed::routes::routes;
 use http_body_util::BodyExt;
@@ -26,8 +27,6 @@ use serde_json::{Value, json};
 use crate::quic::{Central, Host, first_of, secret};
 use crate::world::SEAL;
 
-/// The category that every tenant has.
-const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
 /// What the attacked tenant calls its things; none of it may come out.
 const NAMES: [&str; 4] = ["acme", "alpha-vault", "dbpass", "swordfish"];
 const BOX: &str = "/v2/safe-deposit-box";

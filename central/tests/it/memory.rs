@@ -1,36 +1,53 @@
 //! What a sealed central has in memory: none of the keys that it sealed. The program itself runs and works; its memory
 //! is read before and after, and searched once it has ended and its store has told the keys.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_actors::shamir::decode_key;
 use holdfast_protocol::wire::FromCentral;
+use holdfast_testbed::APP;
 use holdfast_testbed::figures::Figures;
 use holdfast_testbed::memory::{Image, Needles, keys};
+use holdfast_testbed::procs::client::Client;
+use holdfast_testbed::procs::crowd::{Ask, Crowd};
+use holdfast_testbed::procs::until;
+use quinn::{TransportConfig, VarInt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Answer, As, try_call};
 use crate::process::Program;
-use crate::quic::{Central, Host, Session, first_of, free_quic, hear};
+use crate::quic::{Central, Host, Session, first_of, free_quic, hear, quic};
 use crate::world::{First, SEAL};
 
-/// The category that every tenant has.
-const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
-
-/// What a central at work holds for as long as it is open, of each sort: the search finds what is there, some of it only
-/// backwards. Distribution keys and the keys of tokens are not among it: they are made for each use, and erased.
-const AT_WORK: [&str; 6] = [
+/// What a central at work holds for as long as it is open, of each sort and of two tenants: the search finds what is
+/// there, some of it only backwards.
+const AT_WORK: [&str; 9] = [
     "root key at",
     "base of realm 1 at",
+    "base of realm 6 at",
     "key 1 of realm 5 at",
+    "key 1 of realm 6 at",
     "session key at",
     "private key of authority signer",
     "holdfast/realm/index/v1 of realm 5 at",
+    "holdfast/realm/index/v1 of realm 6 at",
 ];
+/// Distribution keys and the keys of tokens are made for each use, and erased. The former are found while content waits
+/// for a host that reads nothing, the latter while new tenants wait for the store.
+const IN_USE: [&str; 2] = ["distribution key of ", "seed of token key of "];
+/// Of each of these, keys of so many tenants are found.
+const TENANTS_IN_USE: usize = 2;
+/// Tenants that are made at once: callers, and each one's requests.
+const FLOOD: Crowd = Crowd { callers: 4, asks: 75, addresses: 1 };
+/// For something that a busy machine does.
+const SOON: Duration = Duration::from_secs(60);
 
 /// A central at work, with a host connected and content on its way to it.
 struct World {
@@ -104,9 +121,53 @@ impl World {
         let mut session = self.host.begin(&self.central).await;
         self.host.pass(&mut session).await;
         let bundle = async { while !matches!(hear(&mut session.from).await, FromCentral::Bundle(_)) {} };
-        tokio::time::timeout(Duration::from_secs(60), bundle).await.unwrap();
+        tokio::time::timeout(SOON, bundle).await.unwrap();
         session
     }
+
+    /// A session that passed and reads no more, once content waits for it.
+    async fn stall(&self) -> Session {
+        let mut transport = TransportConfig::default();
+        transport.stream_receive_window(VarInt::from_u32(2048));
+        let mut narrow = quic(self.host.tls());
+        narrow.transport_config(Arc::new(transport));
+        let mut session = self.host.begin_with(&self.central, narrow).await;
+        self.host.pass(&mut session).await;
+        let waits = async || {
+            let metrics = self.call("GET", "/v1/metrics", None).await.text;
+            let used =
+                metrics.lines().find_map(|line| line.strip_prefix("holdfast_bound_used{bound=\"host-sequences\"} "));
+            Ok((4.0 <= used.and_then(|used| used.parse::<f64>().ok()).unwrap_or_default()).then_some(()))
+        };
+        until("content that waits for the host", SOON, waits).await.unwrap();
+        session
+    }
+
+    /// Many tenants at once; the last images from while they were made.
+    async fn flood(&self, folder: &Path) -> Vec<Image> {
+        let ca = folder.join("ca.crt");
+        fs::write(&ca, self.call("GET", "/v1/state/system/ca", None).await.json()["ca"].as_str().unwrap()).unwrap();
+        let client = Client::new(&format!("https://{}", self.program.addr), &ca, None).unwrap();
+        let client = client.with_token(&self.first.token);
+        let tenant = |number: usize| json!({ "name": format!("flood-{number}") }).to_string();
+        let ask = move |number| Ask { path: "/v1/config/tenants".to_owned(), body: Some(tenant(number)) };
+        let flood = tokio::spawn(async move { FLOOD.ask(&client, ask).await });
+        let mut images = Vec::new();
+        while !flood.is_finished() {
+            let pid = self.program.pid();
+            images.push(tokio::task::spawn_blocking(move || Image::of(pid).unwrap()).await.unwrap());
+            images = images.split_off(images.len().saturating_sub(4));
+        }
+        let outcomes = flood.await.unwrap();
+        assert_eq!(outcomes.get("201"), Some(&(FLOOD.callers * FLOOD.asks)), "{outcomes:?}");
+        images
+    }
+}
+
+/// The tenants whose key of a sort is among what was found.
+fn tenants_of<'a>(sort: &str, found: &'a [String]) -> BTreeSet<&'a str> {
+    let rests = found.iter().filter_map(|place| place.strip_prefix(sort));
+    rests.map(|rest| rest.split([' ', ',']).next().unwrap_or_default()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,10 +188,13 @@ async fn a_sealed_central_has_no_key_in_memory() {
             })
             .await;
     }
-    world.work(9).await;
-    let session = world.connect().await;
+    for tenant in [8, 9] {
+        world.work(tenant).await;
+    }
+    let session = world.stall().await;
     session_keys.extend(session.key.as_ref().map(|key| key.duplicate()));
     let before = Image::of(world.program.pid()).unwrap();
+    let meanwhile = world.flood(folder.path()).await;
     world.seal().await;
     let after = Image::of(world.program.pid()).unwrap();
 
@@ -148,11 +212,17 @@ async fn a_sealed_central_has_no_key_in_memory() {
     for name in AT_WORK {
         assert!(found_before.iter().any(|place| place.starts_with(name)), "{name} is not found: {found_before:#?}");
     }
+    let found_meanwhile: Vec<String> = meanwhile.iter().flat_map(|image| image.find(&needles)).collect();
+    for (sort, found) in IN_USE.into_iter().zip([&found_before, &found_meanwhile]) {
+        let tenants = tenants_of(sort, found);
+        assert!(TENANTS_IN_USE <= tenants.len(), "{sort}: only {tenants:?} found, in {found:#?}");
+    }
     let found = after.find(&needles);
     let texts = texts_left(&after, [&sealkey, &first.sealkey].into_iter().chain(&shares).chain(&first.shares));
     Figures::of("memory-of-a-sealed-central")
         .add("keys looked for, each as it is and backwards", needles.count() / 2)
         .add("found before sealing", found_before.len())
+        .add("keys of tokens found while tenants were made", tenants_of(IN_USE[1], &found_meanwhile).len())
         .add("found after", found.len())
         .add("bytes searched", after.bytes())
         .add("texts of seal keys or shares left in buffers", texts)

@@ -159,11 +159,14 @@ async fn anothers_certificate_needs_anothers_key_and_a_server_certificate_is_non
     let world = World::start().await;
     let (victim, own) = (&world.victim.enrolled, &world.neighbour.enrolled);
     let rest_key = SigningKey::from_seed(&secret(23));
-    for (what, chain, key) in [
-        ("another's certificate", &victim.dist_chain, &world.neighbour.key),
-        ("a REST server's certificate", &own.api_chain, &rest_key),
+    for (what, chain, key, is_welcome) in [
+        // So that it is known to be tried rightly.
+        ("its own certificate", &own.dist_chain, &world.neighbour.key, true),
+        ("another's certificate", &victim.dist_chain, &world.neighbour.key, false),
+        ("a REST server's certificate", &own.api_chain, &rest_key, false),
     ] {
         let built = showing(chain, key);
+        let mut welcomed = None;
         if let Ok(connection) = world.central.connect_by("127.0.0.1", built).await {
             let welcome = async {
                 let (mut to, mut from) = connection.open_bi().await.ok()?;
@@ -172,8 +175,9 @@ async fn anothers_certificate_needs_anothers_key_and_a_server_certificate_is_non
                 to.write_all(&hello).await.ok()?;
                 from.read_exact(&mut [0; 4]).await.ok()
             };
-            assert_eq!(welcome.await, None, "{what}");
+            welcomed = welcome.await;
         }
+        assert_eq!(welcomed.is_some(), is_welcome, "{what}");
     }
     assert_eq!(world.central.state_of("udc1").await, "unsealed");
     world.central.stop().await;

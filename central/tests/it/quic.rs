@@ -113,8 +113,15 @@ impl Central {
         from: &str,
         tls: rustls::ClientConfig,
     ) -> Result<Connection, quinn::ConnectionError> {
+        self.connect_with(from, quic(tls)).await
+    }
+
+    pub(crate) async fn connect_with(
+        &self,
+        from: &str,
+        config: ClientConfig,
+    ) -> Result<Connection, quinn::ConnectionError> {
         let endpoint = Endpoint::client(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
-        let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         endpoint.connect_with(config, self.quic, "central").unwrap().await
     }
 
@@ -150,6 +157,11 @@ pub(crate) fn tls(protocol: &[u8], identity: Option<(Vec<Vec<u8>>, Vec<u8>)>) ->
     };
     tls.alpn_protocols = vec![protocol.to_vec()];
     tls
+}
+
+/// QUIC of a client with that TLS.
+pub(crate) fn quic(tls: rustls::ClientConfig) -> ClientConfig {
+    ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
 }
 
 pub(crate) async fn say<T: Serialize>(to: &mut SendStream, message: &T) {
@@ -273,7 +285,11 @@ impl Host {
     }
 
     pub(crate) async fn begin_by(&self, central: &Central, tls: rustls::ClientConfig) -> Session {
-        let connection = central.connect_by("127.0.0.1", tls).await.unwrap();
+        self.begin_with(central, quic(tls)).await
+    }
+
+    pub(crate) async fn begin_with(&self, central: &Central, config: ClientConfig) -> Session {
+        let connection = central.connect_with("127.0.0.1", config).await.unwrap();
         let (mut to, mut from) = connection.open_bi().await.unwrap();
         say(&mut to, &self.hello()).await;
         let FromCentral::Welcome { .. } = hear(&mut from).await else { panic!("a welcome") };

@@ -4,6 +4,7 @@
 use std::io::Error;
 use std::time::Duration;
 
+use holdfast_testbed::APP;
 use holdfast_testbed::figures::Figures;
 use holdfast_testbed::procs::client::{Answer, Client};
 use holdfast_testbed::procs::disk::{Ballast, Disk};
@@ -15,8 +16,6 @@ use super::holds;
 
 /// For a change to be seen somewhere else.
 const SOON: Duration = Duration::from_secs(60);
-/// The category that every tenant has.
-const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
 /// Twice what is kept in reserve, and some.
 const DISK: u64 = 160 << 20;
 /// Less than writes must leave (64 MiB), more than reads must (16 MiB).

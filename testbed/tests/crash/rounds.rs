@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use holdfast_testbed::APP;
 use holdfast_testbed::figures::Figures;
 use holdfast_testbed::procs::client::Client;
 use holdfast_testbed::procs::{Deployment, Options, until};
@@ -28,8 +29,6 @@ const SOON: Duration = Duration::from_secs(60);
 const CALM: Duration = Duration::from_millis(700);
 /// Within this of the beginning of what it is to interrupt.
 const MIDST: Duration = Duration::from_millis(150);
-/// The category that every tenant has.
-const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
 /// What makes a full copy take a while: so many secrets of so many bytes.
 const BULK: (usize, usize) = (16, 128 << 10);
 /// Writers of each tenant, each with a box.

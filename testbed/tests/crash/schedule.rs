@@ -3,33 +3,28 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// A sequence of choices (SplitMix64).
+use holdfast_testbed::sim::chance;
+
+/// A sequence of choices.
 #[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Dice(chance::Dice);
 
 impl Dice {
     /// From `HOLDFAST_SEED`, or another each time.
     pub(crate) fn of_this_run() -> (Self, u64) {
         let given = std::env::var("HOLDFAST_SEED").ok().map(|text| text.parse().expect("HOLDFAST_SEED is a number"));
         let seed = given.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        (Self(seed), seed)
+        (Self(chance::Dice::new(seed)), seed)
     }
 
     /// Other choices for somebody else.
     pub(crate) fn fork(&mut self) -> Self {
-        Self(self.next())
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        Self(chance::Dice::new(self.0.next_u64()))
     }
 
     /// A number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).expect("below a usize")
+        self.0.below(bound)
     }
 
     /// One of them.
@@ -39,7 +34,7 @@ impl Dice {
 
     /// A moment within the next `most`.
     pub(crate) fn within(&mut self, most: Duration) -> Duration {
-        Duration::from_micros(self.next() % u64::try_from(most.as_micros()).expect("not for ever"))
+        Duration::from_micros(self.0.next_u64() % u64::try_from(most.as_micros()).expect("not for ever"))
     }
 }
 

@@ -44,7 +44,6 @@ use crate::dice::{SimClock, SimEntropy};
 pub(crate) const CENTRAL: &str = "central";
 const PORT: u16 = 7443;
 const TENANT: &str = "acme";
-const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
 const DEPLOYMENT: DeploymentId = DeploymentId([0xa7; 16]);
 
 type Work = Box<dyn FnOnce(Arc<Process>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
@@ -239,7 +238,7 @@ impl Process {
         let made = {
             let new = NewBox {
                 name: name.to_owned(),
-                category_id: APP.to_owned(),
+                category_id: holdfast_testbed::APP.to_owned(),
                 owner: "writers".to_owned(),
                 distribute: Distribute { to: Placement::All, offline_s: None },
                 ..NewBox::default()

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use holdfast_testbed::APP;
 use holdfast_testbed::procs::canary::Canaries;
 use holdfast_testbed::procs::client::{Answer, Client};
 use holdfast_testbed::procs::{Deployment, Options, until};
@@ -12,6 +13,8 @@ mod attestation;
 mod audit;
 mod central;
 mod distribution;
+mod ends;
+mod loot;
 mod neighbours;
 mod overload;
 mod quarantine;
@@ -25,8 +28,6 @@ mod wire;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// For a change to be seen at a site, or for a host to come back by itself; a few seconds, but for a loaded machine.
 const SOON: Duration = Duration::from_secs(40);
-/// The category that every tenant has.
-const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
 
 /// A deployment and a token that serves at all its nodes.
 struct World {

@@ -24,6 +24,11 @@ const ACTORS: [(Node, &str); 10] = [
     (Node::Host, "REST listener"),
 ];
 
+/// Those of a host.
+fn of_host() -> Vec<&'static str> {
+    ACTORS.iter().filter(|(node, _)| *node == Node::Host).map(|(_, name)| *name).collect()
+}
+
 /// What no restart may change, as central says it: all but whether a host's last verdict holds just now.
 async fn standing(stage: &Stage) -> serde_json::Value {
     let mut sites = stage.operator.get(SITES).await.unwrap().good().unwrap();
@@ -107,9 +112,15 @@ async fn a_crash_loop_of_any_actor_of_central_ends_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_loop_of_any_actor_of_a_host_ends_it_and_so_does_the_end_of_a_supervisor() {
+    for (index, name) in of_host().into_iter().enumerate() {
+        let stage = Stage::start(3 + index).await;
+        let reason = crash_loop(|| stage.agent.children(), stage.agent.failed(), name).await;
+        assert_eq!(reason, format!("{name} failed too often"));
+        stage.central.stop().await;
+    }
     let stage = Stage::start(3).await;
-    let reason = crash_loop(|| stage.agent.children(), stage.agent.failed(), "uplink").await;
-    assert_eq!(reason, "uplink failed too often");
     stage.central.supervisor().kill();
     assert_eq!(stage.central.failed().await, "a supervisor has ended");
+    stage.agent.supervisor().kill();
+    assert_eq!(stage.agent.failed().await, "a supervisor has ended");
 }

@@ -7,6 +7,7 @@
 
 mod bounds;
 mod faults;
+mod flight;
 mod load;
 mod stage;
 mod taken;

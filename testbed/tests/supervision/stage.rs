@@ -15,6 +15,7 @@ use holdfast_protocol::pki::pem;
 use holdfast_protocol::site_bundle::SiteBundle;
 use holdfast_rest::strongbox::SealControl;
 use holdfast_site_agent::uplink::core as uplink;
+use holdfast_testbed::APP;
 use holdfast_testbed::procs::client::Client;
 use holdfast_testbed::procs::until;
 use holdfast_testbed::swtpm::{Swtpm, identity};
@@ -25,7 +26,6 @@ use tempfile::TempDir;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) const SEAL: &str = "/v1/state/strongbox/system";
 pub(crate) const SITES: &str = "/v1/state/system/sites";
-const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
 const PASSWORD: &str = "quite a long password";
 
 /// What is done to an actor.
@@ -49,7 +49,7 @@ pub(crate) struct Stage {
     pub(crate) at_host: Client,
     pub(crate) sealkey: String,
     _tpm: Swtpm,
-    _folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 /// Where a node's actors are.
@@ -71,7 +71,7 @@ impl Stage {
         let ca = folder.path().join("host/api-ca.crt");
         let url = format!("https://{}", agent.rest_addr());
         let at_host = with_token_of(&user, Client::new(&url, &ca, None).unwrap());
-        let stage = Self { central, agent, operator, user, at_host, sealkey, _tpm: swtpm, _folder: folder };
+        let stage = Self { central, agent, operator, user, at_host, sealkey, _tpm: swtpm, folder };
         stage.make_box("box", json!({"to": "all"})).await;
         stage.write("box/secret", "first").await;
         stage.arrives("box/secret", "first").await;
@@ -154,6 +154,11 @@ impl Stage {
         until(&format!("{name} back after {harm:?}"), SOON, back).await.unwrap();
     }
 
+    /// Has an actor of central that is a machine suffer this once it has performed so many effects more.
+    pub(crate) fn strike_later(&self, name: &str, strike: Strike) {
+        machine_suffers(&self.child(Node::Central, name), strike);
+    }
+
     pub(crate) async fn stop(self) {
         self.agent.stop().await;
         self.central.stop().await;
@@ -167,15 +172,23 @@ fn strike(child: &Tended, harm: Harm) {
         Harm::Panic => Fault::Panic,
         Harm::Fail => Fault::Fail,
     };
-    let strike = Strike { after_effects: None, fault };
-    let struck = match child.name {
+    if !machine_suffers(child, Strike { after_effects: None, fault }) {
+        assert!(cell.send_message(fault).is_ok(), "{} takes no strike", child.name);
+    }
+}
+
+/// Whether it is a machine, and has heard.
+fn machine_suffers(child: &Tended, strike: Strike) -> bool {
+    let cell = child.cell.clone().unwrap_or_else(|| panic!("{} does not run", child.name));
+    let heard = match child.name {
         "seal keeper" => cell.send_message(Admitted::<seal_keeper::Event>::strike(strike)).is_ok(),
         "attestation verifier" => cell.send_message(Admitted::<verifier::Event>::strike(strike)).is_ok(),
         "distribution" => cell.send_message(Admitted::<distribution::Event>::strike(strike)).is_ok(),
         "uplink" => cell.send_message(Admitted::<uplink::Event>::strike(strike)).is_ok(),
-        _ => cell.send_message(fault).is_ok(),
+        _ => return false,
     };
-    assert!(struck, "{} takes no strike", child.name);
+    assert!(heard, "{} takes no strike", child.name);
+    true
 }
 
 pub(crate) fn secret(path: &str) -> String {
@@ -224,7 +237,7 @@ fn with_token_of(user: &Client, other: Client) -> Client {
     other.with_authorization_of(user)
 }
 
-fn powered_on(index: usize, folder: &Path) -> Swtpm {
+pub(crate) fn powered_on(index: usize, folder: &Path) -> Swtpm {
     let place = folder.join("tpm");
     std::fs::create_dir_all(&place).unwrap();
     identity(index, &place).unwrap();
@@ -241,17 +254,24 @@ async fn host(operator: &Client, swtpm: &Swtpm, folder: &Path) -> holdfast_site_
         operator.post("/v1/config/system/sites", &body).await.unwrap().good().unwrap();
     }
     operator.post(&format!("{SITES}/udc2/quarantine-site"), &json!({})).await.unwrap().good().unwrap();
-    let bundle = operator.post(&format!("{SITES}/udc1/site-bundle"), &json!({})).await.unwrap().good().unwrap();
-    let bundle: SiteBundle = serde_json::from_value(bundle).unwrap();
-    let config = holdfast_site_agent::Config::parse(&format!(
-        "data_dir = {:?}\n[listen]\nrest = \"127.0.0.1:0\"\n[operator]\nadmin_identities = []\n[tpm]\ntcti = \"{}\"\n",
-        folder.join("host"),
-        swtpm.tcti(),
-    ))
-    .unwrap();
+    let bundle = bundle(operator, "udc1").await;
+    let config = agent_config(swtpm, &folder.join("host"));
     let ports = holdfast_site_agent::ports::Ports::of_machine(&config.tpm).unwrap();
     let name = "udc1-001".parse().unwrap();
     holdfast_site_agent::join::join(&config, &bundle, (&name, false), &ports).await.unwrap();
     drop(ports);
     holdfast_site_agent::start(config).await.unwrap()
+}
+
+pub(crate) async fn bundle(operator: &Client, site: &str) -> SiteBundle {
+    let bundle = operator.post(&format!("{SITES}/{site}/site-bundle"), &json!({})).await.unwrap().good().unwrap();
+    serde_json::from_value(bundle).unwrap()
+}
+
+pub(crate) fn agent_config(swtpm: &Swtpm, data: &Path) -> holdfast_site_agent::Config {
+    let tcti = swtpm.tcti();
+    let config = format!(
+        "data_dir = {data:?}\n[listen]\nrest = \"127.0.0.1:0\"\n[operator]\nadmin_identities = []\n[tpm]\ntcti = \"{tcti}\"\n",
+    );
+    holdfast_site_agent::Config::parse(&config).unwrap()
 }

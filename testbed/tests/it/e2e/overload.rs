@@ -1,6 +1,7 @@
 //! Far more at once than a node takes: it stays within bounds, says no to the rest, and serves on.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::{fs, io};
 
 use holdfast_testbed::figures::Figures;
 use holdfast_testbed::procs::client::Client;
@@ -37,20 +38,41 @@ fn of<'a>(outcomes: &'a Outcomes, which: &'a [&str]) -> usize {
     which.iter().filter_map(|name| outcomes.get(*name)).sum()
 }
 
-/// What the metrics say of a bound.
-async fn figure(client: &Client, figure: &str, bound: &str) -> std::io::Result<f64> {
-    let text = client.get("/v1/metrics").await?.text();
-    let prefix = format!("holdfast_bound_{figure}{{bound=\"{bound}\"}} ");
-    let value = text.lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok());
-    value.ok_or_else(|| std::io::Error::other("no figures"))
+/// One figure of each bound, as the metrics say it.
+type Bounds = BTreeMap<String, f64>;
+
+async fn figures(client: &Client, figure: &str) -> io::Result<Bounds> {
+    let answer = client.get("/v1/metrics").await?;
+    if answer.status != 200 {
+        return Err(io::Error::other("no figures"));
+    }
+    let (text, prefix) = (answer.text(), format!("holdfast_bound_{figure}{{bound=\""));
+    let values = text.lines().filter_map(|line| {
+        let (bound, value) = line.strip_prefix(&prefix)?.split_once("\"} ")?;
+        Some((bound.to_owned(), value.parse().ok()?))
+    });
+    Ok(values.collect())
 }
 
-/// Waits until nothing is left of the crowd: the scrape's own request and connection are all that is used.
-async fn is_idle(client: &Client) {
+/// Waits until nothing is left of the crowd: the scrape's own request and connection are all that is used. Gives what
+/// was refused so far, and how many of these looks were.
+async fn is_idle(client: &Client) -> (Bounds, usize) {
+    let mut refused = 0;
     for (bound, idle) in [("rest-requests", 1.0), ("rest-connections", 1.0), ("store-queue", 0.0)] {
-        let look = async || Ok((figure(client, "used", bound).await? == idle).then_some(()));
+        let look = async || {
+            let used = figures(client, "used").await.inspect_err(|_| refused += 1)?;
+            Ok((used[bound] == idle).then_some(()))
+        };
         until(&format!("{bound} back at {idle}"), SOON, look).await.unwrap();
     }
+    (figures(client, "refusals_total").await.unwrap(), refused)
+}
+
+/// How often was refused since `before`: connections, and all else.
+fn more(before: &Bounds, now: &Bounds) -> (f64, f64) {
+    let more = |bound: &str| now[bound] - before[bound];
+    let all: f64 = now.keys().map(|bound| more(bound)).sum();
+    (more("rest-connections"), all - more("rest-connections"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,6 +99,7 @@ async fn ten_thousand_requests_at_once_end_in_bounded_memory_and_refusals_and_ne
     {
         let pid = pid.unwrap();
         let before = memory(pid).0;
+        let (counted, _) = is_idle(&client).await;
         let began = Instant::now();
         let streams = match node {
             "central" => STREAMS.ask(&client, mixed).await,
@@ -89,18 +112,31 @@ async fn ten_thousand_requests_at_once_end_in_bounded_memory_and_refusals_and_ne
             // Writes wait for the disk, so more were there than it takes.
             assert!(1000 < of(&streams, &["503"]), "{node}: {streams:?}");
         }
-        is_idle(&client).await;
+        // Each refusal is in the figures, and each figure was a refusal.
+        let (now, looks) = is_idle(&client).await;
+        let refusals = of(&streams, &["503"]);
+        let (_, requests) = more(&counted, &now);
+        assert!((refusals..=refusals + looks).contains(&(requests as usize)), "{node}: {requests} for {refusals} 503s");
+        let counted = now;
         let connections = CONNECTIONS.ask(&client, read).await;
         eprintln!("{node}: {connections:?} in {:?}", began.elapsed());
         let all = of(&connections, &["200", "503", "not let in", "cut off"]);
         assert_eq!(all, CONNECTIONS.callers, "{node}: {connections:?}");
         assert!(100 < of(&connections, &["200"]), "{node}: {connections:?}");
         assert!(of(&connections, &["200", "503"]) <= 2 * EACH_MAX, "{node}: {connections:?}");
-        is_idle(&client).await;
-        let refused = figure(&client, "refusals_total", "rest-connections").await.unwrap();
+        let (now, looks) = is_idle(&client).await;
+        let (closed_at_once, requests) = more(&counted, &now);
+        let turned_away = of(&connections, &["not let in", "cut off"]);
+        assert!(CONNECTIONS.callers - 2 * EACH_MAX <= turned_away, "{node}: {connections:?}");
+        let of_connections = turned_away..=turned_away + looks;
+        assert!(of_connections.contains(&(closed_at_once as usize)), "{node}: {closed_at_once} for {connections:?}");
+        let refusals = of(&connections, &["503"]);
+        assert!((refusals..=refusals + looks).contains(&(requests as usize)), "{node}: {requests} for {connections:?}");
+        let counted = now;
         let closed = silent(&client, SILENT, 6).await.unwrap();
-        is_idle(&client).await;
-        let more = figure(&client, "refusals_total", "rest-connections").await.unwrap() - refused;
+        let (now, _) = is_idle(&client).await;
+        let (more, _) = more(&counted, &now);
+        assert!(0.0 < more && more <= SILENT as f64, "{node}: {more} of {SILENT} silent connections were refused");
         let (after, peak) = memory(pid);
         assert!(peak < MEMORY_MAX, "{node} took {peak} MiB");
         let took = began.elapsed();

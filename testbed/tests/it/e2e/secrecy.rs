@@ -1,6 +1,7 @@
 //! What may not lie about, with everything told that can be: logs at their loudest, answers, metrics, arguments, files
 //! and their modes; and what a sealed host has in its memory.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,14 +15,14 @@ use holdfast_site_agent::Config;
 use holdfast_site_agent::state::StateFile;
 use holdfast_site_agent::tpm::TpmHandle;
 use holdfast_testbed::figures::Figures;
-use holdfast_testbed::memory::{Image, keys};
+use holdfast_testbed::memory::{Image, Needles, keys};
 use holdfast_testbed::procs::client::Client;
 use holdfast_testbed::procs::{Options, until};
 use holdfast_testbed::swtpm::Swtpm;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{SOON, World, secret};
+use super::{APP, SOON, World, secret};
 
 const SEAL: &str = "/v1/state/strongbox/system";
 /// The root key of a stopped host: its TPM gives the one half of the key around it, central's store the other.
@@ -105,15 +106,7 @@ async fn nothing_secret_is_told_by_the_loudest_log_an_answer_an_argument_or_a_fi
     world.arrives("udc1-001", "canary-box-told/some-canary", "what \"nobody\"\n may be told").await;
     let (central, mut answers) = (world.central(), Vec::new());
     provoke(&mut world, &central, &mut answers).await;
-    world.canaries.add("password", PASSWORD.as_bytes());
-    let setup = json!({ "name": "canaries-inc", "admin-username": "canary-user", "admin-password": PASSWORD });
-    central.post("/v1/config/tenants", &json!({ "name": "canaries-inc" })).await.unwrap().good().unwrap();
-    let made = central.post(&format!("{SEAL}/setup-tenant"), &setup).await.unwrap().good().unwrap();
-    let token = made["token"].as_str().unwrap().to_owned();
-    world.canaries.add("a tenant's root token", token.as_bytes());
-    let caller = world.deployment.central().unwrap().with_password("canaries-inc/canary-user", PASSWORD);
-    let session = caller.get("/v2/auth/user").await.unwrap().good().unwrap();
-    world.canaries.add("token", session["data"]["client_token"]["client_token"].as_str().unwrap().as_bytes());
+    let (token, _) = second_tenant(&mut world).await;
     for by in [&central, &world.deployment.central().unwrap().with_token(&token), &world.at("udc1-001")] {
         by.over_h2(Method::GET, &secret("canary-box-told/some-canary")).await.unwrap();
     }
@@ -144,6 +137,22 @@ async fn nothing_secret_is_told_by_the_loudest_log_an_answer_an_argument_or_a_fi
         .add("bytes of logs at trace", logs)
         .publish()
         .unwrap();
+}
+
+/// Another tenant, with a user: the tenant's token, and the user's.
+async fn second_tenant(world: &mut World) -> (String, String) {
+    let central = world.central();
+    world.canaries.add("password", PASSWORD.as_bytes());
+    let setup = json!({ "name": "canaries-inc", "admin-username": "canary-user", "admin-password": PASSWORD });
+    central.post("/v1/config/tenants", &json!({ "name": "canaries-inc" })).await.unwrap().good().unwrap();
+    let made = central.post(&format!("{SEAL}/setup-tenant"), &setup).await.unwrap().good().unwrap();
+    let token = made["token"].as_str().unwrap().to_owned();
+    world.canaries.add("a tenant's root token", token.as_bytes());
+    let caller = world.deployment.central().unwrap().with_password("canaries-inc/canary-user", PASSWORD);
+    let session = caller.get("/v2/auth/user").await.unwrap().good().unwrap();
+    let user = session["data"]["client_token"]["client_token"].as_str().unwrap().to_owned();
+    world.canaries.add("token", user.as_bytes());
+    (token, user)
 }
 
 /// Central and the agents.
@@ -198,6 +207,31 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
+/// What a host at work holds for as long as it is open, and of how many realms or tenants at least: its own realm's and
+/// those of two tenants with content.
+const AT_WORK: [(&str, usize); 4] =
+    [("root key at ", 1), ("base of realm ", 3), ("key 1 of realm ", 3), ("distribution key of ", 2)];
+
+/// The realm or tenant that a found key is of.
+fn number(rest: &str) -> &str {
+    rest.split([' ', ',']).next().unwrap_or_default()
+}
+
+/// Content of another tenant at the host.
+async fn hold_for_another(world: &mut World) {
+    let (_, user) = second_tenant(world).await;
+    let central = world.deployment.central().unwrap().with_token(&user);
+    let placed =
+        json!({ "name": "canary-box-other", "category_id": APP, "owner": "admins", "distribute": { "to": "all" } });
+    central.post("/v2/safe-deposit-box", &placed).await.unwrap().good().unwrap();
+    let path = secret("canary-box-other/another-canary");
+    let written = central.post(&path, &json!({ "value": "content of another tenant" })).await.unwrap();
+    assert_eq!(written.status, 204, "{}", written.text());
+    let host = world.deployment.at("udc1-001").unwrap().with_token(&user);
+    let arrived = async || Ok((host.get(&path).await?.status == 200).then_some(()));
+    until("another tenant's content at the host", SOON, arrived).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_host_has_no_key_in_memory() {
     let mut world = World::start(&[1]).await;
@@ -207,6 +241,7 @@ async fn a_sealed_host_has_no_key_in_memory() {
         world.write(&path, &format!("content {number} of a canary")).await;
         world.arrives("udc1-001", &path, &format!("content {number} of a canary")).await;
     }
+    hold_for_another(&mut world).await;
     let host = world.deployment.host("udc1-001").unwrap();
     let pid = host.pid.unwrap();
     let before = Image::of(pid).unwrap();
@@ -224,17 +259,20 @@ async fn a_sealed_host_has_no_key_in_memory() {
     let dir = world.deployment.host_dir("udc1-001").unwrap();
     world.deployment.stop().await.unwrap();
     let seal_key = decode_key(&central.sealkey).unwrap();
-    let mut needles = keys::of_central(&central.data_dir, &seal_key).unwrap();
-    let from_central = needles.count();
+    let needles = keys::of_central(&central.data_dir, &seal_key).unwrap();
+    let mut own = Needles::default();
     let (root, boot) = root_key(&dir, &central.data_dir, &seal_key).await;
     let barrier = keys::store(&dir.join("data")).unwrap();
-    drop(keys::open(&barrier, boot.deployment, root, &mut needles).unwrap());
-    let found_before = before.find(&needles);
-    assert!(found_before.iter().any(|place| place.starts_with("root key at")), "the search finds what is there");
-    let found = after.find(&needles);
+    drop(keys::open(&barrier, boot.deployment, root, &mut own).unwrap());
+    let found_before = [before.find(&needles), before.find(&own)].concat();
+    for (sort, count) in AT_WORK {
+        let kinds: BTreeSet<_> = found_before.iter().filter_map(|place| place.strip_prefix(sort)).map(number).collect();
+        assert!(count <= kinds.len(), "{sort}: {kinds:?} found, in {found_before:#?}");
+    }
+    let found = [after.find(&needles), after.find(&own)].concat();
     Figures::of("memory-of-a-sealed-host")
-        .add("keys looked for, each as it is and backwards", needles.count() / 2)
-        .add("of these the host's own", (needles.count() - from_central) / 2)
+        .add("keys looked for, each as it is and backwards", (needles.count() + own.count()) / 2)
+        .add("of these the host's own", own.count() / 2)
         .add("found before sealing", found_before.len())
         .add("found after", found.len())
         .add("bytes searched", after.bytes())

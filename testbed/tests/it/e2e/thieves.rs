@@ -3,79 +3,22 @@
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 
-use holdfast_actors::barrier::{Barrier, NoReads};
-use holdfast_actors::distribution::Copy;
-use holdfast_actors::keyring::Keyring;
-use holdfast_actors::rows::ReadRows;
-use holdfast_actors::seal_keeper::BootRecord;
-use holdfast_actors::seal_keeper::wrap::{HostBoot, HostKeys, Unwrapped};
-use holdfast_actors::shell::OsEntropy;
-use holdfast_actors::site_registry::site;
-use holdfast_actors::store::lmdb::{LmdbEngine, Settings};
+use holdfast_actors::seal_keeper::wrap::Unwrapped;
 use holdfast_protocol::crypto::hash::sha256;
-use holdfast_protocol::ids::{DeploymentId, Realm};
 use holdfast_protocol::secret::Secret;
 use holdfast_site_agent::state::StateFile;
-use holdfast_site_agent::tpm::{SealedBlob, TpmConfig, TpmError, TpmHandle};
+use holdfast_site_agent::tpm::TpmError;
+use holdfast_testbed::memory::{Image, Needles, keys};
 use holdfast_testbed::procs::{program, until};
 use holdfast_testbed::swtpm::{self, Swtpm};
 use serde_json::json;
 
+use super::loot::{Loot, escrow, opened, tpm_of};
 use super::wire::{boot_like_dev, config_for, copy_all};
 use super::{SOON, World};
 
 const SECRET: &str = "canary-box-of-all/some-canary";
-
-/// A host's folder, carried off.
-struct Loot {
-    store: Barrier,
-    boot: HostBoot,
-    blob: SealedBlob,
-}
-
-impl Loot {
-    fn of(data: &Path) -> Self {
-        let store = opened(&data.join("store"));
-        let boot = HostBoot::decode(&store.boot_row("root").unwrap().unwrap()).unwrap();
-        let blob = StateFile::open(data).unwrap().unwrap().get().host_secret.clone().unwrap();
-        Self { store, boot, blob }
-    }
-
-    fn unwrap(&self, host_secret: &Secret<32>, seal_key: &Secret<32>) -> Result<Secret<32>, Unwrapped> {
-        self.boot.unwrap(HostKeys { host_secret, site_seal_key: seal_key })
-    }
-
-    /// Whether content can be read with this root key.
-    fn opens_with(&self, deployment: DeploymentId, root: Secret<32>) -> bool {
-        self.store.unseal(Keyring::new(deployment, root));
-        let read = self.store.snapshot().and_then(|rows| rows.list::<Copy>(Realm::NODE, &[]));
-        read.is_ok_and(|copies| copies.iter().any(|copy| copy.value.realm.is_some()))
-    }
-}
-
-/// A store, opened as its program would.
-fn opened(folder: &Path) -> Barrier {
-    let engine = LmdbEngine::open(folder, Settings::default(), Box::new(|why| panic!("{why}"))).unwrap();
-    Barrier::new(Arc::new(engine), Arc::new(OsEntropy), Arc::new(NoReads))
-}
-
-/// The seal keys of `udc1` in central's escrow: what a thief has who has broken central as well.
-fn escrow(central: &Path, sealkey: &str) -> (DeploymentId, Vec<Secret<32>>) {
-    let store = opened(&central.join("store"));
-    let record = BootRecord::decode(&store.boot_row("seal").unwrap().unwrap()).unwrap();
-    let sealkey = Secret::from_slice(&super::base64(sealkey)).unwrap();
-    let root = record.newest().open(&sealkey, record.deployment).unwrap();
-    store.unseal(Keyring::new(record.deployment, root));
-    let place = site(&store.snapshot().unwrap(), &"udc1".parse().unwrap()).unwrap().value;
-    (record.deployment, place.seal_keys.into_iter().map(|kept| kept.key).collect())
-}
-
-fn tpm_of(tpm: &Swtpm) -> TpmHandle {
-    let address = tpm.tcti().parse().unwrap();
-    TpmHandle::start(TpmConfig { address, host_secret_index: TpmConfig::HOST_SECRET_INDEX }).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sites_folders_and_seal_keys_open_nothing_without_the_very_tpm() {
@@ -117,6 +60,75 @@ async fn a_sites_folders_and_seal_keys_open_nothing_without_the_very_tpm() {
     assert!(!one.opens_with(deployment, root_of_two.duplicate()));
     // That it was tried rightly: with both halves it opens.
     assert!(two.opens_with(deployment, root_of_two));
+}
+
+/// The first is attacked, the second quarantined: with whatever lay in the second's memory while it served, against the
+/// first's folder as it was at that time and as the quarantine left it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantined_hosts_whole_memory_opens_nothing_of_a_siblings_folder() {
+    let mut world = World::start(&[2]).await;
+    world.make_box("canary-box-of-all", json!({"to": "all"})).await;
+    world.write(SECRET, "not for thieves").await;
+    for host in ["udc1-001", "udc1-002"] {
+        world.arrives(host, SECRET, "not for thieves").await;
+    }
+    let memory = Image::of(world.deployment.host("udc1-002").unwrap().pid.unwrap()).unwrap();
+    let [one, two] = ["udc1-001", "udc1-002"].map(|host| world.deployment.host_dir(host).unwrap());
+    let [before, carried] = ["before", "carried"].map(|name| world.deployment.dir().join(name));
+    let central = world.deployment.doc().unwrap().central;
+    world.deployment.stop().await.unwrap();
+    copy_all(&one, &before);
+    copy_all(&two, &carried);
+    let (deployment, known) = escrow(&central.data_dir, &central.sealkey);
+    let taken = Loot::of(&carried.join("data"));
+    let secret = secret_of(&carried, &taken).await;
+    let root = known.iter().find_map(|key| taken.unwrap(&secret, key).ok()).expect("it served with this key");
+    let mut of_two = Needles::default();
+    drop(keys::open(&taken.store, deployment, root, &mut of_two).unwrap());
+    let found = memory.find(&of_two);
+    for own in ["root key at", "key 1 of realm 1 at"] {
+        assert!(found.iter().any(|place| place.starts_with(own)), "the memory of a host at work: {found:#?}");
+    }
+
+    world.deployment.start_again().await.unwrap();
+    let answer = world.operate("udc1", "quarantine-site-host", &json!({"host": "udc1-002"})).await;
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    world.becomes("udc1-002", "sealed", "quarantined").await;
+    world.write(SECRET, "nor this afterwards").await;
+    world.arrives("udc1-001", SECRET, "nor this afterwards").await;
+    world.deployment.stop().await.unwrap();
+    let (_, afterwards) = escrow(&central.data_dir, &central.sealkey);
+    let is_known = |key: &Secret<32>| known.iter().any(|known| known.expose() == key.expose());
+    assert!(!is_known(afterwards.last().unwrap()), "there is a seal key that the second never had");
+
+    let mut epochs = Vec::new();
+    for folder in [before, one] {
+        let sibling = Loot::of(&folder.join("data"));
+        for seal_key in known.iter().chain(&afterwards) {
+            assert_eq!(sibling.unwrap(&secret, seal_key).unwrap_err(), Unwrapped::WrongKey);
+        }
+        for key in of_two.all().chain(known.iter().map(|key| &key.expose()[..])).chain([&secret.expose()[..]]) {
+            assert!(!sibling.opens_with(deployment, Secret::from_slice(key).unwrap()));
+        }
+        // Its own TPM opens it, and nothing that is behind it lay in the other's memory.
+        let own = secret_of(&folder, &sibling).await;
+        let root = known.iter().chain(&afterwards).find_map(|key| sibling.unwrap(&own, key).ok()).unwrap();
+        assert!(sibling.opens_with(deployment, root.duplicate()));
+        let mut behind = Needles::default();
+        behind.add("its secret", own.expose());
+        drop(keys::open(&sibling.store, deployment, root, &mut behind).unwrap());
+        assert_eq!(memory.find(&behind), Vec::<String>::new());
+        epochs.push(sibling.boot.seal_epoch);
+    }
+    assert!(epochs[0] < epochs[1], "the quarantine wrapped the first's root key anew");
+}
+
+/// What the TPM in a host's folder gives for it: half of what opens the folder.
+async fn secret_of(folder: &Path, loot: &Loot) -> Secret<32> {
+    let place = folder.join("opened");
+    copy_all(&folder.join("tpm"), &place.join("state"));
+    let chip = Swtpm::start(&place).unwrap();
+    tpm_of(&chip).unseal_host_secret(&loot.blob).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,7 +157,7 @@ async fn is_cut_off_too(world: &World, log: &Path) {
 }
 
 /// Joins as `udc9-001` from a machine of its own.
-async fn join(world: &World, name: &str, tpm: usize, bundle: &Value) -> (bool, String) {
+pub(super) async fn join(world: &World, name: &str, tpm: usize, bundle: &Value) -> (bool, String) {
     let place = world.deployment.dir().join(name);
     fs::create_dir_all(&place).unwrap();
     swtpm::identity(tpm, &place).unwrap();
