@@ -21,6 +21,8 @@ const CONNECTIONS: Crowd = Crowd { callers: 2400, asks: 1, addresses: 2 };
 const EACH_MAX: usize = 1024;
 /// Connections that say nothing, from six addresses: more than a node takes in all.
 const SILENT: usize = 6000;
+/// Refusals that others may have had meanwhile: `holdfast dev` looks at its nodes all the time.
+const OTHERS_MAX: usize = 50;
 /// What a node may need at most, in MiB: all its connections with all their buffers, in a debug build.
 const MEMORY_MAX: u64 = 400;
 
@@ -116,7 +118,10 @@ async fn ten_thousand_requests_at_once_end_in_bounded_memory_and_refusals_and_ne
         let (now, looks) = is_idle(&client).await;
         let refusals = of(&streams, &["503"]);
         let (_, requests) = more(&counted, &now);
-        assert!((refusals..=refusals + looks).contains(&(requests as usize)), "{node}: {requests} for {refusals} 503s");
+        assert!(
+            (refusals..=refusals + looks + OTHERS_MAX).contains(&(requests as usize)),
+            "{node}: {requests} for {refusals} 503s"
+        );
         let counted = now;
         let connections = CONNECTIONS.ask(&client, read).await;
         eprintln!("{node}: {connections:?} in {:?}", began.elapsed());
@@ -128,10 +133,13 @@ async fn ten_thousand_requests_at_once_end_in_bounded_memory_and_refusals_and_ne
         let (closed_at_once, requests) = more(&counted, &now);
         let turned_away = of(&connections, &["not let in", "cut off"]);
         assert!(CONNECTIONS.callers - 2 * EACH_MAX <= turned_away, "{node}: {connections:?}");
-        let of_connections = turned_away..=turned_away + looks;
+        let of_connections = turned_away..=turned_away + looks + OTHERS_MAX;
         assert!(of_connections.contains(&(closed_at_once as usize)), "{node}: {closed_at_once} for {connections:?}");
         let refusals = of(&connections, &["503"]);
-        assert!((refusals..=refusals + looks).contains(&(requests as usize)), "{node}: {requests} for {connections:?}");
+        assert!(
+            (refusals..=refusals + looks + OTHERS_MAX).contains(&(requests as usize)),
+            "{node}: {requests} for {connections:?}"
+        );
         let counted = now;
         let closed = silent(&client, SILENT, 6).await.unwrap();
         let (now, _) = is_idle(&client).await;
