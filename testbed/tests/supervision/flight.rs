@@ -8,7 +8,7 @@ use holdfast_testbed::procs::client::Answer;
 use holdfast_testbed::procs::until;
 use serde_json::json;
 
-use super::stage::{Harm, Node, SITES, SOON, Stage, agent_config, bundle, powered_on, secret};
+use super::stage::{Harm, Node, SITES, SOON, Stage, agent_config, bundle, powered_on};
 
 /// Who knows of hosts and decides about them.
 const MACHINES: [&str; 2] = ["attestation verifier", "distribution"];
@@ -59,7 +59,7 @@ async fn stands(stage: &Stage, after: &str) {
     stage.becomes("sealed", "quarantined").await;
     decided(stage, "unquarantine").await;
     stage.becomes("unsealed", "trusted").await;
-    assert_eq!(stage.at_host.get(&secret("box/secret")).await.unwrap().status, 200, "{after}");
+    stage.arrives("box/secret", "first").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
