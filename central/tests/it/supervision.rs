@@ -11,7 +11,7 @@ use holdfast_central::{Config, Running, start};
 use holdfast_rest::health::SealState;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::client::{Answer, As, Operator, try_call};
 use crate::world::{First, SEAL, World, config_text};
@@ -46,10 +46,8 @@ impl Central {
     async fn post(&self, operation: &str, body: Option<Value>) -> Answer {
         let who = As { token: Some(&self.first.token), operator: None };
         let path = format!("{SEAL}/{operation}");
-        let began = Instant::now();
-        let answer = try_call(self.running.rest_addr(), who, ("POST", &path), body).await.unwrap();
-        assert!(began.elapsed() < PROMPTLY, "{operation} took {:?}", began.elapsed());
-        answer
+        let call = try_call(self.running.rest_addr(), who, ("POST", &path), body);
+        timeout(PROMPTLY, call).await.unwrap_or_else(|_| panic!("{operation} takes over {PROMPTLY:?}")).unwrap()
     }
 
     async fn unseal(&self) -> Answer {
@@ -136,9 +134,12 @@ async fn a_seal_keeper_that_is_killed_while_it_seals_or_unseals_keeps_no_address
         // Somewhere between the closing of the gate and the answer, and between its opening and the listener's.
         let state = if round % 2 == 0 { SealState::Sealed } else { SealState::Unsealed };
         let killing = async {
-            while central.running.state() != state {
-                tokio::task::yield_now().await;
-            }
+            let reached = async {
+                while central.running.state() != state {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(PROMPTLY, reached).await.unwrap_or_else(|_| panic!("round {round}: it does not become {state:?}"));
             let keeper = central.running.children().into_iter().find(|child| child.name == "seal keeper").unwrap();
             keeper.cell.unwrap().kill();
         };
