@@ -92,6 +92,11 @@ impl ReferenceValues {
         self.0.get(&pcr).filter(|values| !values.is_empty())
     }
 
+    /// Whether a pass by this policy would have something to learn.
+    pub fn are_learned_by(&self, policy: &Policy) -> bool {
+        policy.learn && policy.pcrs.iter().any(|pcr| self.of(*pcr).is_none())
+    }
+
     /// Allows one more value.
     pub fn allow(&mut self, pcr: u8, value: [u8; 32]) {
         self.0.entry(pcr).or_default().insert(value);

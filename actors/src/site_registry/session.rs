@@ -1,13 +1,14 @@
 //! Who may have a session, and what the verifier needs to know of it.
 
-use holdfast_protocol::ids::{HostGeneration, HostId};
+use holdfast_protocol::ids::HostId;
 use holdfast_protocol::tpm::Public;
 use holdfast_protocol::wire::CloseCode;
 
+use crate::attestation_verifier::appraisal::ReferenceValues;
 use crate::attestation_verifier::core::Facts;
 use crate::barrier::Snapshot;
 use crate::rows::Refusal;
-use crate::site_registry::{Held, deployment, host, site};
+use crate::site_registry::{Held, Host, Site, deployment, host, site};
 
 /// Why a host gets no session, as it hears it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,25 +20,32 @@ impl From<Refusal> for Unfit {
     }
 }
 
-/// What the rows say of a host that shows a certificate of this generation and fingerprint.
+/// The values that a host is held to: those of its site, and for registers without any those learned of itself.
+pub fn reference_of(entry: &Host, place: &Site) -> ReferenceValues {
+    let mut reference = place.reference.clone();
+    for (pcr, values) in &entry.reference.0 {
+        reference.0.entry(*pcr).or_insert_with(|| values.clone());
+    }
+    reference
+}
+
+/// What the rows say of a host that shows a certificate of this fingerprint.
 ///
 /// # Errors
 /// What its connection is closed with.
-pub fn facts(snapshot: &Snapshot, id: &HostId, shown: (HostGeneration, [u8; 32])) -> Result<Facts, Unfit> {
+pub fn facts(snapshot: &Snapshot, id: &HostId, shown: &[u8; 32]) -> Result<Facts, Unfit> {
     let entry = host(snapshot, id)?.value;
     let place = site(snapshot, &id.site)?.value;
     if entry.is_cut_off(&place) {
         return Err(Unfit(CloseCode::Quarantined));
     }
-    let identity = entry.identity.ok_or(Unfit(CloseCode::Protocol))?;
-    if identity.dist_fingerprint != shown.1 {
-        // Not an earlier one: of an enrolment that was lost with what this store was restored from.
-        return Err(Unfit(if entry.generation <= shown.0 { CloseCode::EnrolAgain } else { CloseCode::Protocol }));
+    let identity = entry.identity.as_ref().ok_or(Unfit(CloseCode::Protocol))?;
+    if identity.dist_fingerprint != *shown {
+        // An earlier one: the answer to a later enrolment never came to be kept by the host. A later one: of an
+        // enrolment that was lost with what this store was restored from. Its TPM has to speak for it in either case.
+        return Err(Unfit(CloseCode::EnrolAgain));
     }
-    let mut reference = place.reference;
-    for (pcr, values) in entry.reference.0 {
-        reference.0.entry(pcr).or_insert(values);
-    }
+    let reference = reference_of(&entry, &place);
     Ok(Facts {
         deployment: deployment(snapshot)?.id,
         generation: entry.generation,

@@ -220,7 +220,7 @@ impl Session {
 
     /// What the rows say of this host now.
     fn facts(&self) -> Result<Facts, Unfit> {
-        facts(&self.hub.snapshot()?, &self.host, (self.generation, self.fingerprint))
+        facts(&self.hub.snapshot()?, &self.host, &self.fingerprint)
     }
 
     async fn look_at(&self, hello: &Hello) -> Result<(), CloseCode> {

@@ -1,7 +1,7 @@
 //! Central: its process and its seal. Its cores are the product's; what carries them here is a short mirror of its
 //! composition root.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -67,8 +67,6 @@ pub struct Central {
     pub start_noted: bool,
     /// Since when nothing has gone wrong with it.
     pub well_since_us: u64,
-    /// What was read of the store last, for the checkers.
-    pub seen: Revision,
 }
 
 /// What central knows of a host's session now.
@@ -140,7 +138,6 @@ impl Central {
             life: 0,
             start_noted: true,
             well_since_us: 0,
-            seen: Revision::default(),
         }
     }
 
@@ -370,7 +367,6 @@ impl World {
         central.barrier = Barrier::new(central.engine.clone(), central.entropy.clone(), Arc::new(NoReads));
         central.up = true;
         central.start_noted = false;
-        central.seen = Revision::default();
         self.reload_keeper();
         self.tell(|| "central starts".to_owned());
         let (in_us, life) = (self.dice.between(100_000, 5_000_000), self.central.life);
@@ -426,10 +422,5 @@ impl World {
                 self.seal_event(SealEvent::ReplySent(request));
             }
         }
-    }
-
-    /// Every tenant's name.
-    pub fn tenant_names(&self) -> BTreeSet<TenantName> {
-        self.model.tenants.iter().map(|tenant| tenant.name.clone()).collect()
     }
 }

@@ -13,7 +13,6 @@ struct Plan {
     dice: Dice,
     crash_per_mille: u32,
     full: bool,
-    commits: u64,
 }
 
 /// A machine's disk, which outlives the processes on it.
@@ -23,7 +22,7 @@ pub struct Disk(Arc<Mutex<Plan>>);
 impl Disk {
     /// A disk that does what it should.
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(Plan { dice: Dice::new(seed), crash_per_mille: 0, full: false, commits: 0 })))
+        Self(Arc::new(Mutex::new(Plan { dice: Dice::new(seed), crash_per_mille: 0, full: false })))
     }
 
     /// How many of a thousand commits the machine does not survive.
@@ -41,11 +40,6 @@ impl Disk {
         self.lock().full
     }
 
-    /// Commits so far.
-    pub fn commits(&self) -> u64 {
-        self.lock().commits
-    }
-
     /// Has an engine live on this disk.
     pub fn carry(&self, engine: &MemoryEngine) {
         let plan = self.0.clone();
@@ -60,7 +54,6 @@ impl Disk {
 
 impl Plan {
     fn judge(&mut self) -> Injected {
-        self.commits += 1;
         if self.dice.per_mille(self.crash_per_mille) {
             return if self.dice.per_mille(500) { Injected::CrashBefore } else { Injected::CrashAfter };
         }

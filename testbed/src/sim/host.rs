@@ -193,6 +193,10 @@ impl World {
     fn attempt_ended(&mut self, host: usize, number: u64, end: End) {
         self.tell(|| format!("host {host} attempt {number}: {end:?}"));
         let it = &mut self.hosts[host];
+        if !matches!(end, End::Lost | End::Failed | End::NotAccepted) {
+            // It knows better now what to try next, for which it may have to wait.
+            it.well_since_us = self.time.us();
+        }
         let seed = draw_secret(&*it.entropy);
         let now = it.clock.now();
         let none = it.uplink.step(UplinkEvent::Ended { attempt: number, end, seed }, now);

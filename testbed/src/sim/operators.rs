@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant};
 use holdfast_actors::access_control::tokens::mint;
-use holdfast_actors::access_control::{Caller, TenantKind, TokenId, VerifiedTokens, verify};
+use holdfast_actors::access_control::{TenantKind, TokenId, VerifiedTokens, verify};
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::distribute::{Distribute, Placement};
 use holdfast_actors::ports::{Now, draw, draw_secret};
@@ -211,7 +211,11 @@ impl World {
             88..92 => {
                 let off = self.dice.between(0, 400_000_000_000) as i64 - 200_000_000_000;
                 self.count("clocks set wrong");
-                self.hosts[host].clock.set_off(off);
+                if self.dice.per_mille(250) {
+                    self.central.clock.set_off(off);
+                } else {
+                    self.hosts[host].clock.set_off(off);
+                }
             }
             92..94 => {
                 self.hosts[host].chip.set_fails(true);
@@ -335,9 +339,19 @@ impl World {
 
     fn readmit_one(&mut self) {
         let held = self.all_held();
-        if let Some((place, name)) = self.dice.pick(&held).cloned() {
+        let Some((place, name)) = self.dice.pick(&held).cloned() else { return };
+        // Nothing would tell what it boots from what it should: an operator looks at such a machine himself.
+        let host = self.hosts.iter().position(|it| it.id.site == place && Some(&it.id.host) == name.as_ref());
+        if host.is_none_or(|host| self.is_learned(host) || !self.hosts[host].chip.is_wrong()) {
             self.decide(&place, name.as_ref(), Decision::Readmit);
         }
+    }
+
+    /// Whether central knows what a host should boot.
+    fn is_learned(&self, host: usize) -> bool {
+        let snapshot = self.central.barrier.snapshot().ok();
+        let entry = snapshot.and_then(|snapshot| host_row(&snapshot, &self.hosts[host].id));
+        entry.is_some_and(|entry| !entry.reference.0.is_empty())
     }
 
     fn seal_host(&mut self, host: usize) {
@@ -351,12 +365,7 @@ impl World {
 
     /// Only where it is known what the machine should show: a site that learns takes what it sees first.
     fn tamper(&mut self, host: usize) {
-        let known = {
-            let Ok(snapshot) = self.central.barrier.snapshot() else { return };
-            let entry = host_row(&snapshot, &self.hosts[host].id);
-            entry.is_some_and(|entry| !entry.reference.0.is_empty())
-        };
-        if known {
+        if self.is_learned(host) {
             self.count("machines tampered with");
             self.hosts[host].chip.set_wrong(true);
             self.hosts[host].well_since_us = self.time.us();
@@ -800,9 +809,4 @@ fn write_silently(cmd: &WriteSecret, value: &str, rows: &dyn Rows, now: Now) -> 
     let path = cmd.path.below(&cmd.at.1);
     silent.put(cmd.caller.realm, &path, &CurrentSecret { data, version_id, created, updated: stamp });
     Ok((silent, ()))
-}
-
-/// Who reads at a node where a tenant's content lies in `realm`.
-pub fn caller_in(caller: &Caller, realm: Realm) -> Caller {
-    Caller { realm, ..caller.clone() }
 }

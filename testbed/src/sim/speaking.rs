@@ -235,7 +235,7 @@ impl World {
     /// What the rows say of a host.
     fn facts(&self, id: &HostId, shown: (HostGeneration, [u8; 32])) -> Result<Facts, CloseCode> {
         let snapshot = self.central.barrier.snapshot().map_err(Unfit::from);
-        snapshot.and_then(|snapshot| facts(&snapshot, id, shown)).map_err(|Unfit(code)| code)
+        snapshot.and_then(|snapshot| facts(&snapshot, id, &shown.1)).map_err(|Unfit(code)| code)
     }
 
     /// Looks at what a host shows, before anything is given to it.

@@ -8,6 +8,7 @@ use holdfast_protocol::ids::{DistEpoch, HostName, SealEpoch};
 
 use super::*;
 use crate::site_registry::hosts;
+use crate::site_registry::session::reference_of;
 use crate::site_registry::sites::site_names;
 use crate::site_registry::standing::erase_unused_epochs;
 
@@ -52,7 +53,8 @@ fn to_adopt(rows: &dyn Rows) -> Result<Restored, Refusal> {
 }
 
 /// Adopts one site: takes over what its hosts have shown, begins their continuity anew, makes open invitations
-/// worthless (the lost life may have used them), numbers every standing that holds something above whatever hosts can
+/// worthless (the lost life may have used them), holds joined hosts whose reference values the copy does not have for
+/// untrusted, numbers every standing that holds something above whatever hosts can
 /// have seen, and gives the site new keys.
 ///
 /// # Errors
@@ -86,6 +88,7 @@ pub fn adopt_site(cmd: &Adopt, name: &SiteName, rows: &dyn Rows, now: Now) -> Re
         if let Some(shown) = shown.get(host_name) {
             take_over(&id, entry, is_of_site, shown, &mut own, now);
         }
+        hold_unlearned(&id, entry, &place, &mut own, now);
         if entry.standing.held != held {
             taken_over.push_str(&format!(", {host_name} {}", carried(entry)));
         }
@@ -142,6 +145,16 @@ fn adopt_standing(
         place.standing = next_standing(own, &known, (held, wipe), name.as_str(), now);
     }
     newest
+}
+
+/// What the lost life may have learned of a host that has joined is not learned once more of whatever it boots now: an
+/// operator looks at it first.
+fn hold_unlearned(id: &HostId, entry: &mut Host, place: &Site, own: &mut Deployment, now: Now) {
+    let has_joined = entry.identity.is_some();
+    if has_joined && entry.standing.held == Held::Nothing && reference_of(entry, place).are_learned_by(&place.policy) {
+        let held = (Held::Untrusted { reset_count: u32::MAX }, false);
+        entry.standing = next_standing(own, &entry.standing, held, &id.to_string(), now);
+    }
 }
 
 /// A notice about what holds must count with a host that has seen the numbers of a lost life.

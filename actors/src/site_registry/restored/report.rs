@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::*;
 use crate::site_registry::hosts;
+use crate::site_registry::session::reference_of;
 use crate::site_registry::sites::site_names;
 use crate::site_registry::sites::state::rfc3339;
 
@@ -33,6 +34,9 @@ pub struct Report {
     pub adopted: Option<String>,
     /// Hosts that have shown something, by name.
     pub hosts: Vec<HostReport>,
+    /// Joined hosts whose reference values the copy does not have, where they are learned at the first pass: untrusted
+    /// from the adoption on, until an operator readmits them to be learned anew.
+    pub unlearned: Vec<String>,
     /// Joined hosts that have shown nothing: what was decided about them since the backup is not known.
     pub silent: Vec<String>,
 }
@@ -104,6 +108,7 @@ pub fn report(rows: &dyn Rows) -> Result<Option<Report>, Refusal> {
         newest_by: newest.map(|newest| newest.by.to_string()),
         next_term: adopted.map_or_else(|| row.term.next().0, |adopted| adopted.to.0),
         adopted: adopted.map(|adopted| rfc3339(adopted.at_us)),
+        unlearned: joined(rows, |place, entry| reference_of(entry, place).are_learned_by(&place.policy))?,
         silent: silent(&shown, rows)?,
         hosts: shown,
     }))
@@ -150,11 +155,18 @@ fn todo(shown: &Shown) -> Option<&'static str> {
 }
 
 fn silent(shown: &[HostReport], rows: &dyn Rows) -> Result<Vec<String>, Refusal> {
-    let mut found = Vec::new();
-    for site in site_names(rows)? {
-        let joined = hosts(rows, &site)?.into_iter().filter(|(_, entry)| entry.identity.is_some());
-        found.extend(joined.map(|(host, _)| HostId { site: site.clone(), host }.to_string()));
-    }
+    let mut found = joined(rows, |_, _| true)?;
     found.retain(|id| !shown.iter().any(|shown| shown.host == *id));
+    Ok(found)
+}
+
+/// Joined hosts that are so, by name.
+fn joined(rows: &dyn Rows, so: impl Fn(&Site, &Host) -> bool) -> Result<Vec<String>, Refusal> {
+    let mut found = Vec::new();
+    for name in site_names(rows)? {
+        let place = site(rows, &name)?.value;
+        let joined = hosts(rows, &name)?.into_iter().filter(|(_, it)| it.identity.is_some() && so(&place, it));
+        found.extend(joined.map(|(host, _)| HostId { site: name.clone(), host }.to_string()));
+    }
     Ok(found)
 }

@@ -217,3 +217,18 @@ fn terms_share_no_number() {
     }
     assert!(floor(Term(u64::MAX)).is_err());
 }
+
+#[test]
+fn what_a_lost_life_may_have_learned_is_not_learned_of_whatever_is_there_now() {
+    let store = store();
+    store.change_host(B, |entry| entry.reference = Default::default());
+    let copy = store.copied();
+    store.quotes(B, None, 1, 1).unwrap();
+    copy.note(B, &store.all_of(B)).unwrap();
+    let report = copy.adopted(9).unwrap();
+    assert_eq!(report.unlearned, [B]);
+    let held = [A, B, C].map(|whom| copy.host_of(whom).standing.held);
+    assert_eq!(held, [Held::Nothing, Held::Untrusted { reset_count: u32::MAX }, Held::Nothing]);
+    copy.decide(B, Decision::Readmit);
+    assert_eq!(copy.host_of(B).standing.held, Held::Nothing, "an operator has looked at it");
+}
