@@ -491,7 +491,8 @@ impl World {
                 let path = SecretPath::new(vec![secret.clone()])?;
                 read_secret(&snapshot, &caller, &gate, ("app", slug), &path)
             });
-        match read {
+        let lost = self.sabotaged(Sabotage::RefuseReads) && self.dice.per_mille(200);
+        match if lost { Err(Refusal::NotFound("secret")) } else { read } {
             Ok(view) => {
                 let value = canary_in(view.data.expose());
                 let known =

@@ -43,6 +43,8 @@ pub enum Sabotage {
     ServeAfterLease,
     /// Reads at a site stop with the WAN.
     SealWithoutWan,
+    /// Now and then a read at a site does not find what is there.
+    RefuseReads,
     /// A nonce is drawn twice.
     RepeatNonce,
     /// Central does not take in that a host has applied something.
@@ -53,7 +55,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them, with the checker that is to catch each.
-    pub const ALL: [(Self, &'static str); 17] = [
+    pub const ALL: [(Self, &'static str); 18] = [
         (Self::PlaintextRow, "INV-1"),
         (Self::AnswerBeforeCommit, "INV-2"),
         (Self::LoseCommits, "INV-2"),
@@ -68,6 +70,7 @@ impl Sabotage {
         (Self::StallOthers, "INV-9"),
         (Self::ServeAfterLease, "INV-9"),
         (Self::SealWithoutWan, "INV-9"),
+        (Self::RefuseReads, "INV-9"),
         (Self::RepeatNonce, "INV-10"),
         (Self::LoseAnswers, "converges"),
         (Self::GiveUp, "INV-9"),
