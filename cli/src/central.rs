@@ -75,12 +75,14 @@ fn as_text(report: &Value) -> String {
     if !todo.is_empty() {
         lines.extend(std::iter::once("\nto be done:".to_owned()).chain(todo));
     }
-    let silent: Vec<&str> = report["silent"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if !silent.is_empty() {
-        lines.push(format!(
-            "\nnothing new from (what was decided about them since the backup is not known): {}",
-            silent.join(" ")
-        ));
+    for (member, what) in [
+        ("unlearned", "not known what they should boot (untrusted until you readmit them; learned then)"),
+        ("silent", "nothing new from (what was decided about them since the backup is not known)"),
+    ] {
+        let named: Vec<&str> = report[member].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if !named.is_empty() {
+            lines.push(format!("\n{what}: {}", named.join(" ")));
+        }
     }
     lines.join("\n")
 }
@@ -118,6 +120,7 @@ mod tests {
                 {"host": "udc9/udc9-001", "known": false, "term": null, "revision": null, "standing": "quarantined",
                  "host-generation": 3, "own-host-generation": 0, "beyond": [], "todo": "create it again"},
             ],
+            "unlearned": ["udc1/udc1-002"],
             "silent": ["udc2/udc2-001"],
         })
     }
@@ -130,6 +133,7 @@ mod tests {
         assert!(lines[2].contains("not adopted yet"), "{text}");
         assert!(text.contains("acme 9 (here 7)") && text.contains("3 (here 0)"), "{text}");
         assert!(text.contains("udc9/udc9-001: create it again"), "{text}");
+        assert!(text.contains("learned then): udc1/udc1-002"), "{text}");
         assert!(text.ends_with("udc2/udc2-001"), "{text}");
     }
 
