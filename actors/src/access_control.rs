@@ -4,17 +4,21 @@
 //! each request, so a change bites without a new token. Passwords are hashed and verified before, on threads that may
 //! be busy ([`password`]).
 
+pub mod issued;
 pub mod logins;
 pub mod password;
 pub mod records;
 pub mod tenants;
 pub mod tokens;
+pub mod users;
 
 pub use records::{Login, Principal, Revocation, Tenant, TenantKind, Token, TokenKey, TokenVerifier};
 pub use tokens::{Caller, Claims, TokenId, TokenKind, VerifiedTokens, verify};
 
 /// The group whose members may administer their tenant, in every dialect.
 pub const ADMINS: &str = "admins";
+/// The group whose members may look at how their tenant is set up, in every dialect, but for secrets; they change nothing.
+pub const READERS: &str = "read-only";
 
 #[cfg(test)]
 mod tests;

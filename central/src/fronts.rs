@@ -44,7 +44,7 @@ pub(crate) fn front(behind: Behind) -> Arc<Front> {
 fn routes(behind: Behind) -> Router {
     let Behind { node, seal, fleet, bootstrap_secret, quic } = behind;
     let Node { barrier, journal, clock, config, metrics, .. } = node;
-    let access = Arc::new(Access::at_central(barrier, journal, clock, seal.clone()));
+    let access = Arc::new(Access::at_central(barrier, journal, clock, seal.clone(), fleet.clone()));
     metrics.bound(bounds::PASSWORDS, access.node().passwords());
     // A root token that is used through any dialect ends the repeating of the reveal.
     let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));

@@ -4,6 +4,7 @@
 //! dumb pipes: what arrives becomes an event of the attestation verifier or of distribution, and what those want sent
 //! goes out through [`connections`], which asks before each frame whether the host is still to have it.
 
+mod biting;
 mod connections;
 mod control;
 mod distributing;
@@ -28,9 +29,10 @@ use holdfast_actors::shell::supervisor::Tended;
 use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
-use holdfast_protocol::ids::HostId;
+use holdfast_protocol::ids::{HostId, Realm};
 use holdfast_rest::access::BoxFuture;
-use holdfast_rest::strongbox::{FleetControl, Pending};
+use holdfast_rest::bite::{Bite, Pending};
+use holdfast_rest::strongbox::FleetControl;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -213,6 +215,18 @@ pub(crate) mod of_hosts {
 struct Retry {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+}
+
+impl Bite for Fleet {
+    fn bite(&self, realm: Realm) -> BoxFuture<'_, Pending> {
+        Box::pin(async move {
+            match self.hub.load_full() {
+                Some(hub) => hub.bite(realm).await,
+                // Nobody is connected; whoever comes gets what there is then.
+                None => Pending(0),
+            }
+        })
+    }
 }
 
 impl FleetControl for Fleet {

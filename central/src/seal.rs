@@ -84,15 +84,6 @@ impl SealService {
         let (answer, token) = wait.within(ANSWER_WITHIN).await.map_err(failed)??;
         Ok((request, Answered { answer, token }))
     }
-
-    /// Whether `proof` is the seal key of this unsealed central, counted like an attempt at unsealing.
-    ///
-    /// # Errors
-    /// It is not, or the class of caller failed too often.
-    pub async fn prove(&self, class: Class, proof: Proof) -> Result<(), SealError> {
-        self.ask(|request| Event::ProveSealKey { request, class, proof }).await?;
-        Ok(())
-    }
 }
 
 struct Answered {
@@ -141,6 +132,13 @@ impl SealControl for SealService {
                 Answer::MoreShares { held, threshold } => Ok(Unsealing::MoreShares { held, threshold }),
                 _ => Err(answered.unexpected()),
             }
+        })
+    }
+
+    fn prove(&self, class: Class, proof: Proof) -> BoxFuture<'_, Result<(), SealError>> {
+        Box::pin(async move {
+            self.ask(|request| Event::ProveSealKey { request, class, proof }).await?;
+            Ok(())
         })
     }
 

@@ -156,7 +156,13 @@ async fn begin(barrier: &Barrier) -> Result<String, Refusal> {
 }
 
 fn central(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Arc<Front> {
-    let access = Access::at_central(barrier.clone(), journal.clone(), Arc::new(Still), Arc::new(NoWatch));
+    let access = Access::at_central(
+        barrier.clone(),
+        journal.clone(),
+        Arc::new(Still),
+        Arc::new(NoWatch),
+        Arc::new(holdfast_rest::bite::NoHosts),
+    );
     let access = Arc::new(access);
     let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));
     let node = StrongboxNode {
@@ -243,6 +249,9 @@ impl SealControl for ByRote {
     }
     fn unseal(&self, _: Class, _: Proof) -> BoxFuture<'_, Result<Unsealing, SealError>> {
         Box::pin(async { Ok(Unsealing::MoreShares { held: 1, threshold: 3 }) })
+    }
+    fn prove(&self, _: Class, _: Proof) -> BoxFuture<'_, Result<(), SealError>> {
+        Box::pin(async { Err(SealRefusal::WrongSealKey.into()) })
     }
     fn seal(&self, _: Operator) -> BoxFuture<'_, Result<(), SealError>> {
         Box::pin(async { Err(SealRefusal::NotAllowed.into()) })

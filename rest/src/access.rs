@@ -18,6 +18,7 @@ use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::Realm;
 
+use crate::bite::Bite;
 use crate::node::{Central, Deed, Node};
 use crate::problem::Problem;
 
@@ -61,8 +62,9 @@ impl Access {
         journal: Arc<Journal>,
         clock: Arc<dyn Clock>,
         root_tokens: Arc<dyn RootTokenWatch>,
+        bite: Arc<dyn Bite>,
     ) -> Self {
-        Self { node: Arc::new(Node::new(barrier, journal, clock, Arc::new(Central))), root_tokens }
+        Self { node: Arc::new(Node::new(barrier, journal, clock, Arc::new(Central)).biting(bite)), root_tokens }
     }
 
     /// A site host's. Nobody logs in there and nothing is revealed.
@@ -137,7 +139,10 @@ impl Access {
     }
 
     /// The same for what a restored copy of central still does: it hands out tokens, without which nobody could read.
-    async fn change_even_stopped<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// The decision's refusal, or the store's; not journalled.
+    pub async fn change_even_stopped<T: Send + 'static>(
         &self,
         mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -149,23 +154,8 @@ impl Access {
     /// Tries a decision in the writer's transaction and changes nothing.
     ///
     /// # Errors
-    /// What [`Access::change`] would be refused with.
-    pub async fn rehearse<T: Send + 'static>(
-        &self,
-        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
-    ) -> Result<(), Refusal> {
-        self.rehearse_even_stopped(move |rows, now| {
-            refuse_while_stopped(rows)?;
-            decide(rows, now)
-        })
-        .await
-    }
-
-    /// The same for what a restored copy of central still does.
-    ///
-    /// # Errors
     /// What the decision would be refused with.
-    pub async fn rehearse_even_stopped<T: Send + 'static>(
+    pub async fn rehearse<T: Send + 'static>(
         &self,
         mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
     ) -> Result<(), Refusal> {

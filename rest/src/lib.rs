@@ -5,6 +5,7 @@
 //! errors), then the node's own axum router. Handlers authorise first and read the body afterwards, by [`body`].
 
 pub mod access;
+pub mod bite;
 pub mod body;
 pub mod cerberus;
 pub mod config;

@@ -13,6 +13,8 @@ use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::{Realm, SiteName};
 
+use crate::bite::{Bite, NoHosts, Pending};
+
 pub mod passwords;
 
 use passwords::Passwords;
@@ -54,6 +56,7 @@ pub struct Node {
     place: Arc<dyn Place>,
     verified: VerifiedTokens,
     passwords: Arc<Passwords>,
+    bite: Arc<dyn Bite>,
 }
 
 /// What a request wants to do, for the audit log.
@@ -103,7 +106,19 @@ pub struct View<'a> {
 impl Node {
     /// A node above its barrier.
     pub fn new(barrier: Barrier, journal: Arc<Journal>, clock: Arc<dyn Clock>, place: Arc<dyn Place>) -> Self {
-        Self { barrier, journal, clock, place, verified: VerifiedTokens::default(), passwords: Arc::default() }
+        let (verified, passwords) = (VerifiedTokens::default(), Arc::default());
+        Self { barrier, journal, clock, place, verified, passwords, bite: Arc::new(NoHosts) }
+    }
+
+    /// The same node, whose changes `bite` makes hold at hosts.
+    #[must_use]
+    pub fn biting(self, bite: Arc<dyn Bite>) -> Self {
+        Self { bite, ..self }
+    }
+
+    /// Has what was committed in the tenant's `realm` hold at every connected host before the caller is answered.
+    pub async fn bite(&self, realm: Realm) -> Pending {
+        self.bite.bite(realm).await
     }
 
     /// The store.
@@ -176,11 +191,29 @@ impl Node {
     }
 
     /// Decides and commits for a caller who has been authorised; the decision looks again, since things may have
-    /// changed meanwhile.
+    /// changed meanwhile. Who is there to look changes nothing, whatever permissions say.
+    ///
+    /// # Errors
+    /// What the decision refuses, noted; [`Refusal::Denied`]; [`Refusal::Restored`].
+    pub async fn change<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        deed: &Deed,
+        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let by = caller.clone();
+        let as_one_who_may = move |rows: &dyn Rows, now| match by.renewed(rows, now)?.is_reader() {
+            true => Err(Refusal::Denied),
+            false => decide(rows, now),
+        };
+        self.change_of_own(caller, deed, as_one_who_may).await
+    }
+
+    /// The same for what is the caller's own, such as its token.
     ///
     /// # Errors
     /// What the decision refuses, noted; [`Refusal::Restored`].
-    pub async fn change<T: Send + 'static>(
+    pub async fn change_of_own<T: Send + 'static>(
         &self,
         caller: &Caller,
         deed: &Deed,

@@ -7,14 +7,20 @@
 //! | path | who |
 //! |---|---|
 //! | `GET /v1/state/strongbox/system/seal-status`, `GET /v1/state/system/ca` | anybody |
-//! | `POST /v1/state/strongbox/system/{reveal-sealkey,unseal}` | whoever holds what the operation proves |
+//! | `POST /v1/state/strongbox/system/{reveal-sealkey,unseal,create-root-token}` | whoever holds what the operation proves |
 //! | `POST /v1/state/strongbox/system/{seal,rotate-seal,setup-tenant}` | an admin of the tenant `system` |
 //! | `POST /v1/state/system/adopt-restored` | an admin of `system`, or an operator's certificate |
-//! | `GET` of the same | an admin of `system` |
+//! | `GET` of the same | an admin or reader of `system` |
 //! | `POST /v1/login` | anybody |
-//! | `POST /v1/config/tenants` | an admin of `system` |
-//! | `GET /v1/config/tenants[/NAME]` | an admin; other tenants only of `system` |
-//! | `/v1/config/system/sites`, `/v1/state/system/sites` and below | an admin of `system` |
+//! | `POST /v1/config/tenants`, `DELETE /v1/config/tenants/NAME` | an admin of `system` |
+//! | `GET /v1/config/tenants[/NAME]` | an admin or reader; other tenants only of `system` |
+//! | `POST /v1/state/strongbox/system/block-tenant` | an admin of the tenant or of `system` |
+//! | `POST /v1/state/strongbox/system/unblock-tenant` | an admin of `system` |
+//! | `/v1/config/strongbox/authentication/userpass` and below | an admin of the tenant; `GET` a reader too |
+//! | `/v1/state/strongbox/token` and below | whoever has a token, of it; of others of the tenant an admin, `GET` a reader too |
+//! | `/v1/config/system/sites`, `/v1/state/system/sites` and below | an admin of `system`; `GET` a reader too |
+//!
+//! A reader is who is in the group `read-only` and not in `admins`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +31,7 @@ use holdfast_protocol::secret::SecretBytes;
 
 use crate::access::Access;
 
+mod block;
 mod ca;
 mod call;
 mod control;
@@ -33,16 +40,20 @@ mod fleet;
 mod handed;
 mod login;
 mod restored;
+mod root_token;
 mod seal;
 mod sites;
 mod tenants;
+mod tokens;
+mod users;
 
 pub use control::{
-    FleetControl, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteSealControl, SiteSealStatus,
-    Unsealing,
+    FleetControl, Operator, Revealed, Rotated, SealControl, SealError, SiteSealControl, SiteSealStatus, Unsealing,
 };
 
-use call::{Right, op};
+pub use crate::bite::Pending;
+
+use call::{Right, op, op_with};
 
 /// How long a token from `POST /v1/login` lives unless configured otherwise, in seconds.
 pub const LOGIN_TTL_S: u64 = holdfast_actors::access_control::tokens::USER_TTL_S;
@@ -84,35 +95,66 @@ pub fn routes_central(node: Arc<StrongboxNode>) -> Router {
         .route("/v1/state/system/ca", get(ca::ca).with_state(n.clone()))
         .route(
             "/v1/state/system/adopt-restored",
-            get(op(n, "central.restored", SYSTEM, restored::read)).post(restored::adopt).with_state(n.clone()),
+            get(op(n, "central.restored", Right::SystemReader, restored::read))
+                .post(restored::adopt)
+                .with_state(n.clone()),
         )
+        .merge(access_routes(n))
+        .merge(site_routes(n))
+}
+
+fn access_routes(n: &Arc<StrongboxNode>) -> Router {
+    const SYSTEM: Right = Right::SystemAdmin;
+    const ADMIN: Right = Right::TenantAdmin;
+    const READER: Right = Right::TenantReader;
+    const OP: &str = "/v1/state/strongbox/system";
+    const USERS: &str = "/v1/config/strongbox/authentication/userpass";
+    const TOKEN: &str = "/v1/state/strongbox/token";
+    let tenants = get(op(n, "tenant.list", READER, tenants::list));
+    let users = get(op(n, "user.list", READER, users::list));
+    let user = get(op(n, "user.read", READER, users::read));
+    Router::new()
         .route("/v1/login", post(login::login).with_state(n.clone()))
+        .route("/v1/config/tenants", tenants.post(op(n, "tenant.create", SYSTEM, tenants::create)))
         .route(
-            "/v1/config/tenants",
-            get(op(n, "tenant.list", Right::TenantAdmin, tenants::list)).post(op(
+            "/v1/config/tenants/{tenant}",
+            get(op(n, "tenant.read", READER, tenants::read)).delete(op_with(
                 n,
-                "tenant.create",
+                "tenant.delete",
                 SYSTEM,
-                tenants::create,
+                &["force"],
+                tenants::delete,
             )),
         )
-        .route("/v1/config/tenants/{tenant}", get(op(n, "tenant.read", Right::TenantAdmin, tenants::read)))
-        .merge(site_routes(n))
+        .route(&format!("{OP}/block-tenant"), post(op(n, "tenant.block", ADMIN, block::block)))
+        .route(&format!("{OP}/unblock-tenant"), post(op(n, "tenant.unblock", SYSTEM, block::unblock)))
+        .route(&format!("{OP}/create-root-token"), post(root_token::create).with_state(n.clone()))
+        .route(USERS, users.post(op(n, "user.write", ADMIN, users::create)))
+        .route(
+            &format!("{USERS}/{{username}}"),
+            user.put(op(n, "user.write", ADMIN, users::put)).delete(op(n, "user.delete", ADMIN, users::delete)),
+        )
+        .route(TOKEN, get(op(n, "token.read", Right::Anyone, tokens::own)))
+        .route(&format!("{TOKEN}/refresh"), post(op(n, "token.refresh", Right::Anyone, tokens::refresh)))
+        .route(&format!("{TOKEN}/revoke"), post(op(n, "token.revoke", Right::Anyone, tokens::revoke)))
+        .route(&format!("{TOKEN}/accessors"), get(op(n, "token.list", READER, tokens::list)))
+        .route(&format!("{TOKEN}/accessors/{{accessor}}"), get(op(n, "token.read", READER, tokens::read)))
 }
 
 fn site_routes(n: &Arc<StrongboxNode>) -> Router {
     const SYSTEM: Right = Right::SystemAdmin;
+    const READER: Right = Right::SystemReader;
     const STATE: &str = "/v1/state/system/sites/{site}";
     let at = |operation: &str| format!("{STATE}/{operation}");
     Router::new()
         .route(
             "/v1/config/system/sites",
-            get(op(n, "site.list", SYSTEM, sites::list)).post(op(n, "site.create", SYSTEM, sites::create)),
+            get(op(n, "site.list", READER, sites::list)).post(op(n, "site.create", SYSTEM, sites::create)),
         )
-        .route("/v1/config/system/sites/{site}", get(op(n, "site.read", SYSTEM, sites::read)))
+        .route("/v1/config/system/sites/{site}", get(op(n, "site.read", READER, sites::read)))
         .route("/v1/config/system/sites/{site}/hosts", post(op(n, "site.add-hosts", SYSTEM, sites::add_hosts)))
-        .route("/v1/state/system/sites", get(op(n, "site.list", SYSTEM, fleet::list)))
-        .route(STATE, get(op(n, "site.read", SYSTEM, fleet::read)))
+        .route("/v1/state/system/sites", get(op(n, "site.list", READER, fleet::list)))
+        .route(STATE, get(op(n, "site.read", READER, fleet::read)))
         .route(&at("site-bundle"), post(op(n, "site.bundle", SYSTEM, sites::bundle)))
         .route(&at("reallow-site-unwrap"), post(op(n, "site.reallow-unwrap", SYSTEM, sites::reallow)))
         .route(&at("quarantine-site"), post(op(n, "site.quarantine", SYSTEM, fleet::quarantine_site)))
@@ -137,5 +179,6 @@ pub fn routes_site(node: Arc<StrongboxSite>) -> Router {
         .route("/v1/state/strongbox/system/seal-status", get(seal::site_status))
         .route("/v1/state/strongbox/system/unseal", post(seal::site_unseal))
         .route("/v1/state/strongbox/system/seal", post(seal::site_seal))
+        .route("/v1/state/strongbox/system/create-root-token", post(root_token::refuse_at_site))
         .with_state(node)
 }

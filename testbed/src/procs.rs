@@ -363,6 +363,15 @@ impl Deployment {
         signal(pid.ok_or_else(|| Error::other("this process does not run"))?, Signal::KILL)
     }
 
+    /// Stops one process without ending it, as one that hangs, or lets it go on.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn hang(&self, pid: Option<u32>, hangs: bool) -> io::Result<()> {
+        let pid = pid.ok_or_else(|| Error::other("this process does not run"))?;
+        signal(pid, if hangs { Signal::STOP } else { Signal::CONT })
+    }
+
     /// Cuts the power of a host: its TPM and its agent are gone at once. `holdfast dev` starts both again.
     ///
     /// # Errors

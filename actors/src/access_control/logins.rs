@@ -6,8 +6,9 @@ use holdfast_protocol::ids::Realm;
 
 use crate::access_control::ADMINS;
 use crate::access_control::records::{Login, Principal, Revocation, Token};
-use crate::access_control::tenants::{Issue, issue};
+use crate::access_control::tenants::{Issue, is_blocked, issue};
 use crate::access_control::tokens::{Caller, Claims, ROOT, SYSTEM, TokenId, TokenKind, check_principal};
+use crate::access_control::users::keep_an_admin;
 use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, ReadRows, Refusal, Row, Rows};
@@ -88,12 +89,16 @@ pub fn log_in(cmd: &LogIn, rows: &dyn Rows, now: Now) -> Result<(Batch, LoggedIn
     Ok((batch, LoggedIn { claims, groups: principal.groups, refresh_count: 0 }))
 }
 
+/// Whoever gives out tokens, by whatever proof, asks this first: of a blocked tenant there are no new ones.
+///
+/// # Errors
+/// [`Refusal::Unauthenticated`].
+pub fn refuse_blocked(rows: &dyn Rows, realm: Realm) -> Result<(), Refusal> {
+    if is_blocked(rows, realm)? { Err(Refusal::Unauthenticated) } else { Ok(()) }
+}
+
 fn active_principal(rows: &dyn Rows, realm: Realm, name: &str) -> Result<Principal, Refusal> {
-    if let Some(row) = rows.read::<Revocation>(realm, &["tenant"])?
-        && matches!(row.value, Revocation::Tenant { blocked: true, .. })
-    {
-        return Err(Refusal::Unauthenticated);
-    }
+    refuse_blocked(rows, realm)?;
     match rows.read::<Principal>(realm, &[name])? {
         Some(row) if !row.value.disabled => Ok(row.value),
         _ => Err(Refusal::Unauthenticated),
@@ -160,6 +165,18 @@ pub fn revoke_principal(realm: Realm, name: &str, by: &str, rows: &dyn Rows, now
     if name != ROOT && rows.read::<Principal>(realm, &[name])?.is_none() {
         return Err(Refusal::NotFound("user"));
     }
+    let mut batch = Batch::new(realm, Line::done(now.wall_us, by, "user.revoke", name));
+    end_tokens(&mut batch, rows, (realm, name), now)?;
+    Ok((batch, ()))
+}
+
+/// Ends, along with another change, all tokens that a principal has so far, also should it be made anew.
+pub(super) fn end_tokens(
+    batch: &mut Batch,
+    rows: &dyn Rows,
+    (realm, name): (Realm, &str),
+    now: Now,
+) -> Result<(), Refusal> {
     let path = ["principal", name];
     let before = match rows.read::<Revocation>(realm, &path)?.map(|row| row.value) {
         Some(Revocation::Principal { not_before_us }) => not_before_us,
@@ -167,9 +184,8 @@ pub fn revoke_principal(realm: Realm, name: &str, by: &str, rows: &dyn Rows, now
     };
     // One more, so that a token issued in this very microsecond is among those that end.
     let not_before_us = now.wall_us.max(before).saturating_add(1);
-    let mut batch = Batch::new(realm, Line::done(now.wall_us, by, "user.revoke", name));
     batch.put(realm, &path, &Revocation::Principal { not_before_us });
-    Ok((batch, ()))
+    Ok(())
 }
 
 /// Makes or changes a user. Carries a password's hash, so it has no `Debug`.
@@ -188,10 +204,11 @@ pub struct PutUser {
     pub disabled: bool,
 }
 
-/// Makes or changes a user; replies whether it is new.
+/// Makes or changes a user; replies whether it is new. A new password ends the tokens that the old one has given.
 ///
 /// # Errors
-/// [`Refusal::Denied`]; [`Refusal::Invalid`]: a name that can't be, or a new user without a password.
+/// [`Refusal::Denied`]; [`Refusal::Invalid`]: a name that can't be, or a new user without a password;
+/// [`Refusal::Conflict`]: nobody else administers the tenant.
 pub fn put_user(cmd: &PutUser, rows: &dyn Rows, now: Now) -> Result<(Batch, bool), Refusal> {
     let caller = cmd.caller.renewed(rows, now)?;
     if !caller.is_admin() {
@@ -199,6 +216,9 @@ pub fn put_user(cmd: &PutUser, rows: &dyn Rows, now: Now) -> Result<(Batch, bool
     }
     check_username(&cmd.username)?;
     check_groups(&cmd.groups)?;
+    if cmd.disabled || !cmd.groups.contains(ADMINS) {
+        keep_an_admin(rows, caller.realm, &cmd.username)?;
+    }
     let path = [cmd.username.as_str()];
     let before = rows.read::<Login>(caller.realm, &path)?.map(|row| row.value);
     let new = before.is_none();
@@ -208,9 +228,10 @@ pub fn put_user(cmd: &PutUser, rows: &dyn Rows, now: Now) -> Result<(Batch, bool
     };
     let line = Line::done(now.wall_us, caller.actor(), "user.write", &cmd.username);
     let mut batch = Batch::new(caller.realm, line);
-    if new || cmd.password_hash.is_some() {
-        batch.put(caller.realm, &path, &Login { password_hash, full_name: cmd.full_name.clone() });
+    if !new && cmd.password_hash.is_some() {
+        end_tokens(&mut batch, rows, (caller.realm, &cmd.username), now)?;
     }
+    batch.put(caller.realm, &path, &Login { password_hash, full_name: cmd.full_name.clone() });
     batch.put(caller.realm, &path, &Principal { groups: cmd.groups.clone(), disabled: cmd.disabled });
     Ok((batch, new))
 }

@@ -31,7 +31,8 @@ impl TenantKind {
     }
 }
 
-/// A tenant: `[name]` in the node's realm. Never deleted, so that its realm number is never used again.
+/// A tenant: `[name]` in the node's realm. The row of a deleted one stays, so that neither its name nor its realm number
+/// is ever used again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
     /// Its name.
@@ -44,6 +45,8 @@ pub struct Tenant {
     pub set_up: bool,
     /// When it was made, microseconds since the Unix epoch.
     pub created_us: i64,
+    /// When it was deleted, likewise: its keys are gone, and with them whatever it had.
+    pub deleted_us: Option<i64>,
 }
 
 impl Record for Tenant {

@@ -12,21 +12,23 @@ use crate::access_control::records::{
 use crate::access_control::tokens::{Claims, ROOT, SYSTEM, TokenId, TokenKind};
 use crate::access_control::{ADMINS, logins};
 use crate::audit_log::Line;
+use crate::distribute::Placement;
 use crate::ports::Now;
 use crate::rows::{Batch, ReadRows, Refusal, Rows};
-use crate::secret_store::default_categories;
+use crate::secret_store::{DepositBox, default_categories};
 
 /// The name of the tenant that operates the deployment.
 pub const SYSTEM_NAME: &str = "system";
 /// The first token key of a tenant.
 const FIRST_KEY: u32 = 1;
 
-/// The tenant of a name.
+/// The tenant of a name; a deleted one is not there.
 ///
 /// # Errors
 /// The store's refusals.
 pub fn tenant(rows: &dyn Rows, name: &TenantName) -> Result<Option<Tenant>, Refusal> {
-    Ok(rows.read::<Tenant>(Realm::NODE, &[name.as_str()])?.map(|row| row.value))
+    let row = rows.read::<Tenant>(Realm::NODE, &[name.as_str()])?;
+    Ok(row.map(|row| row.value).filter(|tenant| tenant.deleted_us.is_none()))
 }
 
 /// All tenants, by name.
@@ -34,6 +36,14 @@ pub fn tenant(rows: &dyn Rows, name: &TenantName) -> Result<Option<Tenant>, Refu
 /// # Errors
 /// The store's refusals.
 pub fn tenants(rows: &dyn Rows) -> Result<Vec<Tenant>, Refusal> {
+    Ok(tenants_ever(rows)?.into_iter().filter(|tenant| tenant.deleted_us.is_none()).collect())
+}
+
+/// The same with those that were deleted: sites may still hold something of them.
+///
+/// # Errors
+/// The store's refusals.
+pub fn tenants_ever(rows: &dyn Rows) -> Result<Vec<Tenant>, Refusal> {
     Ok(rows.list::<Tenant>(Realm::NODE, &[])?.into_iter().map(|row| row.value).collect())
 }
 
@@ -57,18 +67,23 @@ pub struct CreateTenant {
 /// Makes a tenant.
 ///
 /// # Errors
-/// [`Refusal::Exists`]; [`Refusal::Invalid`]: name and kind do not go together.
+/// [`Refusal::Exists`]; [`Refusal::Conflict`]: one of this name was deleted; [`Refusal::Invalid`]: name and kind do not
+/// go together.
 pub fn create_tenant(cmd: &CreateTenant, rows: &dyn Rows, now: Now) -> Result<(Batch, Tenant), Refusal> {
     if (cmd.name.as_str() == SYSTEM_NAME) != (cmd.kind == TenantKind::System) {
         return Err(Refusal::Invalid("the tenant of kind system, and only it, is named system".to_owned()));
     }
-    let existing = tenants(rows)?;
-    if existing.iter().any(|tenant| tenant.name == cmd.name) {
-        return Err(Refusal::Exists("tenant"));
+    let existing = tenants_ever(rows)?;
+    match existing.iter().find(|tenant| tenant.name == cmd.name) {
+        None => {}
+        Some(Tenant { deleted_us: None, .. }) => return Err(Refusal::Exists("tenant")),
+        // Sites and audit lines that name the old one would be taken to speak of the new one.
+        Some(_) => return Err(Refusal::Conflict("a tenant of this name was deleted".to_owned())),
     }
     let last = existing.iter().map(|tenant| tenant.realm).max().unwrap_or(SYSTEM).max(SYSTEM);
     let realm = if cmd.kind == TenantKind::System { SYSTEM } else { Realm(last.0 + 1) };
-    let tenant = Tenant { name: cmd.name.clone(), realm, kind: cmd.kind, set_up: false, created_us: now.wall_us };
+    let (name, kind, created_us) = (cmd.name.clone(), cmd.kind, now.wall_us);
+    let tenant = Tenant { name, realm, kind, set_up: false, created_us, deleted_us: None };
 
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, &cmd.by, "tenant.create", cmd.name.as_str()));
     batch.create_realm(realm, cmd.base.duplicate(), cmd.key.duplicate());
@@ -110,6 +125,9 @@ pub fn setup_tenant(cmd: &SetupTenant, rows: &dyn Rows, now: Now) -> Result<(Bat
     if tenant.set_up {
         return Err(Refusal::Conflict("the tenant is set up already".to_owned()));
     }
+    if is_blocked(rows, tenant.realm)? {
+        return Err(Refusal::Conflict("the tenant is blocked: it gets no tokens".to_owned()));
+    }
     tenant.set_up = true;
     let mut batch = Batch::new(tenant.realm, Line::done(now.wall_us, &cmd.by, "tenant.setup", &cmd.admin_username));
     batch.put(Realm::NODE, &[cmd.name.as_str()], &tenant);
@@ -119,6 +137,34 @@ pub fn setup_tenant(cmd: &SetupTenant, rows: &dyn Rows, now: Now) -> Result<(Bat
     batch.put(tenant.realm, &[&cmd.admin_username], &admin);
     let claims = issue(&mut batch, rows, &Issue::root(tenant.realm, cmd.token_id), now)?;
     Ok((batch, claims))
+}
+
+/// Marks a tenant as deleted: from here on its names and tokens are nobody's. What it had goes when the keys of its
+/// realm are erased, which must follow; hosts are sent an empty copy. `force`: also if it has boxes.
+///
+/// # Errors
+/// [`Refusal::NotFound`]; [`Refusal::Conflict`]: the tenant `system`, or one with boxes.
+pub fn delete_tenant(
+    name: &TenantName,
+    force: bool,
+    by: &str,
+    rows: &dyn Rows,
+    now: Now,
+) -> Result<(Batch, Realm), Refusal> {
+    let mut tenant = tenant(rows, name)?.ok_or(Refusal::NotFound("tenant"))?;
+    if tenant.realm == SYSTEM {
+        return Err(Refusal::Conflict("the tenant system can't be deleted".to_owned()));
+    }
+    let boxes = rows.list::<DepositBox>(tenant.realm, &[])?;
+    if !force && !boxes.is_empty() {
+        let placed = boxes.iter().filter(|row| row.value.distribute.to != Placement::None).count();
+        let why = format!("the tenant has {} vaults or boxes, {placed} of them at sites", boxes.len());
+        return Err(Refusal::Conflict(why));
+    }
+    tenant.deleted_us = Some(now.wall_us);
+    let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, by, "tenant.delete", name.as_str()));
+    batch.put(Realm::NODE, &[name.as_str()], &tenant);
+    Ok((batch, tenant.realm))
 }
 
 /// Makes a further root token, for emergencies.
@@ -137,10 +183,11 @@ pub fn create_root_token(
     Ok((batch, claims))
 }
 
-/// Blocks all of a tenant's tokens and logins, or lifts that; older tokens hold again then.
+/// Blocks all of a tenant's tokens and logins, or lifts that; older tokens hold again then. To ask for what is so
+/// already changes nothing.
 ///
 /// # Errors
-/// [`Refusal::NotFound`]: no such tenant.
+/// [`Refusal::NotFound`]: no such tenant; [`Refusal::Conflict`]: the tenant `system`, without which nobody could lift it.
 pub fn set_blocked(
     name: &TenantName,
     blocked: bool,
@@ -149,14 +196,30 @@ pub fn set_blocked(
     now: Now,
 ) -> Result<(Batch, Realm), Refusal> {
     let realm = tenant(rows, name)?.ok_or(Refusal::NotFound("tenant"))?.realm;
-    let not_before_us = match rows.read::<Revocation>(realm, &["tenant"])?.map(|row| row.value) {
-        Some(Revocation::Tenant { not_before_us, .. }) => not_before_us,
-        _ => i64::MIN,
+    if realm == SYSTEM {
+        return Err(Refusal::Conflict("the tenant system can't be blocked: nobody could unblock it".to_owned()));
+    }
+    let (not_before_us, before) = match rows.read::<Revocation>(realm, &["tenant"])?.map(|row| row.value) {
+        Some(Revocation::Tenant { not_before_us, blocked }) => (not_before_us, blocked),
+        _ => (i64::MIN, false),
     };
+    if before == blocked {
+        return Ok((Batch::housekeeping(), realm));
+    }
     let action = if blocked { "tenant.block" } else { "tenant.unblock" };
-    let mut batch = Batch::new(realm, Line::done(now.wall_us, by, action, name.as_str()));
+    // Who is to be kept out must be so on a full disk, too.
+    let mut batch = Batch::new(realm, Line::done(now.wall_us, by, action, name.as_str())).from_reserve();
     batch.put(realm, &["tenant"], &Revocation::Tenant { not_before_us, blocked });
     Ok((batch, realm))
+}
+
+/// Whether a tenant is blocked.
+///
+/// # Errors
+/// The store's refusals.
+pub fn is_blocked(rows: &dyn Rows, realm: Realm) -> Result<bool, Refusal> {
+    let row = rows.read::<Revocation>(realm, &["tenant"])?;
+    Ok(row.is_some_and(|row| matches!(row.value, Revocation::Tenant { blocked: true, .. })))
 }
 
 /// A token to be issued.

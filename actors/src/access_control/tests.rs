@@ -66,10 +66,12 @@ impl World {
     }
 
     fn put_user(&mut self, caller: Caller, username: &str, groups: &[&str], disabled: bool) -> Result<bool, Refusal> {
+        // Whoever is there keeps the password, and with it the tokens.
+        let is_new = login_of(&self.rows, caller.realm, username)?.is_none();
         let cmd = PutUser {
             caller,
             username: username.to_owned(),
-            password_hash: Some("hash".into()),
+            password_hash: is_new.then(|| "hash".into()),
             full_name: None,
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
             disabled,
@@ -283,4 +285,29 @@ fn a_site_judges_tokens_by_copies_of_rows_without_the_signing_key() {
     world.rows.run(|rows| revoke_own(&caller, rows, at(11))).unwrap();
     world.rows.copy_to(&kinds, ACME, &mut site, local);
     assert!(verify(&text, &locate, &site as &dyn Rows, at(11), &world.verified).is_err(), "{id}");
+}
+
+#[test]
+fn tokens_are_listed_by_what_holds_and_revoked_by_their_names() {
+    use super::issued::{all_issued, issued, revoke};
+    let mut world = world();
+    let root = world.verify(&world.roots[1], at(3)).unwrap();
+    world.put_user(root.clone(), "bob", &[], false).unwrap();
+    let text = world.log_in(ACME, "bob", 10, at(20)).unwrap();
+    let bob = world.verify(&text, at(21)).unwrap();
+    let names = |world: &World, now| -> Vec<TokenId> {
+        all_issued(&world.rows, ACME, now).unwrap().into_iter().map(|one| one.id).collect()
+    };
+    assert_eq!(names(&world, at(21)), [TokenId([2; 16]), TokenId([10; 16])]);
+    assert_eq!(issued(&world.rows, ACME, bob.token_id, at(21)).unwrap().unwrap().token.principal, "bob");
+    assert_eq!(names(&world, at(20 + 3600)), [TokenId([2; 16])], "what has expired holds no more");
+    assert!(matches!(world.rows.run(|rows| revoke(&bob, TokenId([2; 16]), rows, at(22))), Err(Refusal::Denied)));
+    let nobodys = TokenId([77; 16]);
+    assert!(matches!(world.rows.run(|rows| revoke(&root, nobodys, rows, at(22))), Err(Refusal::NotFound(_))));
+    world.rows.run(|rows| revoke(&root, bob.token_id, rows, at(22))).unwrap();
+    assert!(matches!(world.verify(&text, at(23)), Err(Refusal::Unauthenticated)));
+    assert_eq!(names(&world, at(23)), [TokenId([2; 16])]);
+    // Blocking shows, too.
+    world.rows.run(|rows| set_blocked(&"acme".parse().unwrap(), true, "test", rows, at(24))).unwrap();
+    assert!(names(&world, at(25)).is_empty());
 }

@@ -17,8 +17,8 @@ use holdfast_protocol::ids::Realm;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::access_control::ADMINS;
 use crate::access_control::records::{Principal, Revocation, TokenKey, TokenVerifier, key_id_segment};
+use crate::access_control::{ADMINS, READERS};
 use crate::ports::Now;
 use crate::rows::{ReadRows, Refusal, Rows};
 
@@ -42,6 +42,17 @@ impl TokenId {
     /// The id in the form of a UUID, by which people and Strongbox name a token.
     pub fn accessor(self) -> String {
         uuid::Uuid::from_bytes(self.0).to_string()
+    }
+
+    /// The id behind an accessor.
+    pub fn of_accessor(text: &str) -> Option<Self> {
+        uuid::Uuid::try_parse(text).ok().map(|id| Self(id.into_bytes()))
+    }
+
+    /// The id as rows are named by it.
+    pub(super) fn of_hex(text: &str) -> Option<Self> {
+        let mut id = [0; 16];
+        hex::decode_to_slice(text, &mut id).ok().map(|()| Self(id))
     }
 }
 
@@ -119,6 +130,11 @@ impl Caller {
     /// Whether it may administer its tenant.
     pub fn is_admin(&self) -> bool {
         self.is_root() || self.groups.contains(ADMINS)
+    }
+
+    /// Whether it is one of those who only look, and nothing more.
+    pub fn is_reader(&self) -> bool {
+        !self.is_admin() && self.groups.contains(READERS)
     }
 
     /// Whether it came with a root token.
@@ -225,7 +241,7 @@ fn hold(claims: &Claims, realm: Realm, rows: &dyn Rows, now: Now) -> Result<Call
     })
 }
 
-fn is_revoked(claims: &Claims, realm: Realm, rows: &dyn Rows) -> Result<bool, Refusal> {
+pub(super) fn is_revoked(claims: &Claims, realm: Realm, rows: &dyn Rows) -> Result<bool, Refusal> {
     let id = claims.id.to_string();
     for path in [&["tenant"][..], &["principal", &claims.principal], &["token", &id]] {
         let revoked = match rows.read::<Revocation>(realm, path)?.map(|row| row.value) {

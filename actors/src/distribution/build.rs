@@ -14,6 +14,7 @@ use holdfast_protocol::ids::{Realm, SiteName, TenantName};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::wire::{Position, Signed};
 
+use crate::access_control::Tenant;
 use crate::barrier::{Barrier, ChangedRow, Snapshot};
 use crate::distribution::core::{BuildOutcome, Push};
 use crate::distribution::placement::{COMMON, SitePlacement};
@@ -92,9 +93,15 @@ pub fn build(
     if place.standing.held == Held::Quarantined {
         return Err(Refusal::Denied);
     }
+    let record = snapshot.read::<Tenant>(Realm::NODE, &[tenant.name.as_str()])?;
+    let is_deleted = record.is_some_and(|row| row.value.deleted_us.is_some());
     let mut job = Job {
         barrier,
-        placement: SitePlacement::read(&snapshot, tenant.realm, site_name)?,
+        placement: match is_deleted {
+            true => SitePlacement::default(),
+            false => SitePlacement::read(&snapshot, tenant.realm, site_name)?,
+        },
+        is_deleted,
         deployment: deployment(&snapshot)?,
         snapshot,
         tenant,
@@ -129,6 +136,8 @@ struct Job<'a> {
     site_name: &'a SiteName,
     place: Site,
     placement: SitePlacement,
+    /// Its keys are gone: what is left to send is that there is nothing.
+    is_deleted: bool,
     deployment: crate::site_registry::Deployment,
     signer: &'a SigningKey,
 }
@@ -177,7 +186,11 @@ impl Job<'_> {
         };
         let epochs_hold =
             last.position.dist_epoch == self.place.dist_epoch && last.position.term == self.deployment.term;
-        let changed = if last.has_content != has_content { self.everything().map(Some) } else { self.delta(last) }?;
+        let changed = match last.has_content == has_content {
+            true if self.is_deleted => Some(Vec::new()),
+            true => self.delta(last)?,
+            false => Some(self.everything()?),
+        };
         match changed {
             Some(rows) if rows.is_empty() && epochs_hold && last.has_content == has_content => {
                 let last = last.clone();
@@ -198,7 +211,9 @@ impl Job<'_> {
         }
         placed.sort();
         let hashes: Vec<&[u8]> = placed.iter().map(Vec::as_slice).collect();
-        let label = self.snapshot.realm_keys(self.tenant.realm)?.derive("holdfast/cut-digest/v1");
+        // Of a deleted tenant there is no key left; what is digested is of no size either.
+        let of = if self.is_deleted { Realm::NODE } else { self.tenant.realm };
+        let label = self.snapshot.realm_keys(of)?.derive("holdfast/cut-digest/v1");
         let seq = before.seq.next();
         let digest =
             hmac(label.expose(), &[&before.digest, &seq.0.to_be_bytes(), &revision.0.to_be_bytes(), &sha256(&hashes)]);

@@ -15,6 +15,10 @@ use holdfast_protocol::wire::{Position, Signed};
 use crate::attestation_verifier::core::ConnId;
 use crate::ports::Now;
 
+mod bites;
+
+use bites::{Bites, Progress};
+
 /// Hosts that are being sent bundles at the same time. More do not arrive sooner: they fill buffers.
 pub const PUSHES_MAX: usize = 64;
 /// How long a push that is not acknowledged counts against [`PUSHES_MAX`]: a slow host delays no other.
@@ -32,6 +36,15 @@ pub enum Event {
     ContentChanged {
         /// The tenants.
         tenants: BTreeSet<TenantName>,
+    },
+    /// Rows of a tenant have changed, and somebody waits until the change holds at every host that is connected.
+    MustBite {
+        /// Names the wait.
+        ticket: u64,
+        /// The tenant.
+        tenant: TenantName,
+        /// When the wait ends at the latest, on the monotonic clock.
+        until: Duration,
     },
     /// A site's epochs advanced: everything there comes under new keys.
     EpochAdvanced {
@@ -148,6 +161,14 @@ pub enum Effect {
         /// What.
         push: Arc<Push>,
     },
+    /// A wait of [`Event::MustBite`] has ended.
+    Bitten {
+        /// Which.
+        ticket: u64,
+        /// Who was connected and has not confirmed the change. Their connections are to be closed: they come back and
+        /// get it then.
+        late: Vec<(HostId, ConnId)>,
+    },
     /// How far a host is behind has changed: tenants not in step.
     Lag {
         /// The host.
@@ -207,6 +228,7 @@ pub struct Distribution {
     hosts: BTreeMap<HostId, HostLink>,
     streams: BTreeMap<StreamId, Stream>,
     queue: VecDeque<Queued>,
+    bites: Bites,
 }
 
 impl Distribution {
@@ -216,6 +238,7 @@ impl Distribution {
         let mut effects = Vec::new();
         match event {
             Event::ContentChanged { tenants } => self.suspect(|(tenant, _)| tenants.contains(tenant), &tenants),
+            Event::MustBite { ticket, tenant, until } => self.must_bite(ticket, tenant, until),
             Event::EpochAdvanced { site } => self.suspect(|(_, at)| *at == site, &BTreeSet::new()),
             Event::HostTrusted { host, conn, until, first } => {
                 if self.is_renewal(&host, conn, first.as_ref(), now) {
@@ -237,6 +260,12 @@ impl Distribution {
         self.push(&mut effects, now);
         self.begin_builds(&mut effects, now);
         self.tell_lag(&mut effects);
+        let hosts = &self.hosts;
+        let progress = |host: &HostId, conn, tenant: &TenantName| match hosts.get(host) {
+            Some(link) if link.conn == conn && link.until.is_some() => link.progress(tenant),
+            _ => Progress::Lost,
+        };
+        self.bites.settle(progress, now.mono, &mut effects);
         effects
     }
 
@@ -244,7 +273,7 @@ impl Distribution {
     pub fn next_deadline(&self) -> Option<Duration> {
         let retries = self.streams.values().filter_map(|stream| stream.retry_at);
         let places = self.in_flight().filter(|_| !self.queue.is_empty());
-        retries.chain(places).min()
+        retries.chain(places).chain(self.bites.next_deadline()).min()
     }
 
     /// Tenants whose newest content a host has not confirmed; `None` while it is not trusted.
@@ -297,6 +326,13 @@ impl Distribution {
                 }
             }
         }
+    }
+
+    fn must_bite(&mut self, ticket: u64, tenant: TenantName, until: Duration) {
+        self.suspect(|(of, _)| *of == tenant, &BTreeSet::from([tenant.clone()]));
+        let connected = self.hosts.iter().filter(|(_, link)| link.until.is_some());
+        let waits_for = connected.map(|(host, link)| (host.clone(), link.conn)).collect();
+        self.bites.begin(ticket, tenant, until, waits_for);
     }
 
     fn stands(&mut self, host: &HostId, conn: ConnId, tenant: &TenantName, position: Position, applied: bool) {
@@ -403,6 +439,13 @@ impl Distribution {
 impl HostLink {
     fn is_trusted(&self, now: Now) -> bool {
         self.until.is_some_and(|until| now.mono < until)
+    }
+
+    fn progress(&self, tenant: &TenantName) -> Progress {
+        match self.tenants.get(tenant) {
+            Some(link) if link.state != LinkState::InStep => Progress::Behind,
+            _ => Progress::InStep,
+        }
     }
 
     fn behind(&self) -> u64 {

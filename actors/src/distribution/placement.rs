@@ -8,7 +8,7 @@ use crate::rows::{Kind, ReadRows, Refusal, RowKey, Rows};
 use crate::secret_store::DepositBox;
 
 /// A tenant's placement at one site, as one state of the store has it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SitePlacement {
     boxes: BTreeMap<String, bool>,
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_protocol::ids::{Realm, Revision, TenantName};
 use holdfast_protocol::wire::Position;
 
-use crate::access_control::tenants::tenants;
+use crate::access_control::tenants::tenants_ever;
 use crate::barrier::Snapshot;
 use crate::distribution::build::TenantRef;
 use crate::distribution::core::FirstContact;
@@ -16,7 +16,7 @@ use crate::rows::Refusal;
 /// # Errors
 /// The store's fault.
 pub fn tenant_refs(snapshot: &Snapshot) -> Result<Vec<TenantRef>, Refusal> {
-    Ok(tenants(snapshot)?.into_iter().map(|tenant| TenantRef { name: tenant.name, realm: tenant.realm }).collect())
+    Ok(tenants_ever(snapshot)?.into_iter().map(|tenant| TenantRef { name: tenant.name, realm: tenant.realm }).collect())
 }
 
 /// A tenant and where its content lies; `None` where there is none of that name.

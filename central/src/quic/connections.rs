@@ -206,6 +206,14 @@ impl Connections {
         tokio::spawn(handle.ended(code));
     }
 
+    /// Ends a session at once: what was queued for it is not sent.
+    pub(crate) fn sever(&self, conn: ConnId, code: CloseCode) {
+        self.distrust(conn);
+        if let Some(handle) = self.lock().get(&conn) {
+            handle.connection.close((code as u32).into(), b"");
+        }
+    }
+
     /// As [`Connections::close`], for all sessions.
     pub(crate) fn close_all(&self, code: CloseCode) {
         let all: Vec<ConnId> = self.lock().keys().copied().collect();

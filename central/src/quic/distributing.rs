@@ -41,6 +41,7 @@ impl Perform<Distribution> for DistributionHands {
                 let bundles = push.bundles.iter().map(|bundle| Out::Bundle(bundle.clone()));
                 hub.connections.feed(conn, first.into_iter().chain(bundles).collect());
             }
+            Effect::Bitten { ticket, late } => hub.bites.ended(ticket, late),
             Effect::Lag { host, behind } => {
                 hub.change_live(&host, |live| live.lag = behind);
                 hub.progress.notify_waiters();

@@ -27,6 +27,7 @@ use quinn::Endpoint;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::node::Node;
+use crate::quic::biting::Bites;
 use crate::quic::connections::Connections;
 use crate::quic::distributing::DistributionHands;
 use crate::quic::listener;
@@ -81,6 +82,8 @@ pub(crate) struct Hub {
     pub(super) heeding: Mutex<()>,
     /// What each session's hello said it holds, until distribution has planned for it.
     hellos: Mutex<BTreeMap<ConnId, BTreeMap<TenantName, Position>>>,
+    /// Who waits for a change to bite.
+    pub(super) bites: Bites,
     next_conn: AtomicU64,
     endpoint: Endpoint,
     /// Up to where distribution has been told of changes.
@@ -120,6 +123,7 @@ impl Hub {
             adopting: tokio::sync::Mutex::new(()),
             heeding: Mutex::default(),
             hellos: Mutex::default(),
+            bites: Bites::default(),
             next_conn: AtomicU64::new(1),
             endpoint,
             told: Mutex::new(told),

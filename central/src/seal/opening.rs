@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant, tenant};
+use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant, tenants_ever};
 use holdfast_actors::access_control::tokens::{SYSTEM, mint};
-use holdfast_actors::access_control::{TenantKind, TokenId};
+use holdfast_actors::access_control::{Tenant, TenantKind, TokenId};
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_actors::rows::Refusal;
@@ -117,16 +117,32 @@ impl Opening {
     /// After an unsealing: the configured tenants and a REST certificate that is good for a while.
     pub(super) async fn settle(&self) -> Result<(), OpeningError> {
         self.make_tenants().await?;
+        self.finish_deletions().await?;
         renew_certificate(&self.node, &self.key, &self.shown)
     }
 
     async fn make_tenants(&self) -> Result<(), OpeningError> {
         for name in &self.node.config.tenants {
-            if tenant(&self.node.barrier.snapshot()?, name)?.is_some() {
-                continue;
+            let known = tenants_ever(&self.node.barrier.snapshot()?)?;
+            match known.iter().find(|tenant| tenant.name == *name) {
+                None => {}
+                Some(Tenant { deleted_us: None, .. }) => continue,
+                Some(_) => {
+                    tracing::warn!(tenant = %name, "a configured tenant was deleted and is not made again");
+                    continue;
+                }
             }
             let (cmd, clock) = (self.new_tenant(name.clone()), self.node.clock.clone());
             self.node.barrier.run(move |rows| create_tenant(&cmd, rows, clock.now())).await?;
+        }
+        Ok(())
+    }
+
+    /// Erases what a deletion that was interrupted has left.
+    async fn finish_deletions(&self) -> Result<(), OpeningError> {
+        let known = tenants_ever(&self.node.barrier.snapshot()?)?;
+        for tenant in known.into_iter().filter(|tenant| tenant.deleted_us.is_some()) {
+            self.node.barrier.erase_realm(tenant.realm).await.map_err(Refusal::from)?;
         }
         Ok(())
     }

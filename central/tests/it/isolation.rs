@@ -71,6 +71,8 @@ struct World {
     /// The attacked tenant's key space and its administrator's token.
     acme: (Realm, String),
     box_id: String,
+    /// Of its administrator's token.
+    accessor: String,
     credentials: Vec<Credential>,
 }
 
@@ -85,8 +87,10 @@ impl World {
             realms.insert(name, root.as_str().unwrap().to_owned());
         }
         let host = Host::join_as(&central, first_of("udc1"), 1).await;
-        let mut world = Self { central, acme: (Realm(2), String::new()), box_id: String::new(), credentials: vec![] };
+        let (acme, [box_id, accessor]) = ((Realm(2), String::new()), [String::new(), String::new()]);
+        let mut world = Self { central, acme, box_id, accessor, credentials: vec![] };
         world.acme.1 = world.token(Realm(2), "ann", 3600).await;
+        world.add_user(Realm(2), &realms["acme"], "zoe").await;
         world.fill().await;
         world.credentials = world.attackers(&realms["bolt"], &host).await;
         world
@@ -99,7 +103,12 @@ impl World {
             json!({ "name": "alpha-vault", "category_id": APP, "owner": "admins", "distribute": { "to": "all" } });
         let made = self.answer("POST", &ask(BOX, body), &owner).await;
         assert_eq!(made.status, 201, "{made:?}");
-        self.box_id = serde_json::from_str::<Value>(&made.text).unwrap()["id"].as_str().unwrap().to_owned();
+        let member = |answer: &Answer, name: &str| {
+            serde_json::from_str::<Value>(&answer.text).unwrap()[name].as_str().unwrap().to_owned()
+        };
+        self.box_id = member(&made, "id");
+        let own = self.answer("GET", &ask("/v1/state/strongbox/token", Value::Null), &owner).await;
+        self.accessor = member(&own, "accessor");
         for value in ["first swordfish", "second swordfish"] {
             let write = ask("/v1/secret/app/alpha-vault/dbpass", json!({ "value": value }));
             assert_eq!(self.answer("POST", &write, &owner).await.status, 204);
@@ -226,6 +235,29 @@ impl World {
                 let at = |name: &str| ask(format!("/v1/config/tenants/{name}"), Value::Null);
                 Trial::Pair { there: at("acme"), absent: at("xxxx"), words: words("acme", "xxxx") }
             }
+            "/v1/state/strongbox/system/block-tenant" | "/v1/state/strongbox/system/unblock-tenant" => {
+                let at = |name: &str| ask(path, json!({ "tenant": name }));
+                Trial::Pair { there: at("acme"), absent: at("xxxx"), words: words("acme", "xxxx") }
+            }
+            "/v1/config/strongbox/authentication/userpass/{username}" => {
+                let at = |name: &str| ask(path.replace("{username}", name), json!({ "password": "a-guess" }));
+                Trial::Pair { there: at("zoe"), absent: at("zed"), words: words("zoe", "zed") }
+            }
+            "/v1/config/strongbox/authentication/userpass" => {
+                let at = |name: &str| ask(path, json!({ "username": name, "password": "a-guess" }));
+                Trial::Pair { there: at("zoe"), absent: at("zed"), words: words("zoe", "zed") }
+            }
+            "/v1/state/strongbox/token/accessors/{accessor}" => {
+                let absent = "00000000-0000-4000-8000-000000000000";
+                let at = |id: &str| ask(path.replace("{accessor}", id), Value::Null);
+                Trial::Pair { there: at(&self.accessor), absent: at(absent), words: words(&self.accessor, absent) }
+            }
+            "/v1/state/strongbox/token/revoke" => {
+                let absent = "00000000-0000-4000-8000-000000000000";
+                let at = |id: &str| ask(path, json!({ "accessor": id }));
+                Trial::Pair { there: at(&self.accessor), absent: at(absent), words: words(&self.accessor, absent) }
+            }
+            "/v1/state/strongbox/system/create-root-token" => Trial::Alone(ask(path, json!({ "sealkey": "a guess" }))),
             "/v1/config/tenants" | "/v1/state/strongbox/system/setup-tenant" => {
                 let at = |name: &str| ask(path, tenant(name));
                 Trial::Pair { there: at("acme"), absent: at("xxxx"), words: words("acme", "xxxx") }
@@ -256,6 +288,9 @@ impl World {
             | "/v1/state/strongbox/system/rotate-seal"
             | "/v1/state/strongbox/system/seal"
             | "/v1/state/strongbox/system/seal-status"
+            | "/v1/state/strongbox/token"
+            | "/v1/state/strongbox/token/accessors"
+            | "/v1/state/strongbox/token/refresh"
             | "/v1/state/system/adopt-restored"
             | "/v1/state/system/ca"
             | "/v2/auth/user/refresh"
@@ -314,12 +349,17 @@ impl Answer {
 
 /// Whatever takes a caller's own token away comes last.
 fn order(path: &str) -> u8 {
-    u8::from(path == "/v2/auth/user/refresh") + 2 * u8::from(path == "/v1/auth")
+    match path {
+        "/v2/auth/user/refresh" => 1,
+        "/v1/state/strongbox/token/refresh" => 2,
+        "/v1/auth" => 3,
+        _ => 0,
+    }
 }
 
 /// Routes at which a stranger may name an own thing as he likes: what he makes there is his.
 fn makes_own(path: &str) -> bool {
-    path.trim_end_matches('/') == BOX
+    path.trim_end_matches('/') == BOX || path.starts_with("/v1/config/strongbox/authentication/userpass")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,19 @@ fn trial(method: &str, path: &str) -> Option<(String, Value, u16)> {
     Some(match (method, path, system, of_site) {
         // Trying a proof would be giving it.
         ("POST", "/v1/login", ..) => (at, json!({ "username": "ann", "password": "x" }), 400),
+        ("POST", _, Some("create-root-token"), _) => (at, json!({ "sealkey": "x" }), 400),
+        ("POST", _, Some("block-tenant" | "unblock-tenant"), _) => (at, json!({ "tenant": "acme" }), 204),
+        ("POST", "/v1/config/strongbox/authentication/userpass", ..) => {
+            (at, json!({ "username": "ann", "password": "x" }), 204)
+        }
+        ("PUT", "/v1/config/strongbox/authentication/userpass/{username}", ..) => {
+            (at.replace("{username}", "ann"), json!({ "password": "x" }), 204)
+        }
+        // There is nobody yet.
+        ("DELETE", "/v1/config/strongbox/authentication/userpass/{username}", ..) => (at, Value::Null, 404),
+        // A root token can't be renewed.
+        ("POST", "/v1/state/strongbox/token/refresh", ..) => (at, Value::Null, 403),
+        ("POST", "/v1/state/strongbox/token/revoke", ..) => (at, Value::Null, 204),
         ("POST", _, Some("unseal"), _) => (at, json!({ "sealkey": "x" }), 400),
         ("POST", _, Some("reveal-sealkey"), _) => (at, Value::Null, 400),
         ("POST", _, Some("seal" | "rotate-seal"), _) => (at, Value::Null, 204),
@@ -26,6 +39,7 @@ fn trial(method: &str, path: &str) -> Option<(String, Value, u16)> {
         }
         // There is nothing to adopt.
         ("POST", "/v1/state/system/adopt-restored", ..) => (at, Value::Null, 409),
+        ("DELETE", "/v1/config/tenants/{tenant}", ..) => (at.replace("{tenant}", "acme"), Value::Null, 204),
         ("POST", "/v1/config/tenants", ..) => (at, json!({ "name": "other" }), 204),
         ("POST", "/v1/config/system/sites", ..) => (at, json!({ "name": "udc2", "hosts": [{ "name": "a" }] }), 204),
         ("POST", "/v1/config/system/sites/{site}/hosts", ..) => (at, json!({ "hosts": [{ "name": "udc1-002" }] }), 204),

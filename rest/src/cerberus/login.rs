@@ -111,9 +111,11 @@ pub(super) async fn log_out(State(cerberus): State<Cerberus>, token: Token) -> R
     let deed = Deed::of("token.revoke", "");
     let caller = authenticate(&cerberus, &token, &deed)?;
     let by = caller.clone();
-    let revoked = cerberus.node.change(&caller, &deed, move |rows, now| logins::revoke_own(&by, rows, now)).await;
+    let revoked =
+        cerberus.node.change_of_own(&caller, &deed, move |rows, now| logins::revoke_own(&by, rows, now)).await;
     revoked.map_err(problem)?;
-    Ok(done())
+    let pending = cerberus.node.bite(caller.realm).await;
+    Ok(pending.told_in(done()))
 }
 
 fn authenticate(cerberus: &Cerberus, token: &Token, deed: &Deed) -> Result<Caller, Problem> {

@@ -12,12 +12,14 @@ use holdfast_actors::access_control::Caller;
 use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::ports::Now;
 use holdfast_actors::rows::{Batch, Expected, Refusal, Rows};
+use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::Realm;
 use serde::de::DeserializeOwned;
 
 use super::StrongboxNode;
 use super::conventions::{self, Parameters, Wanted};
 use crate::access::{Access, BoxFuture, bearer};
+use crate::bite::Pending;
 use crate::body;
 use crate::node::Deed;
 use crate::peer::Peer;
@@ -29,13 +31,26 @@ use crate::reply::Format;
 pub(super) enum Right {
     /// Admins of the tenant `system`.
     SystemAdmin,
+    /// Those, and who only looks there.
+    SystemReader,
     /// Admins, of whatever tenant.
     TenantAdmin,
+    /// Those, and who only looks in a tenant.
+    TenantReader,
+    /// Whoever has a token.
+    Anyone,
 }
 
 impl Right {
     pub(super) fn check(self, caller: &Caller) -> Result<(), Refusal> {
-        let has = caller.is_admin() && (self == Self::TenantAdmin || caller.is_system());
+        let looks = caller.is_admin() || caller.is_reader();
+        let has = match self {
+            Self::SystemAdmin => caller.is_admin() && caller.is_system(),
+            Self::SystemReader => looks && caller.is_system(),
+            Self::TenantAdmin => caller.is_admin(),
+            Self::TenantReader => looks,
+            Self::Anyone => true,
+        };
         if has { Ok(()) } else { Err(Refusal::Denied) }
     }
 }
@@ -215,6 +230,18 @@ impl Call {
         &self,
         mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
     ) -> Result<T, Problem> {
+        self.change_even_stopped(move |rows, now| {
+            refuse_while_stopped(rows)?;
+            decide(rows, now)
+        })
+        .await
+    }
+
+    /// The same for what a restored copy of central still does.
+    pub(super) async fn change_even_stopped<T: Send + 'static>(
+        &self,
+        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<T, Problem> {
         let (caller, right) = (self.caller.clone(), self.right);
         let decide = move |rows: &dyn Rows, now| {
             right.check(&caller.renewed(rows, now)?)?;
@@ -224,7 +251,13 @@ impl Call {
         if self.validate {
             return Err(tried(access.rehearse(decide).await));
         }
-        Ok(access.change(decide).await?)
+        Ok(access.change_even_stopped(decide).await?)
+    }
+
+    /// Has what was committed in `realm` hold at every connected host; to be called between a change that must bite
+    /// and its answer.
+    pub(super) async fn bite(&self, realm: Realm) -> Pending {
+        self.node.access.node().bite(realm).await
     }
 
     /// To be asked, after all checks, before anything is done that is not [`Call::change`]: with `validate=true` the
@@ -234,11 +267,11 @@ impl Call {
     }
 
     /// The end of a call that is only to be tried and is decided elsewhere, also where a restored copy decides.
-    pub(super) async fn try_even_stopped<T: Send + 'static>(
+    pub(super) async fn tries<T: Send + 'static>(
         &self,
         decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
     ) -> Problem {
-        tried(self.node.access.rehearse_even_stopped(decide).await)
+        tried(self.node.access.rehearse(decide).await)
     }
 
     /// Whether the call is only to be tried.
@@ -247,13 +280,11 @@ impl Call {
     }
 
     /// What the caller expects of the thing that it wants changed.
-    #[expect(dead_code, reason = "things with versions ask for it")]
     pub(super) fn expected(&self) -> Result<Expected, Problem> {
         conventions::expected(&self.headers)
     }
 
     /// A parameter of the route's own; the last one, if it was given several times.
-    #[expect(dead_code, reason = "routes with parameters ask for it")]
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.own.iter().rev().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }

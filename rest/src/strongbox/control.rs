@@ -12,6 +12,7 @@ use holdfast_protocol::ids::HostId;
 use holdfast_protocol::secret::Secret;
 
 use crate::access::BoxFuture;
+use crate::bite::Pending;
 use crate::problem::Problem;
 use crate::secret::SecretText;
 
@@ -25,6 +26,10 @@ pub trait SealControl: Send + Sync {
 
     /// Takes a seal key or shares.
     fn unseal(&self, class: Class, proof: Proof) -> BoxFuture<'_, Result<Unsealing, SealError>>;
+
+    /// Whether `proof` is the seal key, or enough shares of it, of this unsealed central; counted like an attempt at
+    /// unsealing.
+    fn prove(&self, class: Class, proof: Proof) -> BoxFuture<'_, Result<(), SealError>>;
 
     /// Seals; returns when the keys are erased.
     fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), SealError>>;
@@ -124,10 +129,6 @@ impl From<SealError> for Problem {
         }
     }
 }
-
-/// What is left to do when a call returns: hosts that have not confirmed, keys not yet replaced.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pending(pub u64);
 
 /// The hosts and their connections.
 pub trait FleetControl: Send + Sync {

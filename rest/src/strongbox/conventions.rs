@@ -199,7 +199,6 @@ fn erase(value: &mut Value) {
 }
 
 /// The tag of a thing's version, for the header `ETag`.
-#[cfg_attr(not(test), expect(dead_code, reason = "things with versions show it"))]
 pub(super) fn etag(version: u64) -> (HeaderName, HeaderValue) {
     let tag = HeaderValue::from_str(&format!("\"{version}\"")).expect("digits and quotes stand in any header");
     (header::ETAG, tag)

@@ -1,6 +1,6 @@
 //! Sites as they are, and cutting them off.
 
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::ports::draw_secret;
 use holdfast_actors::rows::Refusal;
@@ -10,11 +10,7 @@ use holdfast_protocol::ids::{HostName, SiteName};
 use serde::Deserialize;
 
 use super::call::Call;
-use super::control::Pending;
 use crate::problem::Problem;
-
-/// Says in an answer how much is left to do.
-const HOLDFAST_PENDING: HeaderName = HeaderName::from_static("holdfast-pending");
 
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let live = call.node.fleet.live();
@@ -82,12 +78,8 @@ async fn decide(call: Call, host: Option<String>, decision: Decision) -> Result<
     let seed = draw_secret(&*call.node.access.entropy());
     let decision = Decide { site, host, decision, actor: call.by(), seed };
     if call.is_tried() {
-        return Err(call.try_even_stopped(move |rows, now| standing::decide(&decision, rows, now)).await);
+        return Err(call.tries(move |rows, now| standing::decide(&decision, rows, now)).await);
     }
-    let Pending(left) = call.node.fleet.decide(decision).await?;
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if left > 0 {
-        response.headers_mut().insert(HOLDFAST_PENDING, HeaderValue::from(left));
-    }
-    Ok(response)
+    let pending = call.node.fleet.decide(decision).await?;
+    Ok(pending.told_in(StatusCode::NO_CONTENT.into_response()))
 }

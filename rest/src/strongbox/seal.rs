@@ -128,16 +128,16 @@ async fn by_secret(node: &StrongboxNode, headers: &HeaderMap, body: Body) -> Res
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct UnsealAsked {
+pub(super) struct UnsealAsked {
     sealkey: Option<SecretText>,
     shares: Option<Vec<SecretText>>,
     remote_sealkey: Option<SecretText>,
 }
 
 impl UnsealAsked {
-    fn proof(self) -> Result<Proof, Problem> {
+    pub(super) fn proof(self) -> Result<Proof, Problem> {
         if self.remote_sealkey.is_some() {
-            return Err(Problem::bad_request("a remote seal key unseals a site's host, not central"));
+            return Err(Problem::bad_request("a remote seal key is for a site's host, not for central"));
         }
         let shares: Option<Zeroizing<Vec<String>>> =
             self.shares.map(|shares| Zeroizing::new(shares.iter().map(|share| share.expose().to_owned()).collect()));
@@ -178,7 +178,7 @@ pub(super) async fn unseal(
     }
 }
 
-async fn read_proof(headers: &HeaderMap, body: Body) -> Result<Proof, Problem> {
+pub(super) async fn read_proof(headers: &HeaderMap, body: Body) -> Result<Proof, Problem> {
     body::decode_up_to::<UnsealAsked>(headers, body, UNSEAL_BYTES_MAX).await?.proof()
 }
 

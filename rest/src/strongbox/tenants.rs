@@ -1,11 +1,11 @@
 //! Tenants: made, set up, shown.
 
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use holdfast_actors::access_control::tenants::{self, CreateTenant, SetupTenant};
 use holdfast_actors::access_control::{Caller, Tenant, TenantKind, logins};
 use holdfast_actors::ports::{draw, draw_secret};
-use holdfast_actors::rows::Refusal;
+use holdfast_actors::rows::{Refusal, Rows};
 use holdfast_protocol::ids::TenantName;
 use serde::{Deserialize, Serialize};
 
@@ -45,12 +45,14 @@ impl From<KindAsked> for TenantKind {
 struct TenantShown {
     name: TenantName,
     kind: &'static str,
+    /// Shown where it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    blocked: bool,
 }
 
-impl From<Tenant> for TenantShown {
-    fn from(tenant: Tenant) -> Self {
-        Self { name: tenant.name, kind: tenant.kind.as_str() }
-    }
+fn shown(rows: &dyn Rows, tenant: Tenant) -> Result<TenantShown, Refusal> {
+    let blocked = tenants::is_blocked(rows, tenant.realm)?;
+    Ok(TenantShown { name: tenant.name, kind: tenant.kind.as_str(), blocked })
 }
 
 pub(super) async fn create(call: Call) -> Result<Response, Problem> {
@@ -66,23 +68,41 @@ pub(super) async fn create(call: Call) -> Result<Response, Problem> {
         by: call.by(),
     };
     let made = call.change(move |rows, now| tenants::create_tenant(&command, rows, now)).await?;
-    Ok(call.format.reply(StatusCode::CREATED, &TenantShown::from(made)))
+    Ok(call.format.reply(StatusCode::CREATED, &shown(&call.snapshot()?, made)?))
 }
 
 /// All tenants for `system`, for others their own.
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
-    let known = tenants::tenants(&call.snapshot()?)?;
-    let shown: Vec<TenantShown> =
-        known.into_iter().filter(|tenant| may_see(&call.caller, tenant)).map(TenantShown::from).collect();
+    let rows = call.snapshot()?;
+    let seen = tenants::tenants(&rows)?.into_iter().filter(|tenant| may_see(&call.caller, tenant));
+    let shown: Vec<TenantShown> = seen.map(|tenant| shown(&rows, tenant)).collect::<Result<_, _>>()?;
     Ok(call.format.reply(StatusCode::OK, &shown))
 }
 
 /// Another's tenant is not there for a tenant's admin, whether it exists or not.
 pub(super) async fn read(call: Call) -> Result<Response, Problem> {
     let name: TenantName = call.name("tenant", "tenant")?;
-    let found = tenants::tenant(&call.snapshot()?, &name)?.filter(|tenant| may_see(&call.caller, tenant));
+    let rows = call.snapshot()?;
+    let found = tenants::tenant(&rows, &name)?.filter(|tenant| may_see(&call.caller, tenant));
     let tenant = found.ok_or(Refusal::NotFound("tenant"))?;
-    Ok(call.format.reply(StatusCode::OK, &TenantShown::from(tenant)))
+    Ok(call.format.reply(StatusCode::OK, &shown(&rows, tenant)?))
+}
+
+/// Deletes a tenant with all that it has, at central and at sites: its keys are destroyed, so no copy of the store that is
+/// made from here on opens any of it. With boxes only by `force`. Hosts that are late or not connected erase what they
+/// have when they come back.
+pub(super) async fn delete(call: Call) -> Result<Response, Problem> {
+    let name: TenantName = call.name("tenant", "tenant")?;
+    let force = match call.parameter("force") {
+        None | Some("false") => false,
+        Some("" | "true") => true,
+        Some(_) => return Err(Problem::bad_request("force is true or false")),
+    };
+    let by = call.by();
+    let realm = call.change(move |rows, now| tenants::delete_tenant(&name, force, &by, rows, now)).await?;
+    // Should this be cut short, the next unsealing goes on with it.
+    call.node.access.node().barrier().erase_realm(realm).await.map_err(Refusal::from)?;
+    Ok(call.bite(realm).await.told_in(StatusCode::NO_CONTENT.into_response()))
 }
 
 fn may_see(caller: &Caller, tenant: &Tenant) -> bool {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use holdfast_actors::access_control::logins::{PutUser, put_user};
+use holdfast_actors::access_control::logins::{PutUser, login_of, put_user};
 use holdfast_actors::access_control::tenants::{CreateTenant, SetupTenant, create_tenant, setup_tenant};
 use holdfast_actors::access_control::tokens::mint;
 use holdfast_actors::access_control::{TenantKind, TokenId, VerifiedTokens, password, verify};
@@ -133,9 +133,11 @@ impl World {
         let rows = self.node.barrier().snapshot().unwrap();
         let locate = |number| Some(Realm(number));
         let caller = verify(&self.roots[tenant], &locate, &rows, now, &VerifiedTokens::default()).unwrap();
+        let is_new = login_of(&rows, caller.realm, name).unwrap().is_none();
         drop(rows);
         let groups: BTreeSet<String> = groups.iter().map(|group| (*group).to_owned()).collect();
-        let password_hash = Some(password_hash());
+        // Whoever is there keeps the password, and with it the tokens.
+        let password_hash = is_new.then(password_hash);
         let cmd = PutUser { caller, username: name.into(), password_hash, full_name: None, groups, disabled: false };
         self.node.barrier().run(move |rows| put_user(&cmd, rows, now)).await.unwrap();
     }

@@ -1,8 +1,13 @@
 //! The Strongbox dialect over a real barrier, journal and TLS; only the seal's keeper and the fleet's connections are
 //! stood in for.
 
+mod block;
 mod conventions;
 mod node;
+mod roles;
+mod root_token;
 mod seal;
 mod sites;
 mod tenants;
+mod tokens;
+mod users;

@@ -570,6 +570,8 @@ impl World {
                     self.schedule(in_us, Event::Builds(number, stream, base));
                 }
                 distribution::Effect::Push { host, conn, push } => self.push(&host, conn, &push, now),
+                // Nobody waits here for a change to bite.
+                distribution::Effect::Bitten { .. } => {}
                 distribution::Effect::Lag { host, behind } => {
                     if let Some(hub) = self.hub() {
                         hub.live.entry(host).or_default().lag = behind;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 mod attestation;
 mod audit;
+mod blocking;
 mod central;
 mod distribution;
 mod ends;

@@ -46,6 +46,10 @@ fn told(effects: &[Effect]) -> Vec<String> {
             Effect::Build { stream, base } => format!("build {} {} {}", stream.0, stream.1, seq(base)),
             Effect::Push { host, conn, push } => format!("push {host} {conn} {} {}", push.tenant, push.target.seq),
             Effect::Lag { host, behind } => format!("lag {host} {behind}"),
+            Effect::Bitten { ticket, late } => {
+                let late: Vec<String> = late.iter().map(|(host, conn)| format!(" {host} {conn}")).collect();
+                format!("bitten {ticket}{}", late.concat())
+            }
         })
         .collect()
 }
@@ -93,6 +97,61 @@ impl Bench {
         assert_eq!(bench.machine.lag(&host("udc1/a")), Some(0));
         bench
     }
+}
+
+/// A change that must bite, waited for until then.
+fn must_bite(bench: &mut Bench, ticket: u64, until: u64) -> Vec<String> {
+    bench.step(Event::MustBite { ticket, tenant: tenant("acme"), until: Duration::from_secs(until) })
+}
+
+#[test]
+fn a_change_that_must_bite_is_told_of_when_the_host_has_confirmed_it() {
+    let mut bench = Bench::in_step();
+    assert_eq!(must_bite(&mut bench, 7, 2), ["build acme udc1 1", "lag udc1/a 1"]);
+    assert_eq!(bench.machine.next_deadline(), Some(Duration::from_secs(2)));
+    assert_eq!(bench.built(Some(1), push_to("acme", 2)), ["push udc1/a 1 acme 2"]);
+    assert_eq!(bench.applied("udc1/a", 1, 2), ["build acme udc1 2"], "there may be more");
+    assert_eq!(bench.built(Some(2), BuildOutcome::UpToDate), ["lag udc1/a 0", "bitten 7"]);
+    assert_eq!(bench.machine.next_deadline(), None);
+    assert_eq!(must_bite(&mut Bench::default(), 8, 2), ["bitten 8"], "nobody is connected");
+}
+
+#[test]
+fn what_was_on_its_way_before_a_change_that_must_bite_does_not_count_as_it() {
+    // A build that runs has read the state before.
+    let mut bench = Bench::in_step();
+    bench.changed();
+    assert_eq!(must_bite(&mut bench, 7, 2), [""; 0]);
+    assert_eq!(bench.built(Some(1), BuildOutcome::UpToDate), ["build acme udc1 1"]);
+    assert_eq!(bench.built(Some(1), BuildOutcome::Nothing), ["lag udc1/a 0", "bitten 7"], "it is not concerned");
+    // So has what was pushed already.
+    let mut bench = Bench::in_step();
+    bench.changed();
+    bench.built(Some(1), push_to("acme", 2));
+    assert_eq!(must_bite(&mut bench, 7, 2), [""; 0]);
+    assert_eq!(bench.applied("udc1/a", 1, 2), ["build acme udc1 2"]);
+    assert_eq!(bench.built(Some(2), push_to("acme", 3)), ["push udc1/a 1 acme 3"]);
+    assert_eq!(bench.applied("udc1/a", 1, 3), ["build acme udc1 3"]);
+    assert_eq!(bench.built(Some(3), BuildOutcome::UpToDate), ["lag udc1/a 0", "bitten 7"]);
+}
+
+#[test]
+fn who_has_not_confirmed_in_time_or_is_lost_meanwhile_is_late() {
+    let mut bench = Bench::in_step();
+    must_bite(&mut bench, 7, 2);
+    bench.built(Some(1), push_to("acme", 2));
+    bench.now = 1;
+    assert_eq!(bench.step(Event::TimePassed), [""; 0]);
+    bench.now = 2;
+    assert_eq!(bench.step(Event::TimePassed), ["bitten 7 udc1/a 1"]);
+    assert_eq!(bench.step(Event::TimePassed), [""; 0], "once");
+
+    let mut bench = Bench::in_step();
+    must_bite(&mut bench, 8, 2);
+    assert_eq!(bench.lost("udc1/a", 1), ["bitten 8 udc1/a 1"]);
+    let mut bench = Bench::in_step();
+    must_bite(&mut bench, 9, 2);
+    assert_eq!(bench.trusted("udc1/a", 2, 1_000, contact(&["acme"])), ["lag udc1/a 1", "bitten 9 udc1/a 1"]);
 }
 
 #[test]
@@ -262,6 +321,7 @@ fn a_tenant_made_later_is_looked_at_everywhere() {
 #[derive(Debug, Clone)]
 enum Step {
     Change(usize),
+    Bite(usize),
     Advance(usize),
     Connect(usize),
     Lapse(usize),
@@ -279,6 +339,7 @@ const HOSTS: usize = 6;
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (0..TENANTS.len()).prop_map(Step::Change),
+        3 => (0..TENANTS.len()).prop_map(Step::Bite),
         1 => (0..SITES).prop_map(Step::Advance),
         4 => (0..HOSTS).prop_map(Step::Connect),
         2 => (0..HOSTS).prop_map(Step::Lapse),
@@ -305,7 +366,14 @@ struct World {
     builds: Vec<(StreamId, Option<Position>, u64)>,
     pushes: Vec<(HostId, ConnId, Option<Position>, Arc<Push>)>,
     lags: HashMap<HostId, u64>,
+    /// The newest that each host ever had.
+    had: HashMap<(HostId, TenantName), u64>,
+    tickets: u64,
+    bites: HashMap<u64, Wait>,
 }
+
+/// For a change of a tenant: what was the newest then, and who was connected.
+type Wait = (TenantName, HashMap<StreamId, u64>, Vec<(HostId, ConnId)>);
 
 fn site_of(index: usize) -> String {
     format!("udc{}", index % SITES)
@@ -336,6 +404,7 @@ impl World {
                     self.pushes.push((host, conn, None, push));
                 }
                 Effect::Lag { host, behind } => drop(self.lags.insert(host, behind)),
+                Effect::Bitten { ticket, late } => self.bitten(ticket, &late),
             }
         }
         assert!(self.machine.in_flight().filter(|until| now.mono < *until).count() <= PUSHES_MAX);
@@ -347,16 +416,45 @@ impl World {
         }
     }
 
+    /// Who was connected and is not late has had what was the newest when the wait began.
+    fn bitten(&mut self, ticket: u64, late: &[(HostId, ConnId)]) {
+        let (tenant, newest, waited_for) = self.bites.remove(&ticket).expect("each wait ends once");
+        for (host, conn) in waited_for.iter().filter(|waited| !late.contains(waited)) {
+            let needed = newest.get(&(tenant.clone(), host.site.clone())).copied().unwrap_or_default();
+            let had = self.had.get(&(host.clone(), tenant.clone())).copied().unwrap_or_default();
+            assert!(needed <= had, "{host} {conn} has {had} of {tenant} and needs {needed}");
+        }
+    }
+
+    fn must_bite(&mut self, of: usize) {
+        let tenant = tenant(TENANTS[of]);
+        let connected = self.conns.iter().filter(|(_, (_, trusted))| *trusted);
+        let waited_for = connected.map(|(host, (conn, _))| (host.clone(), *conn)).collect();
+        self.tickets += 1;
+        self.bites.insert(self.tickets, (tenant.clone(), self.newest.clone(), waited_for));
+        let until = Duration::from_secs(self.now + 2);
+        self.event(Event::MustBite { ticket: self.tickets, tenant, until });
+    }
+
+    fn change(&mut self, of: usize) {
+        for site in 0..SITES {
+            // Not every tenant is placed at every site.
+            if of != site {
+                *self.newest.entry((tenant(TENANTS[of]), site_of(site).parse().unwrap())).or_default() += 1;
+            }
+        }
+    }
+
     fn step(&mut self, step: Step) {
         match step {
             Step::Change(of) => {
-                for site in 0..SITES {
-                    // Not every tenant is placed at every site.
-                    if of != site {
-                        *self.newest.entry((tenant(TENANTS[of]), site_of(site).parse().unwrap())).or_default() += 1;
-                    }
-                }
+                self.change(of);
                 self.event(Event::ContentChanged { tenants: [tenant(TENANTS[of])].into() });
+            }
+            Step::Bite(of) => {
+                // The watch over commits tells of the change only later.
+                self.change(of);
+                self.must_bite(of);
             }
             Step::Advance(of) => {
                 let site: SiteName = site_of(of).parse().unwrap();
@@ -442,6 +540,8 @@ impl World {
         let held = self.held.entry(key).or_default();
         assert!(*held <= push.target.seq.0, "never backwards");
         *held = push.target.seq.0;
+        let had = self.had.entry((host.clone(), tenant.clone())).or_default();
+        *had = push.target.seq.0.max(*had);
         self.event(Event::Applied { host, conn, tenant, position: push.target });
     }
 }
@@ -461,6 +561,7 @@ proptest! {
             world.step(Step::Deliver { pick: 0, lies: false });
             world.step(Step::Wait(1));
         }
+        prop_assert!(world.bites.is_empty(), "a wait that nobody ends");
         prop_assert!(world.builds.is_empty() && world.pushes.is_empty());
         for host in world.conns.keys() {
             prop_assert_eq!(world.machine.lag(host), Some(0));

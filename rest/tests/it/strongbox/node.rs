@@ -27,6 +27,7 @@ use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::ids::{DeploymentId, HostId, Realm};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_rest::access::{Access, BoxFuture, RootTokenWatch};
+use holdfast_rest::bite::Bite;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
@@ -46,6 +47,7 @@ pub(super) struct Central {
     pub(super) access: Arc<Access>,
     pub(super) seal: Arc<FakeSeal>,
     pub(super) fleet: Arc<FakeFleet>,
+    pub(super) hosts: Arc<FakeHosts>,
     pub(super) front: Arc<Front>,
     pub(super) clock: Arc<Stepped>,
     /// Of the tenant `system`.
@@ -68,7 +70,9 @@ impl Central {
         let clock = Arc::new(Stepped::default());
         let root = begin(&barrier, &clock).await;
         let seal = Arc::new(FakeSeal::default());
-        let access = Arc::new(Access::at_central(barrier.clone(), journal.clone(), clock.clone(), seal.clone()));
+        let hosts = Arc::new(FakeHosts::default());
+        let access = Access::at_central(barrier.clone(), journal.clone(), clock.clone(), seal.clone(), hosts.clone());
+        let access = Arc::new(access);
         let fleet =
             Arc::new(FakeFleet { barrier, clock: clock.clone(), live: Mutex::default(), left: Mutex::default() });
         let admin = Credentials::new("admin", 9);
@@ -87,7 +91,7 @@ impl Central {
         let metrics = Arc::new(Metrics::new());
         let front = Front::new(routes_central(Arc::new(node)), state, metrics, FrontOptions::default());
         let running = serve(front.clone()).await;
-        Self { access, seal, fleet, front, clock, root, admin, journal, running, folder }
+        Self { access, seal, fleet, hosts, front, clock, root, admin, journal, running, folder }
     }
 
     /// One request over TLS, from this machine, answered in JSON.
@@ -123,6 +127,21 @@ impl Central {
     pub(super) async fn ask_from_afar(&self, request: Request<Body>) -> Answer {
         let peer = Peer::new(SocketAddr::from(([192, 0, 2, 7], 5000)), None);
         Answer::read(self.front.answer(peer, request).await).await
+    }
+
+    /// A user of `system` (or of the tenant of `by`) in these groups: its token.
+    pub(super) async fn user(&self, by: &str, tenant: &str, name: &str, groups: &[&str]) -> String {
+        let body = serde_json::json!({ "username": name, "password": "pw", "groups": groups }).to_string();
+        let made = self.ask(Method::POST, "/v1/config/strongbox/authentication/userpass", Some(by), &body).await;
+        assert_eq!(made.status.as_u16(), 201, "{}", made.text);
+        self.log_in(tenant, name, "pw").await
+    }
+
+    pub(super) async fn log_in(&self, tenant: &str, name: &str, password: &str) -> String {
+        let body = serde_json::json!({ "username": name, "password": password, "tenant": tenant }).to_string();
+        let answer = self.ask(Method::POST, "/v1/login", None, &body).await;
+        assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+        answer.json()["token"].as_str().unwrap().to_owned()
     }
 
     /// A set-up tenant's admin: its token.
@@ -309,6 +328,15 @@ impl SealControl for FakeSeal {
             })
         })
     }
+    fn prove(&self, class: Class, proof: Proof) -> BoxFuture<'_, Result<(), SealError>> {
+        Box::pin(async move {
+            let proof = match proof {
+                Proof::SealKey(key) => format!("key {}", key.ct_eq(&sealkey())),
+                Proof::Shares(shares) => format!("shares {}", shares.len()),
+            };
+            self.ask(format!("prove {} {proof}", class.as_str()))
+        })
+    }
     fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), SealError>> {
         Box::pin(async move { self.ask(format!("seal {} {}", by.class.as_str(), by.name)) })
     }
@@ -327,6 +355,20 @@ impl RootTokenWatch for FakeSeal {
     fn root_token_used(&self) -> BoxFuture<'_, Result<(), Refusal>> {
         self.root_used.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Ok(()) })
+    }
+}
+
+/// Remembers what had to bite, and says that so many hosts are late.
+#[derive(Default)]
+pub(super) struct FakeHosts {
+    pub(super) bitten: Mutex<Vec<Realm>>,
+    pub(super) late: AtomicU64,
+}
+
+impl Bite for FakeHosts {
+    fn bite(&self, realm: Realm) -> BoxFuture<'_, Pending> {
+        self.bitten.lock().unwrap().push(realm);
+        Box::pin(async { Pending(self.late.load(Ordering::SeqCst)) })
     }
 }
 

@@ -139,3 +139,60 @@ async fn a_failed_login_says_nothing_of_what_was_wrong() {
     let malformed = central.ask(Method::POST, "/v1/login", None, "{\"username\": \"ann\"}").await;
     assert_eq!(malformed.status.as_u16(), 400);
 }
+
+#[tokio::test]
+async fn a_deleted_tenant_is_gone_for_good_and_its_keys_with_it() {
+    let central = Central::start().await;
+    let acme = central.tenant("acme").await;
+    let other = central.tenant("other").await;
+    let realm = holdfast_protocol::ids::Realm(2);
+    let keys = || central.access.snapshot().unwrap().realm_keys(realm).map(drop);
+    assert!(keys().is_ok());
+    let before = central.lines();
+    let gone = central.ask(Method::DELETE, "/v1/config/tenants/acme", Some(&central.root), "").await;
+    assert_eq!((gone.status.as_u16(), gone.text.as_str()), (204, ""));
+    assert_eq!(central.lines(), (before.0 + 1, before.1));
+    assert!(keys().is_err(), "nothing opens any more");
+    assert_eq!(*central.hosts.bitten.lock().unwrap(), [realm]);
+    central.refuses(401, Method::GET, TENANTS, Some(&acme), "").await;
+    let login = json!({ "username": "ann", "password": "pw-acme", "tenant": "acme" }).to_string();
+    central.refuses(401, Method::POST, "/v1/login", None, &login).await;
+    central.refuses(404, Method::GET, "/v1/config/tenants/acme", Some(&central.root), "").await;
+    central.refuses(404, Method::DELETE, "/v1/config/tenants/acme", Some(&central.root), "").await;
+    assert_eq!(central.get(&format!("{TENANTS}?keys")).await.json(), json!(["other", "system"]));
+    let setup = json!({ "name": "acme", "admin-username": "ann", "admin-password": "pw" }).to_string();
+    central.refuses(404, Method::POST, SETUP, Some(&central.root), &setup).await;
+    // Neither its name nor its number is used again.
+    let again = central.refuses(409, Method::POST, TENANTS, Some(&central.root), "name: acme").await;
+    assert!(again.text.contains("was deleted"), "{}", again.text);
+    central.tenant("third").await;
+    assert_eq!(central.ask(Method::GET, TENANTS, Some(&other), "").await.json()[0]["name"], "other");
+}
+
+#[tokio::test]
+async fn a_tenant_with_boxes_is_deleted_by_force_only_and_system_never() {
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    let central = Central::start().await;
+    let acme = central.tenant("acme").await;
+    let nodes = central.access.node().clone();
+    let router = holdfast_rest::cerberus::central_routes(nodes, holdfast_rest::cerberus::Settings::default());
+    let body = json!({ "name": "a-box", "category_id": "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46", "owner": "admins" });
+    let made = Request::post("/v2/safe-deposit-box").header("x-cerberus-token", &acme);
+    let made = router.oneshot(made.body(Body::from(body.to_string())).unwrap()).await.unwrap();
+    assert_eq!(made.status().as_u16(), 201);
+    let (at, root) = ("/v1/config/tenants/acme", Some(central.root.as_str()));
+    let full = central.refuses(409, Method::DELETE, at, root, "").await;
+    assert!(full.text.contains("1 vaults or boxes, 0 of them at sites"), "{}", full.text);
+    central.refuses(400, Method::DELETE, &format!("{at}?force=perhaps"), root, "").await;
+    central.refuses(409, Method::DELETE, "/v1/config/tenants/system?force", root, "").await;
+    central.refuses(404, Method::DELETE, "/v1/config/tenants/nobody?force", root, "").await;
+    central.refuses(401, Method::DELETE, at, None, "").await;
+    central.refuses(403, Method::DELETE, at, Some(&acme), "").await;
+    let tried = central.ask(Method::DELETE, &format!("{at}?force&validate"), root, "").await;
+    assert_eq!((tried.status.as_u16(), central.get(at).await.status.as_u16()), (204, 200));
+    assert_eq!(central.ask(Method::DELETE, &format!("{at}?force=true"), root, "").await.status.as_u16(), 204);
+    central.refuses(404, Method::GET, at, root, "").await;
+}

@@ -1,0 +1,138 @@
+//! Users of the caller's tenant: who logs in with a password, and in which groups they are. The group `admins`
+//! administers the tenant in every dialect, `read-only` looks at how it is set up and changes nothing; other groups are
+//! names to which permissions are given.
+
+use std::collections::BTreeSet;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use holdfast_actors::access_control::logins::{PutUser, check_username, put_user};
+use holdfast_actors::access_control::users::{self, User};
+use holdfast_actors::ports::draw;
+use holdfast_actors::rows::Refusal;
+use serde::{Deserialize, Serialize};
+
+use super::call::Call;
+use super::conventions::etag;
+use crate::problem::Problem;
+use crate::secret::SecretText;
+
+/// A user as one is made or replaced. Without `password` the one there is stays; with one, the tokens that the old one
+/// has given end.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct UserAsked {
+    /// May be left out where the path says it.
+    username: Option<String>,
+    password: Option<SecretText>,
+    fullname: Option<String>,
+    #[serde(default)]
+    groups: BTreeSet<String>,
+    /// Neither logs in nor uses tokens.
+    #[serde(default)]
+    disabled: bool,
+}
+
+/// A user as shown.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct UserShown {
+    username: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fullname: Option<String>,
+    groups: BTreeSet<String>,
+    disabled: bool,
+}
+
+impl From<User> for UserShown {
+    fn from(user: User) -> Self {
+        let User { username, full_name, groups, disabled, .. } = user;
+        Self { username, fullname: full_name, groups, disabled }
+    }
+}
+
+pub(super) async fn list(call: Call) -> Result<Response, Problem> {
+    let found = users::users(&call.snapshot()?, call.caller.realm)?;
+    let shown: Vec<UserShown> = found.into_iter().map(UserShown::from).collect();
+    Ok(call.format.reply_by("username", StatusCode::OK, &shown))
+}
+
+pub(super) async fn read(call: Call) -> Result<Response, Problem> {
+    shown(&call, &named(&call)?, StatusCode::OK)
+}
+
+fn shown(call: &Call, username: &str, status: StatusCode) -> Result<Response, Problem> {
+    let user = users::user(&call.snapshot()?, call.caller.realm, username)?.ok_or(Refusal::NotFound("user"))?;
+    let tag = etag(user.version);
+    let reply = call.format.reply_by("username", status, &UserShown::from(user));
+    Ok(([tag], reply).into_response())
+}
+
+fn named(call: &Call) -> Result<String, Problem> {
+    call.name("username", "user")
+}
+
+pub(super) async fn create(call: Call) -> Result<Response, Problem> {
+    let asked: UserAsked = call.body().await?;
+    let username = asked.username.clone().ok_or_else(|| Problem::bad_request("missing field `username`"))?;
+    call.about(&username);
+    let cmd = command(&call, username.clone(), asked).await?;
+    let realm = call.caller.realm;
+    let decide = move |rows: &dyn holdfast_actors::rows::Rows, now| {
+        if users::user(rows, realm, &cmd.username)?.is_some() {
+            return Err(Refusal::Exists("user"));
+        }
+        put_user(&cmd, rows, now)
+    };
+    call.change(decide).await?;
+    shown(&call, &username, StatusCode::CREATED)
+}
+
+/// Makes or replaces; 201 or 204.
+pub(super) async fn put(call: Call) -> Result<Response, Problem> {
+    let username = named(&call)?;
+    let expected = call.expected()?;
+    let asked: UserAsked = call.body().await?;
+    if asked.username.as_ref().is_some_and(|name| *name != username) {
+        return Err(Problem::bad_request("username is another one in the path"));
+    }
+    let cmd = command(&call, username.clone(), asked).await?;
+    let realm = call.caller.realm;
+    let decide = move |rows: &dyn holdfast_actors::rows::Rows, now| {
+        users::expect(rows, realm, &cmd.username, &expected)?;
+        put_user(&cmd, rows, now)
+    };
+    if call.change(decide).await? {
+        return shown(&call, &username, StatusCode::CREATED);
+    }
+    let pending = call.bite(realm).await;
+    Ok(pending.told_in(StatusCode::NO_CONTENT.into_response()))
+}
+
+pub(super) async fn delete(call: Call) -> Result<Response, Problem> {
+    let username = named(&call)?;
+    let expected = call.expected()?;
+    let (caller, realm) = (call.caller.clone(), call.caller.realm);
+    let decide = move |rows: &dyn holdfast_actors::rows::Rows, now| {
+        users::user(rows, realm, &username)?.ok_or(Refusal::NotFound("user"))?;
+        users::expect(rows, realm, &username, &expected)?;
+        users::delete_user(&caller, &username, rows, now)
+    };
+    call.change(decide).await?;
+    Ok(call.bite(realm).await.told_in(StatusCode::NO_CONTENT.into_response()))
+}
+
+/// The password is hashed before the decision, which is too short for it.
+async fn command(call: &Call, username: String, asked: UserAsked) -> Result<PutUser, Problem> {
+    check_username(&username)?;
+    let access = &call.node.access;
+    let password_hash = match asked.password {
+        Some(password) => {
+            let salt = draw(&*access.entropy());
+            Some(access.node().passwords().hash(password.to_bytes(), salt).await?)
+        }
+        None => None,
+    };
+    let UserAsked { fullname: full_name, groups, disabled, .. } = asked;
+    Ok(PutUser { caller: call.caller.clone(), username, password_hash, full_name, groups, disabled })
+}
