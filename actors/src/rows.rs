@@ -40,6 +40,8 @@ pub enum Kind {
     Restored = 0x17,
     /// What a host showed of what an older copy has lost.
     Shown = 0x18,
+    /// What a host needs to start without central.
+    Unsealing = 0x19,
     // A tenant's realm.
     /// A person or program that logs in: its password hash.
     Login = 0x20,
@@ -69,7 +71,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Tenant,
         Self::Site,
         Self::Host,
@@ -79,6 +81,7 @@ impl Kind {
         Self::Holding,
         Self::Restored,
         Self::Shown,
+        Self::Unsealing,
         Self::Login,
         Self::Principal,
         Self::Token,

@@ -8,6 +8,7 @@
 pub mod actor;
 pub mod attempts;
 pub mod core;
+pub mod ladder;
 pub mod record;
 pub mod wrap;
 

@@ -25,10 +25,12 @@ pub mod failure_lines;
 #[cfg(test)]
 mod fixtures;
 pub mod initialise;
+pub mod rehearsal;
 pub mod restored;
 pub mod session;
 pub mod sites;
 pub mod standing;
+pub mod unsealing;
 
 /// The deployment itself; the row `["deployment"]` of the node's realm at central.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

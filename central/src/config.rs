@@ -37,6 +37,8 @@ pub struct Config {
     pub tenants: Vec<TenantName>,
     /// Between two quotes of a host, at sites whose policy does not say; `None`: the registry's default.
     pub quote_interval: Option<Duration>,
+    /// How long a host may be helped by its siblings after it was last trusted; `None`: the registry's default.
+    pub unseal_permit: Option<Duration>,
     /// Certificates (DER) of the manufacturers whose endorsement keys may join sites with `ek-trust: ca`.
     pub ek_authorities: Vec<Vec<u8>>,
     /// The store.
@@ -78,6 +80,7 @@ impl Config {
             advertise: of.optional::<HostAndPort>("names.advertise").map(|address| address.0),
             tenants: tenants(of),
             quote_interval: quote_interval(of),
+            unseal_permit: unseal_permit(of),
             ek_authorities: of
                 .or("attestation.ek_authorities", Vec::<Certificates>::new())
                 .into_iter()
@@ -102,6 +105,13 @@ fn quote_interval(of: &Checker) -> Option<Duration> {
     let long_enough = interval.is_none_or(|interval| interval >= QUOTE_INTERVAL_MIN);
     of.check("attestation.interval", long_enough, "must be 100ms or more");
     interval
+}
+
+fn unseal_permit(of: &Checker) -> Option<Duration> {
+    let valid = of.optional::<Duration>("attestation.unseal_permit");
+    let long_enough = valid.is_none_or(|valid| valid >= Duration::from_secs(1));
+    of.check("attestation.unseal_permit", long_enough, "must be 1s or more");
+    valid
 }
 
 /// A name for a certificate.

@@ -13,6 +13,7 @@ pub mod frames;
 mod hub;
 mod listener;
 pub mod network;
+mod permitting;
 mod reset;
 mod restored;
 mod session;

@@ -12,6 +12,7 @@ use holdfast_actors::seal_keeper::{Attempts, BootRecord, FreshSeal, Revealer};
 use holdfast_actors::secret_store::{BoxId, Category, CurrentSecret, DepositBox, SecretVersion};
 use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::restored::{Adopted, Beyond, Restored, Shown};
+use holdfast_actors::site_registry::unsealing::Unsealing;
 use holdfast_actors::site_registry::{AuthorityKey, Deployment, Host, Site};
 use holdfast_protocol::codec;
 use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId, Realm, Revision, SealEpoch, Seq, Term};
@@ -31,7 +32,7 @@ pub const MEMORY: Memory = Memory { fixed: 64 << 10, each: 512 };
 /// A decoder of a row's body, by the kind of row.
 type Row = (Kind, fn(&[u8]));
 
-const ROWS: [Row; 21] = [
+const ROWS: [Row; 22] = [
     (Kind::Tenant, row::<Tenant>),
     (Kind::Site, row::<Site>),
     (Kind::Host, row::<Host>),
@@ -41,6 +42,7 @@ const ROWS: [Row; 21] = [
     (Kind::Holding, row::<Holding>),
     (Kind::Restored, row::<Restored>),
     (Kind::Shown, row::<Shown>),
+    (Kind::Unsealing, row::<Unsealing>),
     (Kind::Login, row::<Login>),
     (Kind::Principal, row::<Principal>),
     (Kind::Token, row::<Token>),
@@ -173,8 +175,21 @@ fn of_a_copy() -> Vec<Vec<u8>> {
         own_generation: HostGeneration(1),
         beyond: vec![Beyond { tenant: "acme".parse().expect("a name"), shown: Seq(4), own: Some(Seq(3)) }],
     };
-    let (restored, shown) = (encode_body(&restored), encode_body(&shown));
-    vec![chosen(Kind::Restored as u8, restored.expose()), chosen(Kind::Shown as u8, shown.expose())]
+    let unsealing = Unsealing {
+        agent_id: "agent".to_owned(),
+        generation: HostGeneration(1),
+        remote_key: Some(vec![1; 90]),
+        authority: vec![4; 65],
+        address: Some("10.0.0.2:4646".to_owned()),
+        quoted: vec![(0, [1; 32])],
+        permit_until_us: 1,
+    };
+    let (restored, shown, unsealing) = (encode_body(&restored), encode_body(&shown), encode_body(&unsealing));
+    vec![
+        chosen(Kind::Restored as u8, restored.expose()),
+        chosen(Kind::Shown as u8, shown.expose()),
+        chosen(Kind::Unsealing as u8, unsealing.expose()),
+    ]
 }
 
 fn host() -> HostId {
@@ -237,7 +252,7 @@ mod tests {
             assert!(ROWS.iter().any(|(of, _)| *of == kind), "{kind:?} has no decoder here");
         }
         let seeds = seeds();
-        for kind in [Kind::Restored, Kind::Shown] {
+        for kind in [Kind::Restored, Kind::Shown, Kind::Unsealing] {
             assert!(seeds.iter().any(|seed| seed[0] == kind as u8), "{kind:?} has no seed");
         }
     }

@@ -4,7 +4,9 @@ use holdfast_protocol::ids::{HostId, HostName, SiteName, TenantName};
 use holdfast_protocol::limits::{ENROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX};
 use holdfast_protocol::signed::SIGNED_BYTES_MAX;
 use holdfast_protocol::wire::{
-    EnrolAnswer, EnrolRequest, FromCentral, FromHost, Head, Hello, Lease, Notice, Sealed, Signed, WipeReceipt,
+    EnrolAnswer, EnrolRequest, FromCentral, FromHost, Head, Hello, Lease, Notice, REMOTE_SEAL_KEYS_BYTES_MAX,
+    RemoteSealKey, RemoteSealKeys, SIBLING_FRAME_BYTES_MAX, Sealed, SiblingAnswer, SiblingAsk, Signed,
+    UNSEAL_CHALLENGE_BYTES_MAX, UnsealChallenge, UnsealPermit, WipeReceipt,
 };
 
 use crate::reread::reread;
@@ -17,7 +19,7 @@ pub const MEMORY: Memory = Memory { fixed: 16 << 10, each: 256 };
 /// Reads `data` as the message that its first byte says.
 pub fn target(data: &[u8]) {
     let Some((which, bytes)) = choose(data) else { return };
-    match which % 14 {
+    match which % 20 {
         0 => enrol_request(bytes),
         1 => drop(reread::<EnrolAnswer>(bytes, ENROL_FRAME_BYTES_MAX)),
         2 => from_host(bytes),
@@ -31,7 +33,13 @@ pub fn target(data: &[u8]) {
         10 => drop(reread::<Hello>(bytes, FRAME_BYTES_MAX)),
         11 => name::<TenantName>(bytes),
         12 => name::<SiteName>(bytes),
-        _ => name::<HostName>(bytes),
+        13 => name::<HostName>(bytes),
+        14 => drop(reread::<UnsealPermit>(bytes, SIGNED_BYTES_MAX)),
+        15 => drop(reread::<RemoteSealKey>(bytes, SIGNED_BYTES_MAX)),
+        16 => drop(reread::<RemoteSealKeys>(bytes, REMOTE_SEAL_KEYS_BYTES_MAX)),
+        17 => drop(reread::<UnsealChallenge>(bytes, UNSEAL_CHALLENGE_BYTES_MAX)),
+        18 => drop(reread::<SiblingAsk>(bytes, SIBLING_FRAME_BYTES_MAX)),
+        _ => drop(reread::<SiblingAnswer>(bytes, SIBLING_FRAME_BYTES_MAX)),
     }
 }
 
@@ -101,6 +109,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ("lease.", 8),
         ("wipe-receipt.", 9),
         ("hello.", 10),
+        ("unseal-permit.", 14),
+        ("remote-seal-key.", 15),
+        ("remote-seal-keys.", 16),
+        ("unseal-challenge.", 17),
+        ("sibling-ask.", 18),
+        ("sibling-answer.", 19),
     ];
     let mut seeds = Vec::new();
     for (name, bytes) in corpus::golden() {

@@ -264,7 +264,7 @@ impl SealControl for ByRote {
 
 impl SiteSealControl for ByRote {
     fn status(&self) -> SiteSealStatus {
-        SiteSealStatus { initialised: true, sealed: true, reason: None }
+        SiteSealStatus { initialised: true, sealed: true, reason: None, ..SiteSealStatus::default() }
     }
     fn seal(&self, _: Operator) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(async { Err(Refusal::Denied) })

@@ -9,11 +9,13 @@ pub mod binding;
 mod credential;
 pub mod ek_cert;
 mod error;
+pub mod policy;
 mod public;
 mod reader;
+pub mod remote;
 pub mod soft;
 
-pub use attest::{Attest, Counters, Selection, verify_signature};
+pub use attest::{Attest, Certified, Counters, Selection, verify_signature};
 pub use credential::{Credential, make_credential};
 pub use error::TpmError;
 pub use public::{EK_POLICY, Key, NAME_BYTES, Public, Scheme, Symmetric};

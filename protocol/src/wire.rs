@@ -5,8 +5,10 @@
 //! certificate demanded). Each connection carries one bidirectional stream opened by the host; each message is a frame
 //! `length u32 BE | postcard`.
 
+pub mod unseal;
 pub mod v1;
 
+pub use unseal::*;
 pub use v1::*;
 
 /// Join, re-enrol, and the signed standing notice.

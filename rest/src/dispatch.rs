@@ -63,6 +63,7 @@ const OPEN_WHILE_SEALED: &[&str] = &[
     "/v1/state/strongbox/system/reveal-sealkey",
     "/v1/state/strongbox/system/seal-status",
     "/v1/state/strongbox/system/unseal",
+    "/v1/state/strongbox/system/unseal-challenge",
     "/v1/state/strongbox/system/unseal-remote",
     "/version",
 ];

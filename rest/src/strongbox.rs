@@ -39,6 +39,7 @@ mod conventions;
 mod fleet;
 mod handed;
 mod login;
+mod remote;
 mod restored;
 mod root_token;
 mod seal;
@@ -48,7 +49,8 @@ mod tokens;
 mod users;
 
 pub use control::{
-    FleetControl, Operator, Revealed, Rotated, SealControl, SealError, SiteSealControl, SiteSealStatus, Unsealing,
+    FleetControl, Operator, Revealed, Rotated, RungState, SealControl, SealError, SiteSealControl, SiteSealStatus,
+    SiteUnsealError, Unsealing,
 };
 
 pub use crate::bite::Pending;
@@ -157,6 +159,8 @@ fn site_routes(n: &Arc<StrongboxNode>) -> Router {
         .route(STATE, get(op(n, "site.read", READER, fleet::read)))
         .route(&at("site-bundle"), post(op(n, "site.bundle", SYSTEM, sites::bundle)))
         .route(&at("reallow-site-unwrap"), post(op(n, "site.reallow-unwrap", SYSTEM, sites::reallow)))
+        .route(&at("get-remote-sealkey"), post(op(n, "site.remote-sealkey", SYSTEM, remote::get)))
+        .route(&at("rehearsal"), get(op(n, "site.rehearsal", READER, remote::rehearsal)))
         .route(&at("quarantine-site"), post(op(n, "site.quarantine", SYSTEM, fleet::quarantine_site)))
         .route(&at("unquarantine-site"), post(op(n, "site.readmit", SYSTEM, fleet::unquarantine_site)))
         .route(&at("quarantine-site-host"), post(op(n, "host.quarantine", SYSTEM, fleet::quarantine_host)))
@@ -173,11 +177,13 @@ pub struct StrongboxSite {
     pub admin_identities: BTreeSet<String>,
 }
 
-/// A site host's routes: the state of its seal, and sealing it. It is unsealed by central, so `unseal` is refused.
+/// A site host's routes: the state of its seal, sealing it, and opening it with a remote seal key while central is away.
 pub fn routes_site(node: Arc<StrongboxSite>) -> Router {
     Router::new()
         .route("/v1/state/strongbox/system/seal-status", get(seal::site_status))
-        .route("/v1/state/strongbox/system/unseal", post(seal::site_unseal))
+        .route("/v1/state/strongbox/system/unseal", post(remote::site_unseal))
+        .route("/v1/state/strongbox/system/unseal-remote", post(remote::site_unseal))
+        .route("/v1/state/strongbox/system/unseal-challenge", get(remote::challenge))
         .route("/v1/state/strongbox/system/seal", post(seal::site_seal))
         .route("/v1/state/strongbox/system/create-root-token", post(root_token::refuse_at_site))
         .with_state(node)

@@ -1,18 +1,27 @@
 //! The agent's rows outside the barrier: what a sealed host must know. Nothing secret is in them.
 
 use holdfast_actors::barrier::Barrier;
+use holdfast_actors::seal_keeper::Attempts;
 use holdfast_actors::seal_keeper::wrap::HostBoot;
 use holdfast_actors::store::Fault;
 use holdfast_protocol::codec;
-use holdfast_protocol::ids::StandingGeneration;
+use holdfast_protocol::ids::{HostName, StandingGeneration};
 use holdfast_protocol::wire::Signed;
 use serde::{Deserialize, Serialize};
+
+use crate::unseal::{LINES_MAX, LadderLine, RemoteKey};
 
 const ROOT: &str = "root";
 const CONTINUITY: &str = "continuity";
 const NOTICE: &str = "notice";
 const CONTACT: &str = "contact";
 const WIPED: &str = "wiped";
+const PERMIT: &str = "permit";
+const REMOTE_KEY: &str = "remote-key";
+const ATTEMPTS: &str = "attempts";
+const LADDER: &str = "ladder";
+/// Before a sibling's name.
+const SIBLING: &str = "sibling/";
 /// Longest row; a signed value with its signer's certificate is the longest.
 const ROW_BYTES_MAX: usize = 64 << 10;
 
@@ -122,6 +131,97 @@ impl Boot {
     /// The store's fault.
     pub async fn put_wiped(&self, generation: StandingGeneration) -> Result<(), Fault> {
         self.write(WIPED, &generation).await
+    }
+
+    /// Central's leave to be helped by siblings.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn permit(&self) -> Result<Option<Signed>, Fault> {
+        self.read(PERMIT)
+    }
+
+    /// Stores the newest permit.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn put_permit(&self, permit: &Signed) -> Result<(), Fault> {
+        self.write(PERMIT, permit).await
+    }
+
+    /// The remote key.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn remote_key(&self) -> Result<Option<RemoteKey>, Fault> {
+        self.read(REMOTE_KEY)
+    }
+
+    /// Stores the remote key, or forgets it.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn put_remote_key(&self, key: Option<&RemoteKey>) -> Result<(), Fault> {
+        self.barrier.write_boot(vec![(REMOTE_KEY, key.map(codec::encode))]).await
+    }
+
+    /// What central holds against a sibling, or no more.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn sibling_notice(&self, name: &HostName) -> Result<Option<Signed>, Fault> {
+        self.read(&format!("{SIBLING}{name}"))
+    }
+
+    /// Stores it.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn put_sibling_notice(&self, name: &HostName, notice: &Signed) -> Result<(), Fault> {
+        self.write(&format!("{SIBLING}{name}"), notice).await
+    }
+
+    /// Failed attempts to open this host by hand.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn attempts(&self) -> Result<Attempts, Fault> {
+        Ok(self.read(ATTEMPTS)?.unwrap_or_default())
+    }
+
+    /// Stores them.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn put_attempts(&self, attempts: &Attempts) -> Result<(), Fault> {
+        self.write(ATTEMPTS, attempts).await
+    }
+
+    /// What the audit log is still to be told.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn ladder_lines(&self) -> Result<Vec<LadderLine>, Fault> {
+        Ok(self.read(LADDER)?.unwrap_or_default())
+    }
+
+    /// Remembers one more; of too many the oldest go.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn add_ladder_line(&self, line: LadderLine) -> Result<(), Fault> {
+        let mut lines = self.ladder_lines()?;
+        lines.push(line);
+        let surplus = lines.len().saturating_sub(LINES_MAX);
+        self.write(LADDER, &lines.split_off(surplus)).await
+    }
+
+    /// The audit log has them.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn forget_ladder_lines(&self) -> Result<(), Fault> {
+        self.barrier.write_boot(vec![(LADDER, None)]).await
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Fault> {

@@ -20,6 +20,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The REST listener.
     pub rest: SocketAddr,
+    /// Where siblings are answered (UDP); `None`: at the address of the REST listener.
+    pub siblings: Option<SocketAddr>,
     /// Where central's QUIC listener is, `host:port`, instead of where the site bundle says.
     pub central: Option<String>,
     /// SHA-256 of the public keys of operators' client certificates, lower-case hex: who may seal this host.
@@ -58,6 +60,7 @@ impl Config {
         let config = Self {
             data_dir: of.required("data_dir", PathBuf::new()),
             rest: of.addr("listen.rest", REST),
+            siblings: of.optional::<SocketAddr>("listen.siblings"),
             central: of.optional::<HostAndPort>("central.quic").map(|address| address.0),
             admin_identities: admin_identities(of),
             tpm: tpm(of),

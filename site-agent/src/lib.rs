@@ -52,6 +52,7 @@ pub mod time;
 pub mod tpm;
 pub mod tree;
 pub mod trust;
+pub mod unseal;
 pub mod uplink;
 
 pub use config::Config;
@@ -66,6 +67,7 @@ use node::{AtSite, Fronted};
 use ports::Ports;
 use state::{JoinState, StateError, StateFile};
 use tpm::TpmError;
+use unseal::asked::{self, Answering};
 
 /// The store's folder in a data folder.
 pub const STORE: &str = "store";
@@ -118,6 +120,7 @@ pub struct Running {
     journal: Arc<Journal>,
     rest: server::Running,
     supervision: Supervision,
+    siblings: Option<Answering>,
     failed: watch::Receiver<Option<String>>,
 }
 
@@ -147,9 +150,28 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (addr, options) = (host.config.rest, fronts::server_options(&host.config));
     let server = Server::bind(addr, Some(server_config(host.identity.clone())), front, options).await;
     let server = server.map_err(|error| StartError::Listen(addr, error))?;
+    let siblings = answer_siblings(&host, server.local_addr()).await?;
     let supervision = tree::start(&host, &metrics).await.map_err(|error| StartError::Actors(error.to_string()))?;
     let rest = server.start().await.map_err(|error| StartError::Actors(error.to_string()))?;
-    Ok(Running { host, journal, rest, supervision, failed: told })
+    Ok(Running { host, journal, rest, supervision, siblings, failed: told })
+}
+
+/// Other hosts of the site find this one where its REST API is, unless told otherwise. One that can't be found there
+/// serves all the same.
+async fn answer_siblings(host: &Arc<Host>, rest: SocketAddr) -> Result<Option<Answering>, StartError> {
+    let at = host.config.siblings.unwrap_or(rest);
+    let keys = HostKeys::open(&*host.tpm, &host.file.get()).await?;
+    match asked::listen(host.clone(), at, keys.quic.to_pkcs8_der()) {
+        Ok(answering) => {
+            host.ladder.listening(answering.addr());
+            Ok(Some(answering))
+        }
+        Err(error) if host.config.siblings.is_some() => Err(StartError::Listen(at, error)),
+        Err(error) => {
+            tracing::warn!(%at, %error, "siblings can't be answered at this host");
+            Ok(None)
+        }
+    }
 }
 
 /// Puts a host that has joined together, above its store and its ports. Nothing runs yet: [`tree::start`] begins.
@@ -256,7 +278,8 @@ impl Running {
     /// Stops in order: the session with central, REST once its requests are answered, actors; then the keys are erased
     /// and the store is closed.
     pub async fn stop(self) {
-        let Self { host, rest, supervision, .. } = self;
+        let Self { host, rest, supervision, siblings, .. } = self;
+        drop(siblings);
         host.stopping.send_replace(true);
         let gone = async {
             while host.status.get().connected {

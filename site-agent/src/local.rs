@@ -19,6 +19,7 @@ use crate::state::StateFile;
 use crate::status::Status;
 use crate::time::AgentClock;
 use crate::trust::{Course, HeadOrder, Trust, TrustError, is_quarantine, order_heads, weigh};
+use crate::unseal::Ladder;
 use crate::uplink::core::Attempt;
 
 /// The parts.
@@ -45,6 +46,8 @@ pub struct Local {
     pub status: Arc<Status>,
     /// What the last verdict brought, as it is stored.
     pub contact: Mutex<Contact>,
+    /// Starting without central.
+    pub ladder: Ladder,
 }
 
 /// What the parts are made of.
@@ -127,7 +130,8 @@ impl Local {
         let replica = Replica::new(barrier.clone(), clock.clone(), trust.clone());
         let status = Arc::new(Status::new(dialled));
         let contact = Mutex::new(contact);
-        let local = Self { file, barrier, boot, seal, trust, replica, leases, clock, entropy, status, contact };
+        let ladder = Ladder::default();
+        let local = Self { file, barrier, boot, seal, trust, replica, leases, clock, entropy, status, contact, ladder };
         local.status.noticed(local.notice()?.as_ref());
         Ok(local)
     }

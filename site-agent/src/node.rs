@@ -6,14 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use holdfast_actors::distribution::replica::locate;
 use holdfast_actors::ports::Clock;
 use holdfast_actors::rows::{Refusal, Rows};
+use holdfast_actors::seal_keeper::Class;
+use holdfast_actors::seal_keeper::ladder::Rung;
 use holdfast_protocol::ids::{Realm, SiteName};
+use holdfast_protocol::wire::{RemoteSealKeys, UnsealChallenge};
 use holdfast_rest::access::BoxFuture;
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::node::Place;
-use holdfast_rest::strongbox::{Operator, SiteSealControl, SiteSealStatus};
+use holdfast_rest::strongbox::{Operator, RungState, SiteSealControl, SiteSealStatus, SiteUnsealError};
+use holdfast_rest::time::rfc3339_us;
 
 use crate::host::Host;
 use crate::lease::Leases;
+use crate::unseal::{Attempted, NoChallenge, RemoteFault};
 
 /// A host's place: what is served there, and for how long.
 pub struct AtSite {
@@ -59,11 +64,46 @@ impl NodeState for Fronted {
     }
 }
 
+fn shown((rung, attempted): (Rung, Attempted)) -> RungState {
+    let Attempted { at_us, opened, words } = attempted;
+    RungState { rung: rung.as_str(), at: rfc3339_us(at_us), opened, reason: words }
+}
+
 impl SiteSealControl for Fronted {
     fn status(&self) -> SiteSealStatus {
         let sealed = self.host.seal.is_sealed();
         let initialised = !sealed || self.host.seal.epoch().is_ok_and(|epoch| epoch.is_some());
-        SiteSealStatus { initialised, sealed, reason: sealed.then(|| self.host.status.why_sealed()) }
+        let ladder = self.host.ladder.attempts().into_iter().map(shown).collect();
+        let permit = self.host.permit().ok().flatten();
+        SiteSealStatus {
+            initialised,
+            sealed,
+            reason: sealed.then(|| self.host.status.why_sealed()),
+            ladder,
+            permit_until: permit.map(|permit| rfc3339_us(permit.expires_us)),
+        }
+    }
+
+    fn unseal_challenge(&self) -> BoxFuture<'_, Result<UnsealChallenge, SiteUnsealError>> {
+        Box::pin(async {
+            self.host.unseal_challenge(&*self.host.tpm).await.map_err(|error| match error {
+                NoChallenge::Unsealed | NoChallenge::NoPermit => SiteUnsealError::Conflict(error.to_string()),
+                NoChallenge::NoLadder(_) => SiteUnsealError::Denied(error.to_string()),
+                NoChallenge::Tpm(_) | NoChallenge::Store(_) => SiteUnsealError::Unavailable(error.to_string()),
+            })
+        })
+    }
+
+    fn unseal_remote(&self, class: Class, carried: RemoteSealKeys) -> BoxFuture<'_, Result<(), SiteUnsealError>> {
+        Box::pin(async move {
+            self.host.unseal_remote(class, &carried, &*self.host.tpm).await.map_err(|error| match error {
+                RemoteFault::TooManyAttempts { retry_after_s } => SiteUnsealError::TooManyAttempts { retry_after_s },
+                RemoteFault::Connected => SiteUnsealError::Conflict(error.to_string()),
+                error if error.is_failure() => SiteUnsealError::Denied(error.to_string()),
+                RemoteFault::NoLadder(_) => SiteUnsealError::Denied(error.to_string()),
+                error => SiteUnsealError::Unavailable(error.to_string()),
+            })
+        })
     }
 
     fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), Refusal>> {

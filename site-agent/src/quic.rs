@@ -59,6 +59,13 @@ pub enum Lost {
     Malformed,
 }
 
+impl Lost {
+    /// Whether nobody of central was there, or only a sealed one.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Network(_) | Self::CentralExpired | Self::Closed(Reason::Known(CloseCode::CentralSealed)))
+    }
+}
+
 /// A close code in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {

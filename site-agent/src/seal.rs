@@ -3,7 +3,7 @@
 //!
 //! Nothing here decides whether a key may be had; it says what becomes of the store with one, and without.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::barrier::Barrier;
@@ -14,6 +14,7 @@ use holdfast_actors::seal_keeper::wrap::{HostBoot, HostKeys};
 use holdfast_actors::store::Fault;
 use holdfast_protocol::ids::{DeploymentId, HostId, Realm, SealEpoch, StandingGeneration};
 use holdfast_protocol::secret::Secret;
+use holdfast_protocol::tpm::Counters;
 use holdfast_protocol::wire::SealKey;
 use tokio::sync::{Mutex, watch};
 
@@ -22,6 +23,10 @@ use crate::chip::SecretChip;
 use crate::lease::{Leases, Reading};
 use crate::state::{StateError, StateFile};
 use crate::tpm::TpmError;
+use crate::unseal::LadderLine;
+
+/// Seal keys that are kept for siblings: the current one and a few before it.
+const KEYS_KEPT_MAX: usize = 4;
 
 /// Why the seal was not moved. The store is as it was, or begins anew at the next release.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +79,8 @@ pub struct HostSeal {
     /// Whoever moves the seal holds this.
     turn: Mutex<()>,
     sealed: watch::Sender<bool>,
+    /// The seal keys that this host was given since it was opened, the newest last: a sibling may need one.
+    keys: StdMutex<Vec<SealKey>>,
 }
 
 impl HostSeal {
@@ -82,7 +89,8 @@ impl HostSeal {
         let state = parts.file.get();
         let boot = Boot::new(parts.barrier.clone());
         let (deployment, host) = (state.deployment, state.host.clone());
-        Self { parts, boot, deployment, host, turn: Mutex::new(()), sealed: watch::Sender::new(true) }
+        let sealed = watch::Sender::new(true);
+        Self { parts, boot, deployment, host, turn: Mutex::new(()), sealed, keys: StdMutex::default() }
     }
 
     /// Tells of every change: `true` is sealed.
@@ -112,6 +120,7 @@ impl HostSeal {
         let _turn = self.turn.lock().await;
         if !self.is_sealed() {
             self.wrap_with(current).await?;
+            self.keep([current]);
             return Ok(Opened::Already);
         }
         let opened = match self.unwrap(held, current).await? {
@@ -125,19 +134,78 @@ impl HostSeal {
                 Opened::Begun
             }
         };
-        if let Err(fault) = self.opened(current).await {
+        if let Err(fault) = self.opened(current, "central").await {
             self.parts.barrier.seal_and_erase().await;
             return Err(fault);
         }
+        self.keep(held.into_iter().chain([current]));
         self.sealed.send_replace(false);
         Ok(opened)
     }
 
-    async fn opened(&self, current: &SealKey) -> Result<(), SealFault> {
+    /// Opens the store as it is with the key that it is wrapped with, which did not come from central; says whether it
+    /// fits. `by` is for the audit log.
+    ///
+    /// # Errors
+    /// It could not be tried.
+    pub async fn open_held(&self, key: &SealKey, by: &str) -> Result<bool, SealFault> {
+        let _turn = self.turn.lock().await;
+        if !self.is_sealed() {
+            return Ok(true);
+        }
+        let Some(root) = self.unwrap(None, key).await? else { return Ok(false) };
+        self.parts.barrier.unseal(Keyring::new(self.deployment, root));
+        if let Err(fault) = self.opened(key, by).await {
+            self.parts.barrier.seal_and_erase().await;
+            return Err(fault);
+        }
+        self.keep([key]);
+        self.sealed.send_replace(false);
+        Ok(true)
+    }
+
+    /// The TPM's clock and counters.
+    ///
+    /// # Errors
+    /// The TPM did not say.
+    pub async fn counters(&self) -> Result<Counters, TpmError> {
+        self.parts.chip.counters().await
+    }
+
+    /// The seal key of that epoch, if this host has it and is open.
+    pub fn key_of(&self, epoch: SealEpoch) -> Option<SealKey> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = keys.iter().find(|key| key.epoch == epoch)?;
+        Some(SealKey { epoch, key: held.key.duplicate() })
+    }
+
+    /// The epochs whose keys it has.
+    pub fn epochs_held(&self) -> Vec<SealEpoch> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|key| key.epoch).collect()
+    }
+
+    fn keep<'k>(&self, given: impl IntoIterator<Item = &'k SealKey>) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in given {
+            if keys.iter().all(|held| held.epoch != key.epoch) {
+                keys.push(SealKey { epoch: key.epoch, key: key.key.duplicate() });
+            }
+        }
+        keys.sort_by_key(|key| key.epoch);
+        let surplus = keys.len().saturating_sub(KEYS_KEPT_MAX);
+        keys.drain(..surplus);
+    }
+
+    async fn erase(&self) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.parts.barrier.seal_and_erase().await;
+    }
+
+    async fn opened(&self, current: &SealKey, by: &str) -> Result<(), SealFault> {
         self.wrap_with(current).await?;
         let counters = self.parts.chip.counters().await?;
         self.parts.leases.read(Reading { counters, mono: self.parts.clock.now().mono });
-        self.note("host.unsealed", "central").await
+        self.note("host.unsealed", by).await
     }
 
     /// Wraps with a newer key; does nothing if it is wrapped with that one already. Says whether it did.
@@ -146,7 +214,9 @@ impl HostSeal {
     /// To be tried again; the old wrapping holds.
     pub async fn rewrap(&self, current: &SealKey) -> Result<bool, SealFault> {
         let _turn = self.turn.lock().await;
-        self.wrap_with(current).await
+        let wrapped = self.wrap_with(current).await?;
+        self.keep([current]);
+        Ok(wrapped)
     }
 
     /// Closes the store; returns when the keys are erased. `by` is for the audit log.
@@ -156,7 +226,7 @@ impl HostSeal {
             Err(_) => {
                 // Whoever has the turn may wait for a TPM that does not answer. Reads end now; what the other opens in
                 // the end is closed again.
-                self.parts.barrier.seal_and_erase().await;
+                self.erase().await;
                 self.sealed.send_replace(true);
                 self.turn.lock().await
             }
@@ -171,7 +241,7 @@ impl HostSeal {
         if let Err(error) = self.note("host.sealed", by).await {
             tracing::warn!(%error, "sealing goes on without its audit line");
         }
-        self.parts.barrier.seal_and_erase().await;
+        self.erase().await;
         self.sealed.send_replace(true);
     }
 
@@ -186,10 +256,12 @@ impl HostSeal {
         let destroyed = self.parts.chip.destroy().await;
         let unwrapped = self.boot.put_root(None).await;
         let forgotten = self.parts.file.update(|state| state.host_secret = None);
+        let unremembered = self.boot.put_remote_key(None).await;
         let erased = self.parts.barrier.erase_content().await;
         destroyed?;
         unwrapped?;
         forgotten?;
+        unremembered?;
         erased?;
         self.boot.put_wiped(order).await?;
         Ok(())
@@ -252,9 +324,23 @@ impl HostSeal {
 
     async fn note(&self, action: &'static str, by: &str) -> Result<(), SealFault> {
         let line = Line::done(self.parts.clock.now().wall_us, by, action, self.host.to_string());
+        // What was remembered may be damaged: that keeps nobody from opening the store.
+        let failed = self.boot.ladder_lines().unwrap_or_default();
+        let had_failed = !failed.is_empty();
+        let host = self.host.to_string();
         // A full disk keeps nobody from sealing, nor from unsealing what is there to be read.
-        let batch = move || Batch::new(Realm::NODE, line.clone()).from_reserve();
+        let batch = move || {
+            let mut batch = Batch::new(Realm::NODE, line.clone()).from_reserve();
+            for LadderLine { at_us, rung, by, why } in &failed {
+                let action = "host.unseal";
+                batch.audit(Realm::NODE, Line::refused(*at_us, by, action, &host, format!("by {rung}: {why}")));
+            }
+            batch
+        };
         self.parts.barrier.run(move |_| Ok((batch(), ()))).await?;
+        if had_failed {
+            self.boot.forget_ladder_lines().await?;
+        }
         Ok(())
     }
 }

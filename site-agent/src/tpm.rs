@@ -15,6 +15,7 @@ mod chip;
 mod keys;
 mod quote;
 mod raw;
+mod remote;
 mod seal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use holdfast_actors::shell::{Bounded, Load};
+use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::tpm::{Counters, Credential, Evidence};
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use chip::Chip;
 pub use raw::Address;
+pub use remote::Leave;
 
 /// Jobs that may wait; more callers wait in front of the mailbox.
 const MAILBOX: usize = 16;
@@ -94,6 +97,9 @@ pub struct SealedBlob {
     pub private: Vec<u8>,
 }
 
+/// An attestation (`TPMS_ATTEST`) and the signature over it (`TPMT_SIGNATURE`).
+pub type Vouched = (Vec<u8>, Vec<u8>);
+
 /// The TPM's own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TpmClock {
@@ -135,6 +141,12 @@ pub enum TpmError {
     /// The host secret's authorisation value is gone or replaced: no copy of the blob opens again.
     #[error("the host secret was destroyed")]
     Destroyed,
+    /// The registers hold values that nobody has approved for what was asked.
+    #[error("the TPM does not let the key be used: its registers hold no values that central has approved")]
+    NotApproved,
+    /// This TPM is none that can do it; a stand-in of tests.
+    #[error("this TPM has no remote key")]
+    NoRemoteKey,
     /// Somebody else's data is at the configured NV index.
     #[error("the NV index {0:#x} is in use for something else")]
     IndexTaken(u32),
@@ -247,6 +259,28 @@ impl TpmHandle {
     pub fn strike(&self) {
         // With jobs that wait, or without a thread, there is nothing to do: whoever strikes does it again and again.
         let _ = self.jobs.try_send(Box::new(|_| std::panic::panic_any(Bomb)));
+    }
+
+    /// A new remote key under this policy.
+    pub async fn create_remote_key(&self, policy: [u8; 32]) -> Result<SealedBlob, TpmError> {
+        self.ask(move |chip| remote::create(chip, &policy)).await
+    }
+
+    /// The attestation key's word that this TPM holds `key`: attestation and signature.
+    pub async fn certify_remote_key(
+        &self,
+        ak: &AkBlob,
+        key: &SealedBlob,
+        qualifying: [u8; 32],
+    ) -> Result<Vouched, TpmError> {
+        let (ak, key) = (ak.clone(), key.clone());
+        self.ask(move |chip| remote::certify(chip, &ak, &key, &qualifying)).await
+    }
+
+    /// Agrees with `peer` by the remote key, if the registers hold approved values.
+    pub async fn agree(&self, key: &SealedBlob, leave: &Leave, peer: &PublicKey) -> Result<Secret<32>, TpmError> {
+        let (key, leave, peer) = (key.clone(), leave.clone(), peer.clone());
+        self.ask(move |chip| remote::agree(chip, &key, &leave, &peer)).await
     }
 
     async fn ask<T: Send + 'static>(

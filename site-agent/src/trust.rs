@@ -9,7 +9,7 @@ use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::ids::{DeploymentId, HostId};
 use holdfast_protocol::pki::{PkiError, read};
 use holdfast_protocol::signed::{self, SignedError};
-use holdfast_protocol::wire::{Head, Lease, Notice, NoticedStanding, Signable, Signed};
+use holdfast_protocol::wire::{Head, Lease, Notice, NoticedStanding, RemoteSealKey, Signable, Signed, UnsealPermit};
 
 /// Signing keys overlap when they are rotated; nobody has more than a few.
 const SIGNERS_MAX: usize = 8;
@@ -81,6 +81,39 @@ impl Trust {
     pub fn lease(&self, signed: &Signed, now_s: i64) -> Result<Lease, TrustError> {
         let lease: Lease = self.open(signed, now_s)?;
         if lease.host == self.host { Ok(lease) } else { Err(TrustError::NotOurs) }
+    }
+
+    /// Opens this host's unseal permit.
+    ///
+    /// # Errors
+    /// It is not to be believed, or another's.
+    pub fn permit(&self, signed: &Signed, now_s: i64) -> Result<UnsealPermit, TrustError> {
+        let permit: UnsealPermit = self.open(signed, now_s)?;
+        let ours = permit.deployment == self.deployment && permit.host == self.host;
+        if ours { Ok(permit) } else { Err(TrustError::NotOurs) }
+    }
+
+    /// Opens a permit that a host of this site shows, this one included. It says itself when it ends.
+    pub fn remembered_permit(&self, signed: &Signed) -> Option<UnsealPermit> {
+        let ours = |permit: &UnsealPermit| permit.deployment == self.deployment && permit.host.site == self.host.site;
+        self.remembered(signed).filter(ours)
+    }
+
+    /// Opens a notice about another host of this site. A notice is ordered by its generation, not by dates.
+    ///
+    /// # Errors
+    /// It is not to be believed, or about others.
+    pub fn sibling_notice(&self, signed: &Signed) -> Result<Notice, TrustError> {
+        let notice: Notice = self.remembered(signed).ok_or(TrustError::NoSigner)?;
+        let other = notice.host.as_ref().is_some_and(|host| *host != self.host.host);
+        let ours = notice.deployment == self.deployment && notice.site == self.host.site && other;
+        if ours { Ok(notice) } else { Err(TrustError::NotOurs) }
+    }
+
+    /// Opens a remote seal key, whoever it is for. It is bound to a boot and not to dates: a host that starts without
+    /// central may have no good clock.
+    pub fn remote_sealkey(&self, signed: &Signed) -> Option<RemoteSealKey> {
+        self.remembered(signed)
     }
 
     /// Checks a bundle for this host's site by the signers met so far.

@@ -184,6 +184,8 @@ pub struct Pass {
     pub generation: HostGeneration,
     /// The TPM's counters.
     pub counters: Counters,
+    /// Values of the quoted registers, ascending.
+    pub pcrs: Vec<(u8, [u8; 32])>,
     /// SHA-256 of the quote.
     pub quote_digest: [u8; 32],
     /// Values to remember, if the policy learns and nothing was known.
@@ -402,6 +404,7 @@ impl Verifier {
             host,
             generation: facts.generation,
             counters,
+            pcrs: answer.pcrs.clone(),
             quote_digest: verdict.quote_digest,
             learned: verdict.learned,
             continuity: answer.continuity.map(|shown| Secret::fill_with(|into| *into = shown)),

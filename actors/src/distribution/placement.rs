@@ -47,6 +47,7 @@ impl SitePlacement {
             | Kind::SecretVersion
             | Kind::Restored
             | Kind::Shown
+            | Kind::Unsealing
             | Kind::Copy => false,
         }
     }

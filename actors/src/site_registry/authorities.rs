@@ -146,6 +146,16 @@ pub fn reset_key(rows: &dyn Rows) -> Result<Secret<32>, Refusal> {
     Ok(hkdf(authority(rows, &path(&Authority::CentralDist))?.seed.expose(), "holdfast/quic-reset/v1", b""))
 }
 
+/// The key that approves register values for hosts' remote keys. Their policies name it for as long as they live, so it
+/// comes from the key of the root, which is not rotated.
+///
+/// # Errors
+/// [`Refusal::NotFound`] before initialisation.
+pub fn unseal_authority(rows: &dyn Rows) -> Result<SigningKey, Refusal> {
+    let root = authority(rows, &path(&Authority::Root))?;
+    Ok(SigningKey::from_seed(&hkdf(root.seed.expose(), "holdfast/unseal-authority/v1", b"")))
+}
+
 /// The key that signs bundles, heads, notices and leases, with its certificate.
 ///
 /// # Errors

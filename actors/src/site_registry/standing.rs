@@ -17,6 +17,7 @@ use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, Refusal, Rows};
 use crate::site_registry::restored::{floor_below, numbering, refuse_while_stopped};
+use crate::site_registry::unsealing::note_quoted;
 use crate::site_registry::{
     Continuity, Deployment, Held, Host, HostState, SealKeyRecord, Site, Standing, deployment, host, hosts, site,
 };
@@ -35,6 +36,8 @@ pub struct RecordPass {
     pub generation: HostGeneration,
     /// The TPM's counters.
     pub counters: Counters,
+    /// Values of the quoted registers, ascending.
+    pub quoted: Vec<(u8, [u8; 32])>,
     /// Values to remember, where the policy learns and nothing was known.
     pub learned: Option<ReferenceValues>,
     /// For the first pass of a connection: what it brings and asks.
@@ -54,6 +57,7 @@ impl RecordPass {
             host: pass.host.clone(),
             generation: pass.generation,
             counters: pass.counters,
+            quoted: pass.pcrs.clone(),
             learned: pass.learned.clone(),
             first,
         }
@@ -137,6 +141,7 @@ pub fn record_pass(cmd: &RecordPass, rows: &dyn Rows, now: Now) -> Result<(Batch
     }
     entry.counters = entry.counters.max(Some(cmd.counters));
     entry.last_seen_us = now.wall_us;
+    note_quoted(&mut batch, rows, (&cmd.host, &entry), &cmd.quoted)?;
     if worth_writing(&before, &entry) {
         put(&mut batch, &cmd.host, &entry);
     }

@@ -55,6 +55,8 @@ pub(crate) struct LiveHost {
     pub lag: u64,
     /// What the last failed appraisal said.
     pub reasons: Vec<String>,
+    /// What its newest permit says but for its times, and when it got it, on the monotonic clock.
+    pub permit: Option<([u8; 32], std::time::Duration)>,
 }
 
 /// The hub while central is unsealed.
@@ -242,6 +244,11 @@ impl Hub {
         let now = self.node.clock.now().mono;
         let live = self.live.read().expect("no holder of this lock panics");
         live.get(host).and_then(|live| live.trusted_until).is_some_and(|until| now < until)
+    }
+
+    /// What the newest permit of a host says but for its times, and when it got it.
+    pub(super) fn permit_given(&self, host: &HostId) -> Option<([u8; 32], std::time::Duration)> {
+        self.live.read().expect("no holder of this lock panics").get(host).and_then(|live| live.permit)
     }
 
     pub(crate) fn next_conn(&self) -> ConnId {

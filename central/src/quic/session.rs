@@ -10,7 +10,7 @@ use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::shell::caught;
 use holdfast_actors::site_registry::restored::Claims;
 use holdfast_actors::site_registry::session::{Unfit, facts};
-use holdfast_actors::site_registry::standing;
+use holdfast_actors::site_registry::{standing, unsealing};
 use holdfast_protocol::ids::{HostGeneration, HostId, Realm};
 use holdfast_protocol::pki::read;
 use holdfast_protocol::wire::{CloseCode, EXPORTER_QUOTE, FromHost, Hello, QuoteAnswer};
@@ -18,6 +18,7 @@ use quinn::{Connection, RecvStream};
 
 use crate::quic::frames::{self, FrameError};
 use crate::quic::hub::Hub;
+use crate::quic::permitting;
 
 /// From the handshake to the hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -133,6 +134,7 @@ impl Session {
                 | FromHost::SealConfirmed(_)
                 | FromHost::Sealed(_)
                 | FromHost::Alarm { .. }
+                | FromHost::Unsealing(_)
         );
         if is_written && !words.take(now) {
             tracing::warn!(host = %self.host, "host says too much to be written down");
@@ -162,6 +164,27 @@ impl Session {
                 self.record(move |rows| standing::confirm_seal(&host, epoch, rows, now)).await
             }
             FromHost::Sealed(false) => self.note_sealed(false).await,
+            FromHost::Unsealing(report) => {
+                let (host, now) = (self.host.clone(), self.hub.node.clock.now());
+                let recorded =
+                    self.hub.node.barrier.run(move |rows| unsealing::report(&host, &report, rows, now)).await;
+                match recorded {
+                    Err(Refusal::Invalid(why)) => {
+                        tracing::warn!(host = %self.host, why, "what a host says of its unsealing is not taken");
+                        Ok(())
+                    }
+                    Err(Refusal::Sealed) => Err(CloseCode::CentralSealed),
+                    Err(error) => {
+                        tracing::warn!(host = %self.host, %error, "a host's word could not be recorded");
+                        Err(CloseCode::Stale)
+                    }
+                    Ok(_) => {
+                        // The siblings are to know at once where it is: nobody can tell them later.
+                        permitting::give_site(&self.hub, &self.host.site);
+                        Ok(())
+                    }
+                }
+            }
             FromHost::Applied(held) => self.tell_distribution(distribution::Event::Applied {
                 host: self.host.clone(),
                 conn: self.conn,

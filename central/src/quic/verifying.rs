@@ -17,6 +17,7 @@ use holdfast_protocol::wire::{CloseCode, FromCentral, Lease, Release, SealKey, S
 
 use crate::quic::connections::Out;
 use crate::quic::hub::Hub;
+use crate::quic::permitting;
 
 /// Performs the verifier's effects.
 pub(super) struct VerifierHands {
@@ -143,8 +144,10 @@ fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refusal> {
         let Grant { held, current, continuity_next } = grant;
         let release = Sealed::Release(Release { held, current, continuity_next: *continuity_next.expose() });
         hub.connections.send(pass.conn, Out::Sealed(release));
+        // A new connection may be of a machine that has lost what the last one was given.
+        hub.change_live(&pass.host, |live| live.permit = None);
     }
-    Ok(())
+    permitting::give(hub, &pass.host, pass.conn)
 }
 
 fn lease(
@@ -214,6 +217,8 @@ fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
     }
     let current = place.seal_keys.iter().find(|record| record.epoch == place.seal_epoch).ok_or(Refusal::Corrupt)?;
     let key = SealKey { epoch: current.epoch, key: current.key.duplicate() };
+    // First whom it is not to help any more.
+    permitting::give(hub, host, conn)?;
     let head = hub.sign(&hub.head(&snapshot)?);
     hub.connections.send(conn, Out::Plain(FromCentral::Head(head)));
     hub.connections.send(conn, Out::Sealed(Sealed::Rewrap(key)));

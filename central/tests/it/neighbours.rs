@@ -72,9 +72,12 @@ async fn is_given_a_key(session: &mut Session) -> bool {
             let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
             session.from.read_exact(&mut bytes).await.unwrap();
             match codec::decode(&bytes, bytes.len()).unwrap() {
-                FromCentral::Session(_) | FromCentral::Sealed { .. } | FromCentral::Bundle(_) => return true,
+                FromCentral::Session(_)
+                | FromCentral::Sealed { .. }
+                | FromCentral::Bundle(_)
+                | FromCentral::Permit(_) => return true,
                 FromCentral::Verdict(verdict) => assert!(!verdict.passed && verdict.lease.is_none()),
-                FromCentral::Standing(_) | FromCentral::Challenge(_) => {}
+                FromCentral::Standing(_) | FromCentral::Challenge(_) | FromCentral::Sibling(_) => {}
                 other @ (FromCentral::Welcome { .. } | FromCentral::Head(_)) => panic!("{other:?}"),
             }
         }

@@ -9,6 +9,8 @@ use crate::tpm::{Key, NAME_BYTES, Public, TpmError, alg};
 pub(super) const MAGIC: u32 = 0xff54_4347;
 /// TPM_ST_ATTEST_QUOTE.
 pub(super) const QUOTE: u16 = 0x8018;
+/// TPM_ST_ATTEST_CERTIFY.
+pub(super) const CERTIFY: u16 = 0x8017;
 /// Most banks a quote may select from; real TPMs have two to five.
 const BANKS_MAX: u32 = 16;
 /// Most bytes of one bank's bitmap: 32 PCRs, as in the interface's own limit.
@@ -62,17 +64,7 @@ impl Attest {
     /// Truncated, trailing bytes, no quote, or a field outside its limits.
     pub fn parse(bytes: &[u8]) -> Result<Self, TpmError> {
         let mut reader = Reader::new(bytes);
-        match reader.u32()? {
-            MAGIC => {}
-            value => return Err(TpmError::Unaccepted { what: "magic", value }),
-        }
-        reader.expect_u16("kind of attestation", QUOTE)?;
-        let qualified_signer = reader.sized("qualified signer", DIGEST_BYTES_MAX)?.to_vec();
-        let extra_data = reader.sized("extra data", DIGEST_BYTES_MAX)?.to_vec();
-        let clock = reader.u64()?;
-        let counters = Counters { clock, reset_count: reader.u32()?, restart_count: reader.u32()? };
-        let safe = parse_yes_no(&mut reader)?;
-        let firmware = reader.u64()?;
+        let Stated { qualified_signer, extra_data, counters, safe, firmware } = Stated::read(&mut reader, QUOTE)?;
         let selections = parse_selections(&mut reader)?;
         let pcr_digest = reader.sized("PCR digest", DIGEST_BYTES_MAX)?.to_vec();
         reader.end()?;
@@ -86,6 +78,54 @@ impl Attest {
     pub fn check_signer_is_child(&self, ek: &Public, ak: &Public) -> Result<(), TpmError> {
         let expected: [u8; NAME_BYTES] = ek.qualified_name_of_child(ak);
         if self.qualified_signer == expected { Ok(()) } else { Err(TpmError::Hierarchy) }
+    }
+}
+
+/// What every attestation begins with.
+struct Stated {
+    qualified_signer: Vec<u8>,
+    extra_data: Vec<u8>,
+    counters: Counters,
+    safe: bool,
+    firmware: u64,
+}
+
+impl Stated {
+    fn read(reader: &mut Reader, kind: u16) -> Result<Self, TpmError> {
+        match reader.u32()? {
+            MAGIC => {}
+            value => return Err(TpmError::Unaccepted { what: "magic", value }),
+        }
+        reader.expect_u16("kind of attestation", kind)?;
+        let qualified_signer = reader.sized("qualified signer", DIGEST_BYTES_MAX)?.to_vec();
+        let extra_data = reader.sized("extra data", DIGEST_BYTES_MAX)?.to_vec();
+        let clock = reader.u64()?;
+        let counters = Counters { clock, reset_count: reader.u32()?, restart_count: reader.u32()? };
+        Ok(Self { qualified_signer, extra_data, counters, safe: parse_yes_no(reader)?, firmware: reader.u64()? })
+    }
+}
+
+/// What a TPM says of another key that it holds. Worth nothing before [`verify_signature`] passed over the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// The qualifying data, given by whoever asked.
+    pub extra_data: Vec<u8>,
+    /// The key's name.
+    pub name: Vec<u8>,
+}
+
+impl Certified {
+    /// Parses the attestation of TPM2_Certify; any other is refused.
+    ///
+    /// # Errors
+    /// Truncated, trailing bytes, another kind, or a field outside its limits.
+    pub fn parse(bytes: &[u8]) -> Result<Self, TpmError> {
+        let mut reader = Reader::new(bytes);
+        let Stated { extra_data, .. } = Stated::read(&mut reader, CERTIFY)?;
+        let name = reader.sized("name", DIGEST_BYTES_MAX)?.to_vec();
+        reader.sized("qualified name", DIGEST_BYTES_MAX)?;
+        reader.end()?;
+        Ok(Self { extra_data, name })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::codec::length_prefixed;
 use crate::crypto::hash::{hmac, sha256};
-use crate::ids::{DeploymentId, HostGeneration, HostName, PolicyVersion, SiteName};
+use crate::ids::{DeploymentId, HostGeneration, HostId, HostName, PolicyVersion, SealEpoch, SiteName};
 use crate::secret::Secret;
 
 /// TLS exporter label of a session in which a host enrols.
@@ -13,6 +13,7 @@ pub const QUOTE_EXPORTER_LABEL: &str = "EXPORTER-holdfast-quote-v1";
 
 const ENROL_DOMAIN: &[u8] = b"holdfast/enrol/v1";
 const QUOTE_DOMAIN: &[u8] = b"holdfast/quote/v1";
+const CHALLENGE_DOMAIN: &[u8] = b"holdfast/unseal-challenge/v1";
 
 /// Everything one quote stands for.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +67,19 @@ impl QuoteBinding<'_> {
         let digest = sha256(&[&preimage]);
         (preimage, digest)
     }
+}
+
+/// What a sealed host's attestation key signs when it asks for a remote seal key by way of an operator.
+pub fn challenge_data(
+    deployment: DeploymentId,
+    host: &HostId,
+    generation: HostGeneration,
+    nonce: &[u8; 32],
+    epoch: SealEpoch,
+) -> [u8; 32] {
+    let (site, name) = (host.site.as_str().as_bytes(), host.host.as_str().as_bytes());
+    let (generation, epoch) = (generation.0.to_be_bytes(), epoch.0.to_be_bytes());
+    sha256(&[&length_prefixed(&[CHALLENGE_DOMAIN, &deployment.0, site, name, &generation, nonce, &epoch])])
 }
 
 /// The host's answer to an enrolment challenge: only a TPM that activated the credential knows `activation`.

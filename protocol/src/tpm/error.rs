@@ -44,8 +44,8 @@ pub enum TpmError {
         /// Forbidden and set.
         forbidden: u32,
     },
-    /// An endorsement key that is used by another policy than the default template's.
-    #[error("the policy is not that of an endorsement key")]
+    /// A key that is used by another policy than it must be.
+    #[error("the policy is not the one that such a key has")]
     Policy,
     /// The signature is not the key's over these bytes.
     #[error("the signature does not verify")]

@@ -25,6 +25,11 @@ pub(super) const AK_ATTRIBUTES: u32 = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_
 pub(super) const EK_ATTRIBUTES: u32 =
     FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | ADMIN_WITH_POLICY | RESTRICTED | DECRYPT;
 
+/// Attributes of a remote key.
+pub(super) const REMOTE_ATTRIBUTES: u32 = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | DECRYPT;
+/// Attributes of a key that is loaded from outside to verify signatures with.
+pub(super) const VERIFYING_ATTRIBUTES: u32 = USER_WITH_AUTH | SIGN;
+
 /// PolicySecret(TPM_RH_ENDORSEMENT): the policy of the default endorsement key templates (TCG EK Credential Profile,
 /// section B.3).
 pub const EK_POLICY: [u8; 32] = [
@@ -174,6 +179,22 @@ impl Public {
         match &self.key {
             Key::Rsa(rsa) if rsa.n.len() != 256 => Err(TpmError::Length { what: "modulus", len: rsa.n.len() }),
             Key::Rsa(_) | Key::P256(_) => Ok(()),
+        }
+    }
+
+    /// Whether this may be a host's remote key: a P-256 key made inside this TPM, never to leave it, that decrypts under
+    /// `policy` and in no other way.
+    ///
+    /// # Errors
+    /// Some part is another.
+    pub fn check_remote(&self, policy: &[u8; 32]) -> Result<(), TpmError> {
+        self.check_attributes(REMOTE_ATTRIBUTES, SIGN | RESTRICTED | USER_WITH_AUTH)?;
+        if self.policy != policy {
+            return Err(TpmError::Policy);
+        }
+        match (&self.key, self.symmetric, self.scheme) {
+            (Key::P256(_), None, None) => Ok(()),
+            _ => Err(TpmError::Unaccepted { what: "kind of remote key", value: alg::NULL.into() }),
         }
     }
 

@@ -7,9 +7,9 @@ use crate::crypto::hash::{ct_eq, hkdf, hmac, sha256};
 use crate::crypto::sign::{PublicKey, SigningKey};
 use crate::crypto::tpm::{AgreementKey, aes128_cfb_decrypt};
 use crate::secret::Secret;
-use crate::tpm::attest::{MAGIC, QUOTE};
+use crate::tpm::attest::{CERTIFY, MAGIC, QUOTE};
 use crate::tpm::credential::{coordinates, identity_seed, wrapping_keys};
-use crate::tpm::public::{AK_ATTRIBUTES, CURVE_P256, EK_ATTRIBUTES, EK_POLICY};
+use crate::tpm::public::{AK_ATTRIBUTES, CURVE_P256, EK_ATTRIBUTES, EK_POLICY, REMOTE_ATTRIBUTES};
 use crate::tpm::reader::{Reader, pad32, put_sized};
 use crate::tpm::{Attest, Counters, Credential, Evidence, Public, Selection, TpmError, alg};
 
@@ -85,6 +85,24 @@ impl SoftTpm {
         out
     }
 
+    /// The attestation that TPM2_Certify makes of a key of this TPM, to be signed.
+    pub fn certify(&self, public: &[u8], qualifying_data: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        out.extend_from_slice(&MAGIC.to_be_bytes());
+        out.extend_from_slice(&CERTIFY.to_be_bytes());
+        put_sized(&mut out, &self.ek_public().qualified_name_of_child(&self.ak_public()));
+        put_sized(&mut out, qualifying_data);
+        out.extend_from_slice(&self.counters.clock.to_be_bytes());
+        out.extend_from_slice(&self.counters.reset_count.to_be_bytes());
+        out.extend_from_slice(&self.counters.restart_count.to_be_bytes());
+        out.push(self.safe.into());
+        out.extend_from_slice(&1u64.to_be_bytes());
+        let name = Public::parse(public).map(|public| public.name()).unwrap_or([0; 34]);
+        put_sized(&mut out, &name);
+        put_sized(&mut out, &name);
+        out
+    }
+
     /// TPM2_ActivateCredential; `None` where a TPM answers with an error.
     pub fn activate_credential(&self, credential: &Credential) -> Option<Secret<32>> {
         let ephemeral = parse_point(&credential.encrypted_secret).ok()?;
@@ -114,6 +132,11 @@ pub fn ek_public(point: &PublicKey) -> Vec<u8> {
     p256_public(EK_ATTRIBUTES, &EK_POLICY, &[alg::AES, 128, alg::CFB, alg::NULL], point)
 }
 
+/// `TPMT_PUBLIC` of a remote key with this point and policy.
+pub fn remote_public(point: &PublicKey, policy: &[u8; 32]) -> Vec<u8> {
+    p256_public(REMOTE_ATTRIBUTES, policy, &[alg::NULL, alg::NULL], point)
+}
+
 /// `TPMS_ATTEST` of a quote.
 pub fn encode_attest(attest: &Attest) -> Vec<u8> {
     let mut out = Vec::with_capacity(160);
@@ -141,7 +164,8 @@ pub fn encode_attest(attest: &Attest) -> Vec<u8> {
     out
 }
 
-fn p256_public(attributes: u32, policy: &[u8], parameters: &[u16], point: &PublicKey) -> Vec<u8> {
+/// `TPMT_PUBLIC` of a key with this point.
+pub(super) fn p256_public(attributes: u32, policy: &[u8], parameters: &[u16], point: &PublicKey) -> Vec<u8> {
     let (x, y) = coordinates(point);
     let mut out = Vec::with_capacity(122);
     out.extend_from_slice(&alg::ECC.to_be_bytes());

@@ -231,6 +231,8 @@ pub enum FromHost {
     Wiped(StandingGeneration),
     /// Sealed or unsealed now.
     Sealed(bool),
+    /// What central needs to help it when it starts alone.
+    Unsealing(Box<super::UnsealReport>),
 }
 
 /// A quote with what it binds.
@@ -285,6 +287,10 @@ pub enum FromCentral {
     /// A signed [`Head`], ahead of what central made since the last verdict: whoever holds the one can show the other,
     /// should central be restored from an older copy.
     Head(Signed),
+    /// A signed [`super::UnsealPermit`] of this host.
+    Permit(Box<Signed>),
+    /// A signed [`Notice`] about another host of this site: what this host is not to help any more, or again.
+    Sibling(Box<Signed>),
 }
 
 /// What to quote.

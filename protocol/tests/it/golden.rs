@@ -9,12 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use holdfast_protocol::codec::{self, DecodeError};
-use holdfast_protocol::wire::{EnrolAnswer, EnrolRequest, FromCentral, FromHost, Sealed};
+use holdfast_protocol::wire::{EnrolAnswer, EnrolRequest, FromCentral, FromHost, Sealed, SiblingAnswer, SiblingAsk};
 use serde::de::value::Error;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 
 mod messages;
 mod sealed;
+mod unseal;
 
 type Bounded = fn(&[u8], usize) -> Result<(), DecodeError>;
 
@@ -31,7 +32,7 @@ struct Golden {
 }
 
 fn all() -> Vec<Golden> {
-    messages::all().into_iter().chain(sealed::all()).collect()
+    messages::all().into_iter().chain(sealed::all()).chain(unseal::all()).collect()
 }
 
 fn folder() -> PathBuf {
@@ -84,6 +85,8 @@ fn every_variant_has_a_message() {
     assert_covered::<FromHost>("from-host");
     assert_covered::<FromCentral>("from-central");
     assert_covered::<Sealed>("sealed");
+    assert_covered::<SiblingAsk>("sibling-ask");
+    assert_covered::<SiblingAnswer>("sibling-answer");
 }
 
 /// The first byte of an enum's encoding is the variant's number, from 0.

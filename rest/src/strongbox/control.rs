@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::StatusCode;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::seal_keeper::{Class, Proof, RequestId, Revealer, SealRefusal, Status};
 use holdfast_actors::shamir::Share;
@@ -10,6 +11,8 @@ use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::secret::Secret;
+use holdfast_protocol::wire::{RemoteSealKeys, UnsealChallenge};
+use serde::Serialize;
 
 use crate::access::BoxFuture;
 use crate::bite::Pending;
@@ -48,10 +51,61 @@ pub trait SiteSealControl: Send + Sync {
 
     /// Seals; returns when the keys are erased.
     fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), Refusal>>;
+
+    /// The challenge that a remote seal key for this very boot answers. A node without a TPM has none.
+    fn unseal_challenge(&self) -> BoxFuture<'_, Result<UnsealChallenge, SiteUnsealError>> {
+        Box::pin(async { Err(SiteUnsealError::Unavailable("this node has no TPM".to_owned())) })
+    }
+
+    /// Opens the host with a remote seal key; it counts failures and writes its own audit lines.
+    fn unseal_remote(&self, _class: Class, _carried: RemoteSealKeys) -> BoxFuture<'_, Result<(), SiteUnsealError>> {
+        Box::pin(async { Err(SiteUnsealError::Unavailable("this node has no TPM".to_owned())) })
+    }
+}
+
+/// Why a host was not opened by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SiteUnsealError {
+    /// Too many failures of this class of caller.
+    TooManyAttempts {
+        /// Seconds until the next try counts.
+        retry_after_s: u64,
+    },
+    /// No: the words are for the caller.
+    Denied(String),
+    /// Not in this state.
+    Conflict(String),
+    /// Something that is needed can't be had now.
+    Unavailable(String),
+}
+
+impl From<SiteUnsealError> for Problem {
+    fn from(error: SiteUnsealError) -> Self {
+        match error {
+            SiteUnsealError::TooManyAttempts { retry_after_s } => Refusal::TooManyAttempts { retry_after_s }.into(),
+            SiteUnsealError::Denied(why) => Self::forbidden(why),
+            SiteUnsealError::Conflict(why) => Self::conflict(why),
+            SiteUnsealError::Unavailable(why) => Self::new(StatusCode::SERVICE_UNAVAILABLE, why).retry_after(5),
+        }
+    }
+}
+
+/// The last attempt of one way to a host's seal key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RungState {
+    /// `central`, `sibling` or `remote-sealkey`.
+    pub rung: &'static str,
+    /// When, RFC 3339.
+    pub at: String,
+    /// Whether it opened the host.
+    pub opened: bool,
+    /// Why not, or by whom.
+    pub reason: String,
 }
 
 /// What anybody may know of a host's seal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SiteSealStatus {
     /// It has joined and been given its first seal key.
     pub initialised: bool,
@@ -59,6 +113,10 @@ pub struct SiteSealStatus {
     pub sealed: bool,
     /// While sealed: what it waits for, in plain words.
     pub reason: Option<String>,
+    /// The last attempt of each way to its seal key that was tried since the agent started.
+    pub ladder: Vec<RungState>,
+    /// Until when siblings may help it, RFC 3339.
+    pub permit_until: Option<String>,
 }
 
 /// Who wants the node sealed, or its seal key replaced.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::call::{self, Call, Right};
-use super::control::{Operator, Revealed, SiteSealStatus, Unsealing};
+use super::control::{Operator, Revealed, RungState, SiteSealStatus, Unsealing};
 use super::conventions::Wanted;
 use super::handed::when_handed;
 use super::{StrongboxNode, StrongboxSite};
@@ -218,30 +218,20 @@ fn share_texts(shares: &[Share]) -> Vec<Reveal> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct SiteStatus {
     initialized: bool,
     sealed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    ladder: Vec<RungState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permit_until: Option<String>,
 }
 
 pub(super) async fn site_status(State(node): State<Arc<StrongboxSite>>, format: Wanted) -> Response {
-    let SiteSealStatus { initialised, sealed, reason } = node.seal.status();
-    format.reply(StatusCode::OK, &SiteStatus { initialized: initialised, sealed, reason })
-}
-
-/// No key that a person holds opens a host. The body is not even read.
-pub(super) async fn site_unseal(
-    State(node): State<Arc<StrongboxSite>>,
-    Extension(peer): Extension<Peer>,
-) -> Result<Response, Problem> {
-    if !node.seal.status().sealed {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
-    let problem = Problem::forbidden("this host is unsealed by central, once it has passed its appraisal");
-    let class = class_of(&peer, &node.admin_identities);
-    call::note(&node.access, Realm::NODE, class.as_str(), ("seal.unseal", ""), &problem)?;
-    Err(problem)
+    let SiteSealStatus { initialised, sealed, reason, ladder, permit_until } = node.seal.status();
+    format.reply(StatusCode::OK, &SiteStatus { initialized: initialised, sealed, reason, ladder, permit_until })
 }
 
 pub(super) async fn site_seal(

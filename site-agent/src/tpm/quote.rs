@@ -56,7 +56,7 @@ pub(super) fn clock(chip: &Chip) -> Result<TpmClock, TpmError> {
     fields().ok_or(TpmError::Malformed("clock"))
 }
 
-fn selection(pcrs: &[u8]) -> Result<PcrSelectionList, TpmError> {
+pub(super) fn selection(pcrs: &[u8]) -> Result<PcrSelectionList, TpmError> {
     if pcrs.is_empty() || pcrs.iter().any(|pcr| *pcr >= PCRS) {
         return Err(TpmError::Malformed("register selection"));
     }

@@ -98,13 +98,13 @@ pub(super) fn destroy_host_secret(chip: &Chip) -> Result<(), TpmError> {
 }
 
 /// The storage root key and a session salted with it.
-struct Storage {
-    root: KeyHandle,
-    session: AuthSession,
+pub(super) struct Storage {
+    pub(super) root: KeyHandle,
+    pub(super) session: AuthSession,
 }
 
 impl Storage {
-    fn open(context: &mut Context) -> Result<Self, TpmError> {
+    pub(super) fn open(context: &mut Context) -> Result<Self, TpmError> {
         let template = root_template().map_err(failed("take the storage template"))?;
         let root = context
             .execute_with_nullauth_session(|context| {
@@ -131,7 +131,7 @@ impl Storage {
         Ok(SealedBlob { public: marshalled(&created.out_public)?, private: created.out_private.value().to_vec() })
     }
 
-    fn load(&self, context: &mut Context, blob: &SealedBlob) -> Result<ObjectHandle, TpmError> {
+    pub(super) fn load(&self, context: &mut Context, blob: &SealedBlob) -> Result<ObjectHandle, TpmError> {
         let public = Public::unmarshall(&blob.public).map_err(|_| TpmError::Malformed("sealed blob"))?;
         let private = Private::try_from(&*blob.private).map_err(|_| TpmError::Malformed("sealed blob"))?;
         context

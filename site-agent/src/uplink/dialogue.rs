@@ -10,6 +10,7 @@ use holdfast_actors::rows::Refusal;
 use holdfast_actors::store::Fault;
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::kem::{self, KemSecret};
+use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::ids::{HostGeneration, HostId};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::session::{SessionError, open_message};
@@ -25,7 +26,8 @@ use crate::local::{Local, NoticeFault, VerdictFault};
 use crate::quic::{Lost, Reason};
 use crate::seal::{Opened, SealFault};
 use crate::state::JoinState;
-use crate::tpm::{AkBlob, TpmError, TpmHandle};
+use crate::tpm::{AkBlob, Leave, SealedBlob, TpmError, TpmHandle, Vouched};
+use crate::unseal::LeaveFault;
 use crate::uplink::core::End;
 
 /// For a quote: central does not wait longer either.
@@ -55,9 +57,56 @@ pub trait Quoter: Send + Sync {
         qualifying: [u8; 32],
         pcrs: &'a [u8],
     ) -> BoxFuture<'a, Result<Evidence, TpmError>>;
+
+    /// A new remote key under this policy.
+    fn create_remote_key(&self, _policy: [u8; 32]) -> BoxFuture<'_, Result<SealedBlob, TpmError>> {
+        Box::pin(async { Err(TpmError::NoRemoteKey) })
+    }
+
+    /// The attestation key's word that the same TPM holds a remote key: attestation and signature.
+    fn certify_remote_key<'a>(
+        &'a self,
+        _ak: &'a AkBlob,
+        _key: &'a SealedBlob,
+        _qualifying: [u8; 32],
+    ) -> BoxFuture<'a, Result<Vouched, TpmError>> {
+        Box::pin(async { Err(TpmError::NoRemoteKey) })
+    }
+
+    /// Agrees with a peer by a remote key, if the registers hold approved values.
+    fn agree<'a>(
+        &'a self,
+        _key: &'a SealedBlob,
+        _leave: &'a Leave,
+        _peer: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Secret<32>, TpmError>> {
+        Box::pin(async { Err(TpmError::NoRemoteKey) })
+    }
 }
 
 impl Quoter for TpmHandle {
+    fn create_remote_key(&self, policy: [u8; 32]) -> BoxFuture<'_, Result<SealedBlob, TpmError>> {
+        Box::pin(Self::create_remote_key(self, policy))
+    }
+
+    fn certify_remote_key<'a>(
+        &'a self,
+        ak: &'a AkBlob,
+        key: &'a SealedBlob,
+        qualifying: [u8; 32],
+    ) -> BoxFuture<'a, Result<Vouched, TpmError>> {
+        Box::pin(Self::certify_remote_key(self, ak, key, qualifying))
+    }
+
+    fn agree<'a>(
+        &'a self,
+        key: &'a SealedBlob,
+        leave: &'a Leave,
+        peer: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Secret<32>, TpmError>> {
+        Box::pin(Self::agree(self, key, leave, peer))
+    }
+
     fn quote<'a>(
         &'a self,
         ak: &'a AkBlob,
@@ -85,6 +134,8 @@ pub enum Stop {
     Verdict(#[from] VerdictFault),
     #[error(transparent)]
     Notice(#[from] NoticeFault),
+    #[error(transparent)]
+    Leave(#[from] LeaveFault),
     #[error(transparent)]
     Seal(#[from] SealFault),
     #[error(transparent)]
@@ -116,12 +167,23 @@ impl Stop {
         }
     }
 
+    /// Whether central was not there to decide anything; it may be sealed, which is the same to a host.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Lost(lost) => lost.is_away(),
+            Self::NoWelcome => true,
+            _ => false,
+        }
+    }
+
     /// What central is told.
     pub fn code(&self) -> CloseCode {
         match self {
-            Self::Protocol(_) | Self::Session(_) | Self::Verdict(_) | Self::Notice(NoticeFault::Trust(_)) => {
-                CloseCode::Protocol
-            }
+            Self::Protocol(_)
+            | Self::Session(_)
+            | Self::Verdict(_)
+            | Self::Notice(NoticeFault::Trust(_))
+            | Self::Leave(LeaveFault::Trust(_)) => CloseCode::Protocol,
             _ => CloseCode::Done,
         }
     }
@@ -240,6 +302,11 @@ impl Dialogue {
                 Ok(())
             }
             FromCentral::Head(signed) => Ok(self.local.saw_head(&signed).await?),
+            FromCentral::Permit(signed) => match self.local.permitted(&signed, &*self.quoter).await? {
+                Some(report) => say.say(&FromHost::Unsealing(Box::new(report))).await,
+                None => Ok(()),
+            },
+            FromCentral::Sibling(signed) => Ok(self.local.sibling_noticed(&signed).await?),
             FromCentral::Welcome { .. } => Err(Stop::Protocol("a second welcome")),
         }
     }

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::host::Host;
 use crate::join::{HostKeys, JoinError, fetch_notice, tell_wiped};
 use crate::quic::ClientIdentity;
+use crate::unseal::climb::climb;
 use crate::uplink::core::{Attempt, Effect, End, Event, Uplink};
 use crate::uplink::session::{self, Observer};
 
@@ -150,9 +151,18 @@ async fn session_attempt(host: &Arc<Host>, mailbox: Mailbox<Event>) -> End {
     };
     let identity = ClientIdentity { chain: &member.dist_chain, key: &keys.quic };
     match host.central().dial_sync(identity, &host.clock).await {
-        Ok(link) => session::run(host, link, &Tell(mailbox)).await,
+        Ok(link) => {
+            let stop = session::run(host, link, &Tell(mailbox)).await;
+            if stop.is_away() {
+                climb(host, &stop.to_string()).await;
+            }
+            stop.end()
+        }
         Err(lost) => {
             failed(host, "central can't be reached", &lost);
+            if lost.is_away() {
+                climb(host, &lost.to_string()).await;
+            }
             End::Lost
         }
     }
@@ -206,6 +216,14 @@ async fn enrol_attempt(host: &Arc<Host>) -> End {
         }
         Err(error) => {
             failed(host, "enrolling again failed", &error);
+            let is_away = match &error {
+                JoinError::Lost(lost) => lost.is_away(),
+                JoinError::Refused(code) => *code == RefusalCode::Unavailable,
+                _ => false,
+            };
+            if is_away {
+                climb(host, &error.to_string()).await;
+            }
             match error {
                 JoinError::Refused(RefusalCode::NotAccepted) => End::NotAccepted,
                 _ => End::Lost,

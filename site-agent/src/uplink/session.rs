@@ -22,8 +22,8 @@ const WELCOME_LIMIT: Duration = Duration::from_secs(10);
 /// Messages read and not yet done.
 const INBOX_MAX: usize = 4;
 
-/// Runs a session on a fresh connection to its end.
-pub async fn run(host: &Arc<Host>, link: Link, observer: &dyn Observer) -> End {
+/// Runs a session on a fresh connection to its end; says what ended it.
+pub async fn run(host: &Arc<Host>, link: Link, observer: &dyn Observer) -> Stop {
     let stop = match Session::begin(host, link) {
         Ok(mut session) => {
             let stop = session.serve(observer).await;
@@ -45,7 +45,7 @@ pub async fn run(host: &Arc<Host>, link: Link, observer: &dyn Observer) -> End {
         // Central's own word on a connection that only central can have; the signed notice is fetched next.
         host.shut("central").await;
     }
-    stop.end()
+    stop
 }
 
 struct Session {
@@ -83,6 +83,7 @@ impl Drop for Session {
 impl Session {
     fn begin(host: &Arc<Host>, link: Link) -> Result<Self, Stop> {
         let exporter = link.exporter(EXPORTER_QUOTE)?;
+        host.ladder.reached_by(link.connection.local_ip());
         let dialogue = Dialogue::new(host.local.clone(), host.tpm.clone(), exporter);
         let (connection, to, from, endpoint) = link.split();
         let (deliver, inbox) = mpsc::channel(INBOX_MAX);

@@ -5,9 +5,13 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use holdfast_protocol::crypto::hash::sha256;
+use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::crypto::tpm::AgreementKey;
+use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId};
 use holdfast_protocol::secret::{Secret, SecretBytes};
-use holdfast_protocol::tpm::{Attest, Evidence, Public, make_credential, verify_signature};
-use holdfast_site_agent::tpm::{AkBlob, EkKind, SEALED_BYTES_MAX, TpmConfig, TpmError, TpmHandle};
+use holdfast_protocol::tpm::{Attest, Evidence, Key, Public, make_credential, policy, remote, verify_signature};
+use holdfast_protocol::wire::{Approved, RemoteKeyProof};
+use holdfast_site_agent::tpm::{AkBlob, EkKind, Leave, SEALED_BYTES_MAX, TpmConfig, TpmError, TpmHandle};
 use holdfast_testbed::swtpm::{Swtpm, boot_event, extended, identity};
 use tempfile::TempDir;
 
@@ -222,6 +226,57 @@ async fn what_a_killed_process_left_loaded_is_no_obstacle() {
     }
     drop(killed);
     machine.tpm.identity(Some(EkKind::P256)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_key_is_vouched_for_and_used_only_with_approved_registers() {
+    let (machine, other) = (Machine::start(0), Machine::start(1));
+    let (deployment, generation) = (DeploymentId([7; 16]), HostGeneration(1));
+    let host = HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() };
+    let (authority, reference) = (SigningKey::from_seed(&secret(3)), policy::reference(deployment, &host));
+    let digest = policy::authorize_digest(authority.public(), &reference).unwrap();
+    let key = machine.tpm.create_remote_key(digest).await.unwrap();
+
+    for kind in [EkKind::Rsa2048, EkKind::P256] {
+        let ak = machine.tpm.create_ak(kind).await.unwrap();
+        let data = remote::certify_data(deployment, &host, generation, &key.public);
+        let (attest, signature) = machine.tpm.certify_remote_key(&ak, &key, data).await.unwrap();
+        let proof = RemoteKeyProof { public: key.public.clone(), attest, signature };
+        let ak = Public::parse(&ak.public).unwrap();
+        remote::check_proof(&proof, &ak, (deployment, &host, generation), authority.public()).unwrap();
+    }
+
+    let Key::P256(own) = Public::parse(&key.public).unwrap().key else { panic!("no point") };
+    let (pcrs, peer) = (vec![0, 4, 7], AgreementKey::from_seed(&secret(5)));
+    let values =
+        |events: &[[u8; 32]]| sha256(&[&extended(&[boot_event(0)]), &extended(events), &extended(&[boot_event(7)])]);
+    let good = policy::approve(&authority, &pcrs, &values(&[boot_event(4)]), &reference);
+    let later = policy::approve(&authority, &pcrs, &values(&[boot_event(4), [7; 32]]), &reference);
+    let leave = |approved: &[&Approved]| Leave {
+        authority: authority.public().clone(),
+        reference,
+        pcrs: pcrs.clone(),
+        approved: approved.iter().map(|approved| (*approved).clone()).collect(),
+    };
+    let agreed = machine.tpm.agree(&key, &leave(&[&later, &good]), &peer.public()).await.unwrap();
+    assert!(agreed.ct_eq(&peer.agree(&own).unwrap()));
+    assert_eq!(other.tpm.agree(&key, &leave(&[&good]), &peer.public()).await.unwrap_err(), TpmError::NotOurs);
+
+    let stranger = policy::approve(&SigningKey::from_seed(&secret(4)), &pcrs, &values(&[boot_event(4)]), &reference);
+    let elsewhere = policy::approve(&authority, &pcrs, &values(&[boot_event(4)]), &[1; 32]);
+    for bad in [&stranger, &elsewhere, &later] {
+        let refused = machine.tpm.agree(&key, &leave(&[bad]), &peer.public()).await;
+        assert_eq!(refused.unwrap_err(), TpmError::NotApproved);
+    }
+    // By its own policy the key takes no other authority or reference, whatever the TPM would verify.
+    let usurper = SigningKey::from_seed(&secret(4));
+    let usurped = Leave { authority: usurper.public().clone(), ..leave(&[&stranger]) };
+    assert!(matches!(machine.tpm.agree(&key, &usurped, &peer.public()).await, Err(TpmError::Refused { .. })));
+
+    machine.swtpm.extend(4, [7; 32]).unwrap();
+    let refused = machine.tpm.agree(&key, &leave(&[&good]), &peer.public()).await;
+    assert_eq!(refused.unwrap_err(), TpmError::NotApproved);
+    assert!(machine.tpm.agree(&key, &leave(&[&good, &later]), &peer.public()).await.is_ok());
 }
 
 /// Signature, question and registers.

@@ -195,10 +195,15 @@ impl World {
         self.checks.note("INV-3");
         let gives = match message {
             FromCentral::Verdict(verdict) => verdict.lease.is_some(),
-            FromCentral::Session(_) | FromCentral::Sealed { .. } | FromCentral::Bundle(_) | FromCentral::Head(_) => {
-                true
-            }
-            FromCentral::Welcome { .. } | FromCentral::Challenge(_) | FromCentral::Standing(_) => false,
+            FromCentral::Session(_)
+            | FromCentral::Sealed { .. }
+            | FromCentral::Bundle(_)
+            | FromCentral::Head(_)
+            | FromCentral::Permit(_) => true,
+            FromCentral::Welcome { .. }
+            | FromCentral::Challenge(_)
+            | FromCentral::Standing(_)
+            | FromCentral::Sibling(_) => false,
         };
         if gives && (self.model.is_cut_off(id) || self.model.is_fenced(id)) {
             self.broken("INV-3", format!("{id} was given something after it was cut off"));
@@ -822,5 +827,7 @@ fn name_down(message: &FromCentral) -> &'static str {
         FromCentral::Bundle(_) => "bundle",
         FromCentral::Standing(_) => "notice",
         FromCentral::Head(_) => "head",
+        FromCentral::Permit(_) => "permit",
+        FromCentral::Sibling(_) => "sibling's notice",
     }
 }

@@ -207,6 +207,8 @@ impl World {
                 self.tell_distribution(distribution::Event::OutOfStep { host: id, conn, tenant, position });
                 Ok(())
             }
+            // Nobody is given a permit here, so nobody reports.
+            FromHost::Unsealing(_) => Ok(()),
             FromHost::Alarm { what } => {
                 self.tell(|| format!("alarm of {id}: {what}"));
                 self.count("alarms of hosts");

@@ -42,12 +42,16 @@ pub(crate) enum Frame {
     Bundle,
     Notice,
     Head,
+    /// With leave to be helped by siblings.
+    Permit,
+    /// A notice about another host.
+    Sibling,
 }
 
 impl Frame {
     /// What one that is cut off must not get: bundles, keys, leases, permits.
     pub(crate) fn is_fenced(self) -> bool {
-        matches!(self, Self::Verdict | Self::SessionKey | Self::Key | Self::Bundle | Self::Head)
+        matches!(self, Self::Verdict | Self::SessionKey | Self::Key | Self::Bundle | Self::Head | Self::Permit)
     }
 }
 
@@ -202,6 +206,8 @@ impl Session {
             FromCentral::Bundle(_) => Frame::Bundle,
             FromCentral::Standing(_) => Frame::Notice,
             FromCentral::Head(_) => Frame::Head,
+            FromCentral::Sibling(_) => Frame::Sibling,
+            FromCentral::Permit(_) => Frame::Permit,
         };
         let at = turmoil::sim_elapsed().unwrap();
         self.puppet.records.lock().unwrap()[self.number].frames.push((at, frame));

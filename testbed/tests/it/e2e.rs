@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 mod attestation;
 mod audit;
 mod blocking;
+mod carried;
 mod central;
 mod distribution;
 mod ends;
@@ -22,6 +23,7 @@ mod quarantine;
 mod restart;
 mod restored;
 mod secrecy;
+mod siblings;
 mod thieves;
 mod wire;
 

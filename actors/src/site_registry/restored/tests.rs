@@ -145,7 +145,11 @@ impl Store {
             });
             let generation = host(rows, &whom)?.value.generation;
             let counters = Counters { reset_count, restart_count: 0, clock: 1 };
-            record_pass(&RecordPass { host: whom.clone(), generation, counters, learned: None, first }, rows, NOW)
+            record_pass(
+                &RecordPass { host: whom.clone(), generation, counters, quoted: Vec::new(), learned: None, first },
+                rows,
+                NOW,
+            )
         })?;
         Ok(match passed {
             Passed::Granted(_) => "granted",

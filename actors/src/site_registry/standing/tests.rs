@@ -69,7 +69,14 @@ impl Store {
         let whom = id(whom);
         self.run(move |rows| {
             let generation = host(rows, &whom)?.value.generation;
-            let cmd = RecordPass { host: whom.clone(), generation, counters, learned: None, first: first.take() };
+            let cmd = RecordPass {
+                host: whom.clone(),
+                generation,
+                counters,
+                quoted: Vec::new(),
+                learned: None,
+                first: first.take(),
+            };
             record_pass(&cmd, rows, NOW)
         })
         .unwrap()
@@ -200,6 +207,7 @@ fn a_pass_of_an_earlier_generation_is_refused() {
         host: id(A),
         generation: HostGeneration(7),
         counters: counters(1, 1),
+        quoted: Vec::new(),
         learned: None,
         first: first(None, 1, None),
     };

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use super::{Golden, codec};
 
 /// A time that takes several bytes, microseconds since the Unix epoch.
-const TIME_US: i64 = 1_767_225_600_000_000;
+pub(super) const TIME_US: i64 = 1_767_225_600_000_000;
 pub(super) const DEPLOYMENT: DeploymentId = DeploymentId([0xd0; 16]);
 
 pub(super) fn all() -> Vec<Golden> {
@@ -31,7 +31,7 @@ pub(super) fn all() -> Vec<Golden> {
         .collect()
 }
 
-fn golden<T: Serialize + DeserializeOwned>(name: &str, value: &T) -> Golden {
+pub(super) fn golden<T: Serialize + DeserializeOwned>(name: &str, value: &T) -> Golden {
     Golden {
         name: format!("{name}.hex"),
         bytes: codec::encode(value),
@@ -75,7 +75,7 @@ fn head() -> Head {
     }
 }
 
-fn notice(standing: NoticedStanding) -> Notice {
+pub(super) fn notice(standing: NoticedStanding) -> Notice {
     let generation = StandingGeneration(4);
     Notice { deployment: DEPLOYMENT, site: host().site, host: Some(host().host), generation, standing, at_us: TIME_US }
 }
@@ -92,7 +92,7 @@ fn receipt() -> WipeReceipt {
     WipeReceipt { host: host(), generation: StandingGeneration(5) }
 }
 
-fn by_signer<T: Signable>(value: &T) -> Signed {
+pub(super) fn by_signer<T: Signable>(value: &T) -> Signed {
     sign(value, &signer(), b"certificate".to_vec())
 }
 

@@ -251,7 +251,12 @@ struct HostSeal {
 
 impl SiteSealControl for HostSeal {
     fn status(&self) -> SiteSealStatus {
-        SiteSealStatus { initialised: true, sealed: self.sealed.load(Ordering::SeqCst), reason: None }
+        SiteSealStatus {
+            initialised: true,
+            sealed: self.sealed.load(Ordering::SeqCst),
+            reason: None,
+            ..SiteSealStatus::default()
+        }
     }
     fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), Refusal>> {
         self.by.lock().unwrap().push(by);
@@ -282,7 +287,7 @@ impl Place for Elsewhere {
 }
 
 #[tokio::test]
-async fn a_site_host_is_sealed_by_an_admin_and_unsealed_by_nobody() {
+async fn a_site_host_is_sealed_by_an_admin_and_opened_by_no_key_of_central() {
     let central = Central::start().await;
     let seal = Arc::new(HostSeal::default());
     let (barrier, journal) = (central.access.node().barrier().clone(), central.journal.clone());
@@ -302,15 +307,27 @@ async fn a_site_host_is_sealed_by_an_admin_and_unsealed_by_nobody() {
     };
 
     let status = ask(&stranger, Method::GET, "seal-status", None).await;
-    assert_eq!(status.json(), json!({ "initialized": true, "sealed": false }));
+    assert_eq!(status.json(), json!({ "initialized": true, "sealed": false, "ladder": [] }));
     assert_eq!(ask(&stranger, Method::POST, "unseal", None).await.status.as_u16(), 204);
     assert_eq!(ask(&stranger, Method::POST, "seal", None).await.status.as_u16(), 401);
     assert_eq!(ask(&stranger, Method::POST, "seal", Some(&central.root)).await.status.as_u16(), 401);
     assert_eq!(ask(&known, Method::POST, "seal", None).await.status.as_u16(), 204);
     assert_eq!(seal.by.lock().unwrap().len(), 1);
 
-    let refused = ask(&known, Method::POST, "unseal", None).await;
-    assert_eq!(refused.status.as_u16(), 403);
-    assert!(message(&refused).contains("unsealed by central"), "{}", refused.text);
+    for (body, why) in [
+        ("", "give remote-sealkey"),
+        (r#"{"sealkey": "AAAA"}"#, "not by central's seal key or shares"),
+        (r#"{"shares": ["1:AAAA"]}"#, "not by central's seal key or shares"),
+        (r#"{"remote-sealkey": "AAAA"}"#, "must be what get-remote-sealkey"),
+        (r#"{"remote-sealkey": "-"}"#, "must be what get-remote-sealkey"),
+    ] {
+        for operation in ["unseal", "unseal-remote"] {
+            let asked = request(Method::POST, &at(operation), None, "application/json", body);
+            let refused = Answer::read(front.answer(known.clone(), asked).await).await;
+            assert_eq!(refused.status.as_u16(), 400, "{body}");
+            assert!(message(&refused).contains(why), "{}", refused.text);
+        }
+    }
+    assert_eq!(ask(&known, Method::GET, "unseal-challenge", None).await.status.as_u16(), 503);
     assert_eq!(ask(&known, Method::POST, "rotate-seal", None).await.status.as_u16(), 503);
 }

@@ -30,7 +30,7 @@ struct Nobody;
 
 impl SiteSealControl for Nobody {
     fn status(&self) -> SiteSealStatus {
-        SiteSealStatus { initialised: false, sealed: true, reason: None }
+        SiteSealStatus { initialised: false, sealed: true, reason: None, ..SiteSealStatus::default() }
     }
     fn seal(&self, _: Operator) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(async { Ok(()) })
@@ -143,6 +143,8 @@ async fn no_route_of_a_host_tells_one_tenant_of_another_or_of_what_is_placed_els
                     "/v1/state/strongbox/system/seal-status"
                     | "/v1/state/strongbox/system/create-root-token"
                     | "/v1/state/strongbox/system/unseal"
+                    | "/v1/state/strongbox/system/unseal-remote"
+                    | "/v1/state/strongbox/system/unseal-challenge"
                     | "/v1/state/strongbox/system/seal"
                     | "/v1/health"
                     | "/v1/metrics"

@@ -20,6 +20,8 @@ async fn a_host_serves_without_the_wan_and_after_a_restart_waits_sealed_for_it()
     world.deployment.ready_again().await.unwrap();
     world.arrives("udc1-001", "canary-box-of-all/some-canary", "served when cut off").await;
 
+    // It serves before central has heard that it is open.
+    world.becomes("udc1-001", "unsealed", "trusted").await;
     world.deployment.wan().cut();
     world.becomes("udc1-001", "unsealed", "stale").await;
     world.write("canary-box-of-all/some-canary", "written while cut off").await;

@@ -1,0 +1,286 @@
+//! The rules by which a site's host may be opened without central: whether at all, by which rung, and what each rung
+//! demands. Pure; the agent's shells ask here and do what is said.
+//!
+//! Central decides whenever it can be reached. Else a sibling may hand over the seal key, after the same appraisal; else
+//! an operator may carry a remote seal key. What central has said last about the host stands above every rung.
+
+use std::fmt;
+
+use holdfast_protocol::ids::{DeploymentId, HostId, SealEpoch};
+use holdfast_protocol::tpm::{Counters, Evidence, Public};
+use holdfast_protocol::wire::{Notice, NoticedStanding, RemoteTerms, UnsealPermit};
+use serde::{Deserialize, Serialize};
+
+use crate::attestation_verifier::appraisal::{Expected, Policy, ReferenceValues, appraise};
+
+/// A way to a host's seal key, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rung {
+    /// Central releases it.
+    Central,
+    /// A host of the same site hands it over.
+    Sibling,
+    /// An operator carries it.
+    RemoteSealkey,
+}
+
+impl Rung {
+    /// As status and audit lines name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Central => "central",
+            Self::Sibling => "sibling",
+            Self::RemoteSealkey => "remote-sealkey",
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why no rung is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoLadder {
+    /// Only a higher notice leads back.
+    #[error("this host is quarantined, as far as it knows: only central can take it back")]
+    Quarantined,
+    /// Only a pass at central leads back.
+    #[error("this host failed its appraisal, as far as it knows: only central can trust it again")]
+    Untrusted,
+    /// Nothing is wrapped yet.
+    #[error("this host has no store yet; it begins with central")]
+    NoStore,
+    /// An operator has sealed it: an operator or central opens it.
+    #[error("an operator sealed this host")]
+    SealedByOperator,
+}
+
+/// Whether a host may be opened without central at all; the epoch that its key must be of.
+///
+/// # Errors
+/// Why not.
+pub fn may_climb(standing: Option<NoticedStanding>, epoch: Option<SealEpoch>) -> Result<SealEpoch, NoLadder> {
+    match standing {
+        Some(NoticedStanding::Quarantined { .. }) => Err(NoLadder::Quarantined),
+        Some(NoticedStanding::Untrusted) => Err(NoLadder::Untrusted),
+        Some(NoticedStanding::Clear) | None => epoch.ok_or(NoLadder::NoStore),
+    }
+}
+
+/// Why a remote seal key is not taken; all of it before the TPM is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RemoteRefusal {
+    /// It names others.
+    #[error("it is for another deployment or host")]
+    NotForUs,
+    /// The host's key is of another epoch.
+    #[error("it has the keys of the seal epochs {given:?}, and this host needs that of {needed}")]
+    Epoch {
+        /// In it.
+        given: Vec<u64>,
+        /// What the root key is wrapped with.
+        needed: u64,
+    },
+    /// The machine was started since, or before.
+    #[error("it was made for another boot of this machine (reset count {now} does not fit)")]
+    Boot {
+        /// The TPM's reset counter.
+        now: u32,
+    },
+    /// Used before, or of a process that is gone.
+    #[error("it answers a challenge that this host did not give, or that was used")]
+    Challenge,
+}
+
+/// What a host knows that judges a remote seal key.
+#[derive(Debug, Clone, Copy)]
+pub struct RemoteCase<'a> {
+    /// Whose host.
+    pub deployment: DeploymentId,
+    /// The host.
+    pub host: &'a HostId,
+    /// The epoch its root key is wrapped with.
+    pub epoch: SealEpoch,
+    /// Its TPM's reset counter.
+    pub reset_count: u32,
+    /// The open challenge.
+    pub challenge: Option<&'a [u8; 32]>,
+}
+
+/// Judges the terms of a remote seal key that central has signed.
+///
+/// # Errors
+/// Why it is not taken.
+pub fn check_remote(terms: &RemoteTerms, case: &RemoteCase<'_>) -> Result<(), RemoteRefusal> {
+    if terms.deployment != case.deployment || terms.host != *case.host {
+        return Err(RemoteRefusal::NotForUs);
+    }
+    if terms.challenge.as_ref().is_some_and(|nonce| case.challenge != Some(nonce)) {
+        return Err(RemoteRefusal::Challenge);
+    }
+    if !terms.epochs.contains(&case.epoch) {
+        let given = terms.epochs.iter().map(|epoch| epoch.0).collect();
+        return Err(RemoteRefusal::Epoch { given, needed: case.epoch.0 });
+    }
+    if !terms.reset.holds(case.reset_count) {
+        return Err(RemoteRefusal::Boot { now: case.reset_count });
+    }
+    Ok(())
+}
+
+/// Why a sibling does not help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SiblingRefusal {
+    /// It has no keys itself.
+    #[error("this sibling is sealed itself")]
+    Sealed,
+    /// It may not help either.
+    #[error("this sibling may not help: {0}")]
+    Barred(NoLadder),
+    /// Its own leave has ended, or it never had one.
+    #[error("this sibling has itself no unseal permit of central that holds")]
+    OwnPermit,
+    /// The permit names somebody else.
+    #[error("the unseal permit is for another deployment, site or host")]
+    NotOurs,
+    /// Too long ago by this sibling's clock, or by the TPM of the host that asks.
+    #[error("the unseal permit has ended: central has not renewed it for too long")]
+    Expired,
+    /// Central has cut the host off.
+    #[error("central has quarantined the host that asks")]
+    Quarantined,
+    /// It failed its appraisal.
+    #[error("the host that asks has failed its appraisal at central")]
+    Untrusted,
+    /// Of another epoch than that sibling knows.
+    #[error("this sibling does not hold the key of seal epoch {needed}")]
+    Epoch {
+        /// The one asked for.
+        needed: u64,
+    },
+    /// The permit's attestation key is none.
+    #[error("the unseal permit has no usable attestation key")]
+    Key,
+    /// The quote speaks against it.
+    #[error("the appraisal failed: {0}")]
+    Appraisal(String),
+}
+
+/// What a sibling knows when it is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Helper<'a> {
+    /// Who it is.
+    pub own: &'a HostId,
+    /// Its deployment.
+    pub deployment: DeploymentId,
+    /// What central said last about it.
+    pub standing: Option<NoticedStanding>,
+    /// Its own permit.
+    pub permit: Option<&'a UnsealPermit>,
+    /// The epochs whose keys it holds; none while sealed.
+    pub epochs: &'a [SealEpoch],
+    /// Its time, microseconds since the Unix epoch.
+    pub now_us: i64,
+}
+
+/// Who asks, as its certificate and its permit say.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The host in its certificate.
+    pub host: &'a HostId,
+    /// The permit it shows; central has signed it.
+    pub permit: &'a UnsealPermit,
+    /// The newest notices about it: the sibling's and its own.
+    pub notices: [Option<&'a Notice>; 2],
+    /// The epoch it asks for.
+    pub epoch: SealEpoch,
+}
+
+/// Whether a sibling appraises the host that asks. The clock in the quote is looked at afterwards, by [`judge`].
+///
+/// # Errors
+/// Why not.
+pub fn admit(asker: &Asker<'_>, helper: &Helper<'_>) -> Result<Public, SiblingRefusal> {
+    match helper.standing {
+        Some(NoticedStanding::Quarantined { .. }) => return Err(SiblingRefusal::Barred(NoLadder::Quarantined)),
+        Some(NoticedStanding::Untrusted) => return Err(SiblingRefusal::Barred(NoLadder::Untrusted)),
+        Some(NoticedStanding::Clear) | None => {}
+    }
+    if helper.epochs.is_empty() {
+        return Err(SiblingRefusal::Sealed);
+    }
+    let permit = asker.permit;
+    let same_site = permit.host.site == helper.own.site && permit.deployment == helper.deployment;
+    if !same_site || permit.host != *asker.host || permit.host == *helper.own {
+        return Err(SiblingRefusal::NotOurs);
+    }
+    match newest(asker.notices).map(|notice| notice.standing) {
+        Some(NoticedStanding::Quarantined { .. }) => return Err(SiblingRefusal::Quarantined),
+        Some(NoticedStanding::Untrusted) => return Err(SiblingRefusal::Untrusted),
+        Some(NoticedStanding::Clear) | None => {}
+    }
+    if helper.permit.is_none_or(|own| own.host != *helper.own || own.expires_us <= helper.now_us) {
+        return Err(SiblingRefusal::OwnPermit);
+    }
+    if permit.expires_us <= helper.now_us {
+        return Err(SiblingRefusal::Expired);
+    }
+    if !helper.epochs.contains(&asker.epoch) {
+        return Err(SiblingRefusal::Epoch { needed: asker.epoch.0 });
+    }
+    Public::parse(&permit.ak_public).map_err(|_| SiblingRefusal::Key)
+}
+
+/// Appraises a quote as central would, by what the permit says, and looks at the TPM's clock: it counts only while the
+/// machine has power, so a permit that is over by it is over whatever any other clock says.
+///
+/// # Errors
+/// What speaks against it.
+pub fn judge(
+    permit: &UnsealPermit,
+    ak: &Public,
+    evidence: &Evidence,
+    qualifying_data: [u8; 32],
+) -> Result<(), SiblingRefusal> {
+    let policy = Policy {
+        version: permit.policy,
+        pcrs: permit.pcrs.iter().copied().collect(),
+        interval_ms: 1,
+        verdict_ttl_ms: 2,
+        quarantine_on_failure: false,
+        learn: false,
+    };
+    let values = permit.reference.iter().map(|(pcr, values)| (*pcr, values.iter().copied().collect()));
+    let reference = ReferenceValues(values.collect());
+    let expected = Expected { ak, qualifying_data };
+    let verdict = appraise(evidence, &policy, &reference, Some(&permit.counters), &expected);
+    let (true, Some(counters)) = (verdict.passed, verdict.counters) else {
+        let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+        return Err(SiblingRefusal::Appraisal(reasons.join("; ")));
+    };
+    if is_over(permit, counters) { Err(SiblingRefusal::Expired) } else { Ok(()) }
+}
+
+/// Whether the TPM has been powered for longer since the permit than it lasts.
+fn is_over(permit: &UnsealPermit, now: Counters) -> bool {
+    let lasts_ms = permit.expires_us.saturating_sub(permit.issued_us) / 1_000;
+    let powered_ms = now.clock.saturating_sub(permit.counters.clock);
+    u64::try_from(lasts_ms).is_ok_and(|lasts_ms| lasts_ms <= powered_ms) || lasts_ms < 0
+}
+
+/// The one with the higher generation; of equal ones the stricter comes first.
+pub fn newest(notices: [Option<&Notice>; 2]) -> Option<&Notice> {
+    let strictness = |notice: &Notice| match notice.standing {
+        NoticedStanding::Clear => 0,
+        NoticedStanding::Untrusted => 1,
+        NoticedStanding::Quarantined { .. } => 2,
+    };
+    notices.into_iter().flatten().max_by_key(|notice| (notice.generation, strictness(notice)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! The rehearsal: would the hosts of a site come back after a power cut while the WAN is down, and if not, why. It says
+//! what would be said at that moment, from what central knows now; nothing is tried.
+
+use std::collections::BTreeMap;
+
+use holdfast_protocol::ids::{HostId, HostName, SiteName};
+use serde::Serialize;
+
+use crate::ports::Now;
+use crate::rows::{Refusal, Rows};
+use crate::site_registry::sites::state::{Live, rfc3339};
+use crate::site_registry::unsealing::{Unsealing, unsealing, why_no_remote};
+use crate::site_registry::{Held, Host, HostState, Site, hosts, site};
+
+/// What a site would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Rehearsal {
+    /// The site.
+    pub site: SiteName,
+    /// After a power cut of the whole site.
+    pub whole_site: Outcome,
+    /// Why.
+    pub reason: String,
+    /// After a power cut of one host, by host.
+    pub hosts: BTreeMap<HostName, HostRehearsal>,
+}
+
+/// How something would come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Without anybody.
+    ByItself,
+    /// Once an operator carries a remote seal key.
+    WithAnOperator,
+    /// Not before central is reached.
+    Stays,
+}
+
+/// What one host would do if it alone lost power.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HostRehearsal {
+    /// How it would come back.
+    pub outcome: Outcome,
+    /// A sibling hands over the seal key.
+    pub sibling: RungRehearsal,
+    /// An operator carries it.
+    pub remote_sealkey: RungRehearsal,
+    /// Until when siblings may help it, RFC 3339; absent if it was never given a permit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permit_until: Option<String>,
+    /// What is not served after a restart before central is heard from.
+    pub leases: &'static str,
+}
+
+/// Whether a way to the seal key would lead there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RungRehearsal {
+    /// It would.
+    pub works: bool,
+    /// In plain words, why or why not.
+    pub reason: String,
+}
+
+/// A restart ends every finite lease (the reset counter grows), whoever opens the host.
+const LEASES: &str = "content with a finite `offline` is not served until central has been heard from";
+
+/// Rehearses.
+///
+/// # Errors
+/// [`Refusal::NotFound`], or the store's fault.
+pub fn rehearse(
+    name: &SiteName,
+    rows: &dyn Rows,
+    live: &BTreeMap<HostId, Live>,
+    now: Now,
+) -> Result<Rehearsal, Refusal> {
+    let place = site(rows, name)?.value;
+    let mut known = BTreeMap::new();
+    for (host, entry) in hosts(rows, name)? {
+        let id = HostId { site: name.clone(), host: host.clone() };
+        let remote = why_no_remote(&id, (&place, &entry), rows, now)?;
+        let unsealing = unsealing(rows, &id, &entry)?;
+        let trusted = live.get(&id).is_some_and(|live| live.trusted);
+        known.insert(host, Known { entry, unsealing, trusted, remote });
+    }
+    let hosts: BTreeMap<HostName, HostRehearsal> =
+        known.keys().map(|host| (host.clone(), of_host(host, &place, &known, now))).collect();
+    let carried: Vec<&str> =
+        hosts.iter().filter(|(_, host)| host.remote_sealkey.works).map(|(name, _)| name.as_str()).collect();
+    let (whole_site, reason) = match carried.as_slice() {
+        _ if place.standing.held == Held::Quarantined => (Outcome::Stays, "the site is quarantined".to_owned()),
+        [] => (Outcome::Stays, "all hosts would be sealed, and none can be given a remote seal key".to_owned()),
+        carried => (
+            Outcome::WithAnOperator,
+            format!(
+                "all hosts would be sealed, so none helps another; a remote seal key opens {}, and an open host its \
+                 siblings",
+                carried.join(", ")
+            ),
+        ),
+    };
+    Ok(Rehearsal { site: name.clone(), whole_site, reason, hosts })
+}
+
+/// What central knows of a host.
+struct Known {
+    entry: Host,
+    unsealing: Unsealing,
+    trusted: bool,
+    /// Why it can't be given a remote seal key.
+    remote: Option<String>,
+}
+
+fn of_host(name: &HostName, place: &Site, known: &BTreeMap<HostName, Known>, now: Now) -> HostRehearsal {
+    let host = &known[name];
+    let sibling = match why_no_sibling(name, place, known, now) {
+        Ok(helpers) => RungRehearsal { works: true, reason: format!("{} would help it", helpers.join(", ")) },
+        Err(reason) => RungRehearsal { works: false, reason },
+    };
+    let remote_sealkey = match &host.remote {
+        None if host.entry.is_cut_off(place) => {
+            RungRehearsal { works: false, reason: "the site is quarantined".to_owned() }
+        }
+        None => RungRehearsal { works: true, reason: "central can make one for the next boot".to_owned() },
+        Some(why) => RungRehearsal { works: false, reason: why.clone() },
+    };
+    let outcome = match (sibling.works, remote_sealkey.works) {
+        (true, _) => Outcome::ByItself,
+        (false, true) => Outcome::WithAnOperator,
+        (false, false) => Outcome::Stays,
+    };
+    let until_us = host.unsealing.permit_until_us;
+    let permit_until = (until_us != 0).then(|| rfc3339(until_us));
+    HostRehearsal { outcome, sibling, remote_sealkey, permit_until, leases: LEASES }
+}
+
+/// The siblings that would help a host, or why none would.
+fn why_no_sibling(
+    name: &HostName,
+    place: &Site,
+    known: &BTreeMap<HostName, Known>,
+    now: Now,
+) -> Result<Vec<String>, String> {
+    let host = &known[name];
+    if host.entry.is_cut_off(place) {
+        return Err("it, or its site, is quarantined".to_owned());
+    }
+    if let Held::Untrusted { .. } = host.entry.standing.held {
+        return Err("it failed its appraisal".to_owned());
+    }
+    match host.unsealing.permit_until_us {
+        0 => return Err("it was never given an unseal permit".to_owned()),
+        until_us if until_us <= now.wall_us => return Err("its unseal permit has ended".to_owned()),
+        _ => {}
+    }
+    let others: Vec<(&HostName, Result<(), &str>)> = known
+        .iter()
+        .filter(|(other, _)| *other != name)
+        .map(|(other, known)| (other, helps(known, host, place, now)))
+        .collect();
+    let helpers: Vec<String> =
+        others.iter().filter(|(_, helps)| helps.is_ok()).map(|(other, _)| other.to_string()).collect();
+    if !helpers.is_empty() {
+        return Ok(helpers);
+    }
+    if others.is_empty() {
+        return Err("this site has no other host".to_owned());
+    }
+    let why: Vec<String> =
+        others.iter().filter_map(|(other, helps)| Some(format!("{other}: {}", helps.err()?))).collect();
+    Err(why.join("; "))
+}
+
+fn helps(helper: &Known, asker: &Known, place: &Site, now: Now) -> Result<(), &'static str> {
+    if helper.entry.is_cut_off(place) {
+        return Err("is quarantined");
+    }
+    if helper.entry.standing.held != Held::Nothing {
+        return Err("failed its appraisal");
+    }
+    if helper.entry.state != HostState::Unsealed {
+        return Err("is not unsealed");
+    }
+    if !helper.trusted {
+        return Err("has not been heard from lately");
+    }
+    if helper.unsealing.permit_until_us <= now.wall_us {
+        return Err("has no unseal permit that holds");
+    }
+    if helper.unsealing.address.is_none() {
+        return Err("has not said where siblings reach it");
+    }
+    if asker.entry.seal_epoch > helper.entry.seal_epoch {
+        return Err("has an older seal key");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! The end of a sibling that is asked: appraises the host that asks as central would, and hands over the seal key of its
+//! epoch. The rules are [`holdfast_actors::seal_keeper::ladder`]'s.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_actors::attestation_verifier::core::session_info;
+use holdfast_actors::audit_log::Line;
+use holdfast_actors::ports::{Clock, draw, draw_secret};
+use holdfast_actors::rows::{Batch, Refusal};
+use holdfast_actors::seal_keeper::ladder::{Asker, Helper, SiblingRefusal, admit, judge};
+use holdfast_protocol::codec;
+use holdfast_protocol::crypto::kem;
+use holdfast_protocol::ids::{HostId, Realm};
+use holdfast_protocol::pki::read;
+use holdfast_protocol::tpm::binding::QuoteBinding;
+use holdfast_protocol::tpm::{Evidence, Public};
+use holdfast_protocol::wire::{
+    Challenge, EXPORTER_SIBLING, QuoteAnswer, SIBLING_FRAME_BYTES_MAX, SealKey, SiblingAnswer, SiblingAsk, Signed,
+    UnsealPermit,
+};
+use quinn::{Connection, Endpoint, EndpointConfig, Incoming};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use crate::host::Host;
+use crate::local::Local;
+use crate::quic;
+use crate::unseal::peer::PeerTls;
+
+/// Hosts that are served at the same time; there are few at a site.
+const ASKERS_MAX: usize = 8;
+/// For a handshake, and for each message. A TPM needs its time for a quote.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where siblings are answered. Dropping it ends that.
+pub struct Answering {
+    addr: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Answering {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Listens for siblings of `host`; `key` is the QUIC client key (PKCS #8).
+///
+/// # Errors
+/// The address can't be had.
+pub fn listen(host: Arc<Host>, at: SocketAddr, key: Zeroizing<Vec<u8>>) -> std::io::Result<Answering> {
+    let socket = UdpSocket::bind(at)?;
+    let addr = socket.local_addr()?;
+    let runtime = quinn::default_runtime().ok_or_else(|| std::io::Error::other("no runtime"))?;
+    let config = PeerTls::new(&host.file.get(), &key, None, &host.clock).and_then(|tls| tls.server());
+    let config = config.map_err(std::io::Error::other)?;
+    let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)?;
+    let task = tokio::spawn(accept(host, endpoint, key));
+    Ok(Answering { addr, task })
+}
+
+async fn accept(host: Arc<Host>, endpoint: Endpoint, key: Zeroizing<Vec<u8>>) {
+    let places = Arc::new(Semaphore::new(ASKERS_MAX));
+    let refusals = Arc::new(Refusals::default());
+    while let Some(incoming) = endpoint.accept().await {
+        if !incoming.remote_address_validated() {
+            let _ = incoming.retry();
+            continue;
+        }
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        // The certificate may have been renewed since the last one came.
+        let config = PeerTls::new(&host.file.get(), &key, None, &host.clock).and_then(|tls| tls.server());
+        match config {
+            Ok(config) => endpoint.set_server_config(Some(config)),
+            Err(error) => tracing::error!(%error, "siblings can't be answered"),
+        }
+        let (host, refusals) = (host.clone(), refusals.clone());
+        tokio::spawn(async move {
+            serve(&host, incoming, &refusals).await;
+            drop(place);
+        });
+    }
+}
+
+async fn serve(host: &Host, incoming: Incoming, refusals: &Refusals) {
+    let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE_LIMIT, incoming).await else { return };
+    let identity = connection.peer_identity().and_then(|found| found.downcast::<Vec<CertificateDer<'_>>>().ok());
+    let peer = identity.as_ref().and_then(|chain| read::peer_of(chain.first()?).ok());
+    if let Some(peer) = peer {
+        let _ = converse(host, &connection, &peer.host, refusals).await;
+    }
+    // Whoever asked closes once it has heard the answer.
+    let _ = tokio::time::timeout(HANDSHAKE_LIMIT, connection.closed()).await;
+}
+
+/// One talk; `None`: it ended before its time.
+async fn converse(host: &Local, connection: &Connection, asker: &HostId, refusals: &Refusals) -> Option<()> {
+    let mut exporter = [0; 32];
+    connection.export_keying_material(&mut exporter, EXPORTER_SIBLING, b"").ok()?;
+    let (mut to, mut from) = tokio::time::timeout(MESSAGE_LIMIT, connection.accept_bi()).await.ok()?.ok()?;
+    let first = tokio::time::timeout(MESSAGE_LIMIT, quic::frame(&mut from, SIBLING_FRAME_BYTES_MAX)).await.ok()?;
+    let SiblingAsk::Begin { permit, notice, seal_epoch } = first.ok()? else { return None };
+    if let Some(notice) = &notice {
+        // What it knows of itself this host is to know as well; what is not about it is not taken.
+        let _ = host.sibling_noticed(notice).await;
+    }
+    let talk = Talk { host, asker, exporter, permit: &permit, epoch: seal_epoch };
+    let answer = match talk.admitted() {
+        Ok((permit, ak)) => {
+            let challenge = talk.challenge(&permit);
+            let nonce = challenge.nonce;
+            quic::write(&mut to, &codec::encode(&SiblingAnswer::Challenge(challenge))).await.ok()?;
+            let quoted = tokio::time::timeout(MESSAGE_LIMIT, quic::frame(&mut from, SIBLING_FRAME_BYTES_MAX)).await;
+            let SiblingAsk::Quote(quote) = quoted.ok()?.ok()? else { return None };
+            talk.released(&permit, &ak, &nonce, &quote).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let answer = match answer {
+        Ok(message) => SiblingAnswer::Released(message),
+        Err(refusal) => {
+            refusals.note(host, asker, &refusal).await;
+            SiblingAnswer::Refused { why: refusal.to_string(), notice: host.boot.sibling_notice(&asker.host).ok()? }
+        }
+    };
+    quic::write(&mut to, &Zeroizing::new(codec::encode(&answer))).await.ok()?;
+    to.finish().ok()
+}
+
+struct Talk<'a> {
+    host: &'a Local,
+    asker: &'a HostId,
+    exporter: [u8; 32],
+    permit: &'a Signed,
+    epoch: holdfast_protocol::ids::SealEpoch,
+}
+
+impl Talk<'_> {
+    /// Whether the host that asks may be appraised, by all that is known now.
+    fn admitted(&self) -> Result<(UnsealPermit, Public), SiblingRefusal> {
+        let local = self.host;
+        let unknown = |_| SiblingRefusal::OwnPermit;
+        let permit = local.trust.remembered_permit(self.permit).ok_or(SiblingRefusal::NotOurs)?;
+        let own_permit = local.permit().map_err(unknown)?;
+        let standing = local.notice().map_err(unknown)?.map(|notice| notice.standing);
+        let held = local.boot.sibling_notice(&self.asker.host).map_err(unknown)?;
+        let held = held.and_then(|held| local.trust.sibling_notice(&held).ok());
+        let state = local.file.get();
+        let helper = Helper {
+            own: &state.host,
+            deployment: state.deployment,
+            standing,
+            permit: own_permit.as_ref(),
+            epochs: &local.seal.epochs_held(),
+            now_us: local.clock.now().wall_us,
+        };
+        let notices = [held.as_ref(), None];
+        let asker = Asker { host: self.asker, permit: &permit, notices, epoch: self.epoch };
+        let ak = admit(&asker, &helper)?;
+        Ok((permit, ak))
+    }
+
+    fn challenge(&self, permit: &UnsealPermit) -> Challenge {
+        let nonce = draw(&*self.host.entropy);
+        Challenge { nonce, policy: permit.policy, pcrs: permit.pcrs.clone(), ima_offset: 0, ima_count: 0 }
+    }
+
+    async fn released(
+        &self,
+        permit: &UnsealPermit,
+        ak: &Public,
+        nonce: &[u8; 32],
+        quote: &QuoteAnswer,
+    ) -> Result<kem::Message, SiblingRefusal> {
+        let binding = QuoteBinding {
+            deployment: permit.deployment,
+            site: &permit.host.site,
+            host: &permit.host.host,
+            host_generation: permit.generation,
+            nonce,
+            exporter: &self.exporter,
+            hpke_suite: kem::SUITE,
+            hpke_public: &quote.hpke_public,
+            policy_version: permit.policy,
+            ima_offset: 0,
+            ima_count: 0,
+        };
+        let (transcript, qualifying) = binding.qualifying_data();
+        let (attest, signature, pcrs) = (quote.attest.clone(), quote.signature.clone(), quote.pcrs.clone());
+        judge(permit, ak, &Evidence { attest, signature, pcrs }, qualifying)?;
+        // A quote takes its time: what central has said meanwhile counts.
+        self.admitted()?;
+        let missing = || SiblingRefusal::Epoch { needed: self.epoch.0 };
+        let key = self.host.seal.key_of(self.epoch).ok_or_else(missing)?;
+        self.note_release().await.map_err(|_| SiblingRefusal::Sealed)?;
+        let SealKey { epoch, key } = key;
+        let plain = Zeroizing::new(codec::encode(&SealKey { epoch, key }));
+        let (info, seed) = (session_info(&transcript, &quote.attest), draw_secret(&*self.host.entropy));
+        kem::seal(&quote.hpke_public, &info, b"", &plain, &seed).map_err(|_| SiblingRefusal::Key)
+    }
+
+    /// Before the key goes out.
+    async fn note_release(&self) -> Result<(), Refusal> {
+        let (asker, local) = (self.asker.to_string(), self.host);
+        let line = Line::done(local.clock.now().wall_us, asker.clone(), "sibling.released", asker.clone());
+        tracing::info!(sibling = asker, "handing over the seal key: it passed this host's appraisal");
+        local.barrier.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()).from_reserve(), ()))).await?;
+        Ok(())
+    }
+}
+
+/// What each sibling was refused for last: it comes back every minute, and is not to fill the log.
+#[derive(Default)]
+struct Refusals(Mutex<BTreeMap<HostId, SiblingRefusal>>);
+
+impl Refusals {
+    async fn note(&self, local: &Local, asker: &HostId, refusal: &SiblingRefusal) {
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(asker.clone(), refusal.clone());
+        if before.as_ref() == Some(refusal) {
+            return;
+        }
+        tracing::warn!(sibling = %asker, %refusal, "a sibling that asked for the seal key was refused");
+        let (name, now_us) = (asker.to_string(), local.clock.now().wall_us);
+        let line = Line::refused(now_us, name.clone(), "sibling.released", name, refusal.to_string());
+        let noted = local.barrier.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await;
+        if let Err(error) = noted
+            && !matches!(error, Refusal::Sealed)
+        {
+            tracing::warn!(%error, "the refusal has no audit line");
+        }
+    }
+}
