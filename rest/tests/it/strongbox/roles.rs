@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use holdfast_rest::cerberus;
+use holdfast_rest::front::RequestId;
 use serde_json::json;
 
 use super::node::Central;
@@ -65,6 +66,8 @@ async fn a_reader_changes_nothing_through_another_dialect_either_whatever_permis
     let router = cerberus::central_routes(central.access.node().clone(), cerberus::Settings::default());
     let ask = async |method: Method, path: &str, token: &str, body: serde_json::Value| {
         let request = Request::builder().method(method).uri(path).header("x-cerberus-token", token);
+        // As the front names every request.
+        let request = request.extension(RequestId("1".into()));
         let request = request.body(Body::from(body.to_string())).unwrap();
         Answer::read(router.clone().oneshot(request).await.unwrap()).await
     };
