@@ -504,7 +504,9 @@ fn stopped(finding: &Finding, own: &Deployment, before: Option<Restored>, rows: 
 fn is_explained(finding: &Finding, own: &Deployment) -> Result<bool, Refusal> {
     let floor = floor(own.term)?;
     let earlier = |notice: &Notice| notice.generation.0 <= floor;
-    Ok(finding.head.is_none() && finding.notice.as_ref().is_none_or(earlier))
+    // It may have been looked at just before the adoption that ended its term was finished.
+    let ended = |(head, _): &(Head, Signed)| head.term < own.term;
+    Ok(finding.head.as_ref().is_none_or(ended) && finding.notice.as_ref().is_none_or(earlier))
 }
 
 /// Gives whether the host is cut off or untrusted by that.

@@ -232,3 +232,18 @@ fn what_a_lost_life_may_have_learned_is_not_learned_of_whatever_is_there_now() {
     copy.decide(B, Decision::Readmit);
     assert_eq!(copy.host_of(B).standing.held, Held::Nothing, "an operator has looked at it");
 }
+
+#[test]
+fn what_was_looked_at_before_an_adoption_and_is_noted_after_stops_nothing() {
+    let original = store();
+    let copy = original.copied();
+    original.act("lost");
+    copy.note(A, &original.all_of(A));
+    let finding = copy.find(B, &original.all_of(B)).unwrap();
+    assert!(finding.head.is_some());
+    copy.adopted(3).unwrap();
+    assert!(!would_stop(&finding, &copy.rows()).unwrap());
+    let cmd = Note { finding, seed: secret(70) };
+    copy.run(move |rows| note(&cmd, rows, NOW)).unwrap();
+    assert!(!copy.is_stopped());
+}
