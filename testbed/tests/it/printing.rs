@@ -50,7 +50,7 @@ const SECRET: [&str; 14] = [
     "SigningKey",
 ];
 /// Those that hold none.
-const OPEN: [&str; 14] = [
+const OPEN: [&str; 15] = [
     "$type",
     "AgentClock",
     "Bounds",
@@ -63,11 +63,12 @@ const OPEN: [&str; 14] = [
     "OtherTime",
     "PublicKey",
     "ServerIdentity",
+    "SiblingAnswer",
     "Signature",
     "TokenId",
 ];
 /// Members of types with a derived `Debug` that are called like secrets, and are none.
-const HARMLESS: [(&str, &str); 13] = [
+const HARMLESS: [(&str, &str); 15] = [
     ("Connect", "token: Option<String>"),
     ("Expected", "qualifying_data: [u8; 32]"),
     ("EnrolAnswer", "secret: Vec<u8>"),
@@ -81,6 +82,9 @@ const HARMLESS: [(&str, &str); 13] = [
     ("SealedBlob", "private: Vec<u8>"),
     ("ConfigError", "key: String"),
     ("Attest", "extra_data: Vec<u8>"),
+    // Of a public key: its hash, and itself.
+    ("UnsealPermit", "remote_key: Option<[u8; 32]>"),
+    ("Unsealing", "remote_key: Option<Vec<u8>>"),
 ];
 
 fn canaries() -> Canaries {
