@@ -42,6 +42,8 @@ pub enum Kind {
     Shown = 0x18,
     /// What a host needs to start without central.
     Unsealing = 0x19,
+    /// That there was a site of this name, and which numbers its hosts had.
+    Departed = 0x1a,
     // A tenant's realm.
     /// A person or program that logs in: its password hash.
     Login = 0x20,
@@ -71,7 +73,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Tenant,
         Self::Site,
         Self::Host,
@@ -82,6 +84,7 @@ impl Kind {
         Self::Restored,
         Self::Shown,
         Self::Unsealing,
+        Self::Departed,
         Self::Login,
         Self::Principal,
         Self::Token,

@@ -18,8 +18,10 @@ use holdfast_protocol::wire::Head;
 use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
 use crate::barrier::Snapshot;
 use crate::rows::{Kind, ReadRows, Record, Refusal, Row, Rows};
+use crate::site_registry::certificates::{Certified, SiteCertificates};
 
 pub mod authorities;
+pub mod certificates;
 pub mod enrolment;
 pub mod failure_lines;
 #[cfg(test)]
@@ -112,6 +114,13 @@ pub struct Site {
     pub standing: Standing,
     /// When it was created, microseconds since the Unix epoch.
     pub created_us: i64,
+    /// Its hosts' certificates.
+    pub certificates: SiteCertificates,
+    /// Values that are accepted beside [`Self::reference`] and the hosts' learned ones stay so too, while a fleet moves
+    /// from one boot chain to the next; `None`: only the newest count.
+    pub earlier: Option<ReferenceValues>,
+    /// Whether its hosts may unseal with nothing but each other.
+    pub allow_local_unseal: bool,
 }
 
 impl Record for Site {
@@ -198,12 +207,10 @@ pub struct Identity {
     pub ek_public: Vec<u8>,
     /// TPMT_PUBLIC of the attestation key.
     pub ak_public: Vec<u8>,
-    /// SHA-256 of the QUIC client certificate.
-    pub dist_fingerprint: [u8; 32],
-    /// When that certificate ends, seconds since the Unix epoch.
-    pub dist_not_after_s: i64,
-    /// When the REST certificate ends, seconds since the Unix epoch.
-    pub api_not_after_s: i64,
+    /// The certificate of its QUIC client.
+    pub dist: Certified,
+    /// The certificate of its REST server.
+    pub api: Certified,
 }
 
 /// The continuity token of a host: either is taken, the next becomes the current once the host confirmed it.

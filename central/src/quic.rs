@@ -5,6 +5,7 @@
 //! goes out through [`connections`], which asks before each frame whether the host is still to have it.
 
 mod biting;
+mod certifying;
 mod connections;
 mod control;
 mod distributing;
@@ -30,10 +31,10 @@ use holdfast_actors::shell::supervisor::Tended;
 use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
-use holdfast_protocol::ids::{HostId, Realm};
+use holdfast_protocol::ids::{HostId, Realm, SiteName};
 use holdfast_rest::access::BoxFuture;
 use holdfast_rest::bite::{Bite, Pending};
-use holdfast_rest::strongbox::FleetControl;
+use holdfast_rest::strongbox::{FleetControl, SiteChange};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -234,9 +235,10 @@ impl FleetControl for Fleet {
     fn live(&self) -> BTreeMap<HostId, Live> {
         let Some(hub) = self.hub.load_full() else { return BTreeMap::new() };
         let shown = |(host, live): (HostId, LiveHost)| {
-            let trusted = hub.is_trusted(&host);
+            let (trusted, connected) = (hub.is_trusted(&host), live.conn.is_some());
             let lag = live.conn.map(|_| live.lag);
-            (host, Live { trusted, lag, reasons: live.reasons })
+            let LiveHost { behind_since_us, positions, quoted_us, reasons, .. } = live;
+            (host, Live { trusted, connected, lag, behind_since_us, positions, quoted_us, reasons })
         };
         hub.live().into_iter().map(shown).collect()
     }
@@ -246,6 +248,16 @@ impl FleetControl for Fleet {
             let hub = self.hub.load_full().ok_or(Refusal::Sealed)?;
             hub.decide(decision).await.map(Pending)
         })
+    }
+
+    fn site_changed(&self, site: &SiteName, change: SiteChange) {
+        // Sealed meanwhile: whoever comes after the unsealing finds what is so then.
+        let Some(hub) = self.hub.load_full() else { return };
+        match change {
+            SiteChange::Certificates => hub.certificates_changed(site.clone()),
+            SiteChange::Policy(policy) => hub.policy_changed(site.clone(), policy),
+            SiteChange::Removed => hub.forget_site(site),
+        }
     }
 
     fn adopt(&self, by: String) -> BoxFuture<'_, Result<Report, Refusal>> {

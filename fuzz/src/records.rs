@@ -12,6 +12,7 @@ use holdfast_actors::seal_keeper::{Attempts, BootRecord, FreshSeal, Revealer};
 use holdfast_actors::secret_store::{BoxId, Category, CurrentSecret, DepositBox, SecretVersion};
 use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::restored::{Adopted, Beyond, Restored, Shown};
+use holdfast_actors::site_registry::sites::removal::Departed;
 use holdfast_actors::site_registry::unsealing::Unsealing;
 use holdfast_actors::site_registry::{AuthorityKey, Deployment, Host, Site};
 use holdfast_protocol::codec;
@@ -32,7 +33,7 @@ pub const MEMORY: Memory = Memory { fixed: 64 << 10, each: 512 };
 /// A decoder of a row's body, by the kind of row.
 type Row = (Kind, fn(&[u8]));
 
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 23] = [
     (Kind::Tenant, row::<Tenant>),
     (Kind::Site, row::<Site>),
     (Kind::Host, row::<Host>),
@@ -43,6 +44,7 @@ const ROWS: [Row; 22] = [
     (Kind::Restored, row::<Restored>),
     (Kind::Shown, row::<Shown>),
     (Kind::Unsealing, row::<Unsealing>),
+    (Kind::Departed, row::<Departed>),
     (Kind::Login, row::<Login>),
     (Kind::Principal, row::<Principal>),
     (Kind::Token, row::<Token>),

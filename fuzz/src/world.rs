@@ -35,8 +35,8 @@ use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::{Node, Place};
 use holdfast_rest::peer::Peer;
 use holdfast_rest::strongbox::{
-    FleetControl, LOGIN_TTL_S, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteSealControl,
-    SiteSealStatus, StrongboxNode, StrongboxSite, Unsealing, routes_central, routes_site,
+    FleetControl, LOGIN_TTL_S, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteChange,
+    SiteSealControl, SiteSealStatus, StrongboxNode, StrongboxSite, Unsealing, routes_central, routes_site,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -287,4 +287,5 @@ impl FleetControl for NoHosts {
     fn adopt(&self, _: String) -> BoxFuture<'_, Result<Report, Refusal>> {
         Box::pin(async { Err(Refusal::Denied) })
     }
+    fn site_changed(&self, _: &SiteName, _: SiteChange) {}
 }

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId};
+use holdfast_protocol::ids::{CertificateNumber, DeploymentId, HostGeneration, HostId};
 use holdfast_protocol::pki::read::{
     bundle_signer_of, common_name, fingerprint, issued_by, not_after, peer_of, public_key_of, server_names,
     spki_sha256, validity,
@@ -121,7 +121,7 @@ fn issue_all() -> Result<Issued, holdfast_protocol::pki::PkiError> {
     let leaf = Terms { serial: Serial([2; 16]), validity: Validity::of_leaf(NOW) };
     let root = Issuer::new(DEPLOYMENT, Authority::Root, &root_key);
     let dist = Authority::SiteDist(host.site.clone());
-    let host_quic = Leaf::HostQuic { host, generation: HostGeneration(3) };
+    let host_quic = Leaf::HostQuic { host, generation: HostGeneration(3), number: CertificateNumber(7) };
     let names = vec!["central.example".to_owned()];
     let addresses = vec![std::net::Ipv4Addr::new(192, 0, 2, 7).into(), std::net::Ipv6Addr::LOCALHOST.into()];
     let central = Leaf::CentralRest { names, addresses };

@@ -143,6 +143,14 @@ counter!(
     HostGeneration
 );
 counter!(
+    /// How many QUIC client certificates one host had been given with this one, over all generations of its identity.
+    CertificateNumber
+);
+counter!(
+    /// Generation of one site's certificates for one use; those of an earlier one are to be replaced.
+    CertificateGeneration
+);
+counter!(
     /// Order of the standings of one site or host; a notice is lifted only by a higher one.
     StandingGeneration
 );

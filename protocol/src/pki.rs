@@ -5,7 +5,8 @@
 //!  |- central api CA      -> central's REST server
 //!  |- central dist CA     -> central's QUIC server, `central.<deployment>`
 //!  |- site api CA (site)  -> REST servers of that site's hosts
-//!  |- site dist CA (site) -> QUIC clients of that site's hosts, `holdfast://<deployment>/<site>/<host>?generation=<n>`
+//!  |- site dist CA (site) -> QUIC clients of that site's hosts,
+//!  |                         `holdfast://<deployment>/<site>/<host>?generation=<n>&certificate=<m>`
 //!  `- bundle signer
 //! ```
 //!

@@ -9,6 +9,7 @@
 //! | `GET /v1/state/strongbox/system/seal-status`, `GET /v1/state/system/ca` | anybody |
 //! | `POST /v1/state/strongbox/system/{reveal-sealkey,unseal,create-root-token}` | whoever holds what the operation proves |
 //! | `POST /v1/state/strongbox/system/{seal,rotate-seal,setup-tenant}` | an admin of the tenant `system` |
+//! | `POST /v1/state/strongbox/system/update-{api,dist}-{ca,cert}-site` | an admin of `system` |
 //! | `POST /v1/state/system/adopt-restored` | an admin of `system`, or an operator's certificate |
 //! | `GET` of the same | an admin or reader of `system` |
 //! | `POST /v1/login` | anybody |
@@ -42,6 +43,7 @@ mod login;
 mod remote;
 mod restored;
 mod root_token;
+mod rotation;
 mod seal;
 mod sites;
 mod tenants;
@@ -49,8 +51,8 @@ mod tokens;
 mod users;
 
 pub use control::{
-    FleetControl, Operator, Revealed, Rotated, RungState, SealControl, SealError, SiteSealControl, SiteSealStatus,
-    SiteUnsealError, Unsealing,
+    FleetControl, Operator, Revealed, Rotated, RungState, SealControl, SealError, SiteChange, SiteSealControl,
+    SiteSealStatus, SiteUnsealError, Unsealing,
 };
 
 pub use crate::bite::Pending;
@@ -103,6 +105,17 @@ pub fn routes_central(node: Arc<StrongboxNode>) -> Router {
         )
         .merge(access_routes(n))
         .merge(site_routes(n))
+        .merge(rotation_routes(n))
+}
+
+fn rotation_routes(n: &Arc<StrongboxNode>) -> Router {
+    const SYSTEM: Right = Right::SystemAdmin;
+    let at = |operation: &str| format!("/v1/state/strongbox/system/{operation}");
+    Router::new()
+        .route(&at("update-api-ca-site"), post(op(n, "site.update-api-ca", SYSTEM, rotation::update_api_ca)))
+        .route(&at("update-api-cert-site"), post(op(n, "site.update-api-cert", SYSTEM, rotation::update_api_cert)))
+        .route(&at("update-dist-ca-site"), post(op(n, "site.update-dist-ca", SYSTEM, rotation::update_dist_ca)))
+        .route(&at("update-dist-cert-site"), post(op(n, "site.update-dist-cert", SYSTEM, rotation::update_dist_cert)))
 }
 
 fn access_routes(n: &Arc<StrongboxNode>) -> Router {
@@ -153,7 +166,15 @@ fn site_routes(n: &Arc<StrongboxNode>) -> Router {
             "/v1/config/system/sites",
             get(op(n, "site.list", READER, sites::list)).post(op(n, "site.create", SYSTEM, sites::create)),
         )
-        .route("/v1/config/system/sites/{site}", get(op(n, "site.read", READER, sites::read)))
+        .route(
+            "/v1/config/system/sites/{site}",
+            get(op(n, "site.read", READER, sites::read)).patch(op(n, "site.change", SYSTEM, sites::change)).delete(op(
+                n,
+                "site.delete",
+                SYSTEM,
+                sites::delete,
+            )),
+        )
         .route("/v1/config/system/sites/{site}/hosts", post(op(n, "site.add-hosts", SYSTEM, sites::add_hosts)))
         .route("/v1/state/system/sites", get(op(n, "site.list", READER, fleet::list)))
         .route(STATE, get(op(n, "site.read", READER, fleet::read)))

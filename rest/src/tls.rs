@@ -42,6 +42,15 @@ impl ServerIdentity {
         Ok(())
     }
 
+    /// Shows another chain for the same key from now on. On an error the old one stays.
+    pub fn renew(&self, chain_der: Vec<Vec<u8>>) -> Result<(), IdentityError> {
+        let chain = chain_der.into_iter().map(CertificateDer::from).collect();
+        let renewed = CertifiedKey::new(chain, self.current.load().key.clone());
+        renewed.keys_match().map_err(IdentityError::Unusable)?;
+        self.current.store(Arc::new(renewed));
+        Ok(())
+    }
+
     /// The leaf now shown, DER.
     pub fn leaf(&self) -> Vec<u8> {
         self.current.load().cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default()

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::chip::Chip;
 use crate::config::Config;
-use crate::join::{self, Enrolment, HostKeys, JoinError};
+use crate::join::{self, Enrolment, JoinError};
 pub use crate::local::{Heeded, Local, NoticeFault, VerdictFault};
 use crate::quic::Central;
 use crate::quic::network::Network;
@@ -50,14 +50,18 @@ impl Host {
     pub async fn enrol_again(&self) -> Result<(), JoinError> {
         let central = self.central();
         Enrolment { file: &self.file, tpm: &*self.tpm, central, clock: &self.clock }.run(None).await?;
+        self.show_certificate()
+    }
+
+    /// Shows the REST certificate that this host has now to whoever connects from here on, and tells on disk what it is
+    /// known by.
+    ///
+    /// # Errors
+    /// It can't be written or shown; the one before it stays.
+    pub fn show_certificate(&self) -> Result<(), JoinError> {
         let state = self.file.get();
         join::write_api_ca(&self.config, &state)?;
-        let keys = HostKeys::open(&*self.tpm, &state).await?;
-        if let Some(member) = &state.membership
-            && let Err(error) = self.identity.swap(member.api_chain.clone(), &keys.rest.to_pkcs8_der())
-        {
-            tracing::error!(%error, "the new REST certificate is not usable; the old one stays");
-        }
-        Ok(())
+        let chain = state.membership.as_ref().map(|member| member.api_chain.clone()).unwrap_or_default();
+        self.identity.renew(chain).map_err(JoinError::Shown)
     }
 }

@@ -21,6 +21,7 @@ use holdfast_protocol::tpm::binding::{enrol_answer, enrol_qualifying_data};
 use holdfast_protocol::wire::{
     CloseCode, EXPORTER_ENROL, Enrol, EnrolAnswer, EnrolProof, EnrolRequest, Enrolled, RefusalCode, Signed, WipeReceipt,
 };
+use holdfast_rest::tls::IdentityError;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::chip::Chip;
@@ -67,6 +68,9 @@ pub enum JoinError {
     /// Central answered something else.
     #[error("central's answer {0}")]
     Answer(&'static str),
+    /// The REST listener can't show the certificate.
+    #[error("the REST certificate is not usable")]
+    Shown(#[source] IdentityError),
     /// Central gave certificates that are not for this host's keys.
     #[error("central's certificates are not usable")]
     Certificates(#[source] PkiError),

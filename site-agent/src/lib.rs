@@ -33,6 +33,7 @@ use ractor::ActorCell;
 use tokio::sync::watch;
 
 pub mod boot;
+pub mod certificates;
 pub mod chip;
 pub mod config;
 mod fronts;

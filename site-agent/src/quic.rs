@@ -35,6 +35,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// TLS alerts (RFC 8446, section 6) behind QUIC's crypto error codes.
 const ALERT_CERTIFICATE_REVOKED: u8 = 44;
 const ALERT_CERTIFICATE_EXPIRED: u8 = 45;
+const ALERT_UNKNOWN_CA: u8 = 48;
 
 /// Why there is no connection, or none any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +49,9 @@ pub enum Lost {
     /// Central does not take this host's certificate because its time is over.
     #[error("central refused this host's certificate as expired")]
     Expired,
+    /// Central does not take this host's certificate because its issuer was replaced while this host was away.
+    #[error("central refused this host's certificate: its issuer is not trusted any more")]
+    Superseded,
     /// Central's certificate is not valid now, by this host's clock.
     #[error("central's certificate is not valid at this time")]
     CentralExpired,
@@ -391,6 +395,7 @@ pub fn lost(error: ConnectionError) -> Lost {
         ConnectionError::ConnectionClosed(close) if close.error_code == crypto(ALERT_CERTIFICATE_EXPIRED) => {
             Lost::Expired
         }
+        ConnectionError::ConnectionClosed(close) if close.error_code == crypto(ALERT_UNKNOWN_CA) => Lost::Superseded,
         ConnectionError::TransportError(error) if error.code == crypto(ALERT_CERTIFICATE_EXPIRED) => {
             Lost::CentralExpired
         }
@@ -403,7 +408,7 @@ pub fn lost(error: ConnectionError) -> Lost {
 /// Central refuses a certificate only after its own was found good, for that is the order of a handshake.
 fn unproven(error: ConnectionError) -> Lost {
     match lost(error) {
-        Lost::Revoked | Lost::Expired => Lost::Network("the handshake was refused".to_owned()),
+        Lost::Revoked | Lost::Expired | Lost::Superseded => Lost::Network("the handshake was refused".to_owned()),
         ours => ours,
     }
 }

@@ -114,6 +114,13 @@ pub enum Event {
         /// The site.
         site: SiteName,
     },
+    /// A site's policy has a newer version; the commit is done.
+    PolicyChanged {
+        /// The site.
+        site: SiteName,
+        /// The policy.
+        policy: Box<Policy>,
+    },
     /// Central was sealed.
     Sealed,
 }
@@ -285,6 +292,10 @@ impl Verifier {
             }
             Event::Gone { conn } => self.forget(conn),
             Event::EpochAdvanced { site } => self.rewrap(&site, now),
+            Event::PolicyChanged { site, policy } => {
+                self.policy_changed(&site, &policy, now);
+                Vec::new()
+            }
             Event::Sealed => self.close_where(|_| true, CloseCode::CentralSealed),
         }
     }
@@ -490,6 +501,16 @@ impl Verifier {
     fn rewrap(&self, site: &SiteName, now: Now) -> Vec<Effect> {
         let trusted = self.active.iter().filter(|(host, active)| host.site == *site && now.mono < active.until);
         trusted.map(|(host, active)| Effect::Rewrap { host: host.clone(), conn: active.conn }).collect()
+    }
+
+    /// Who rests is asked anew at once. Who was asked under the earlier version is so when his answer has come.
+    fn policy_changed(&mut self, site: &SiteName, policy: &Policy, now: Now) {
+        for connection in self.connections.values_mut().filter(|connection| connection.host.site == *site) {
+            if matches!(connection.phase, Phase::Resting) {
+                connection.policy = policy.clone();
+                connection.poll_at = now.mono;
+            }
+        }
     }
 
     fn forget(&mut self, conn: ConnId) -> Vec<Effect> {

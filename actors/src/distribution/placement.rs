@@ -48,6 +48,7 @@ impl SitePlacement {
             | Kind::Restored
             | Kind::Shown
             | Kind::Unsealing
+            | Kind::Departed
             | Kind::Copy => false,
         }
     }

@@ -28,6 +28,7 @@ use crate::keyring::{Keyring, RealmKeys};
 use crate::ports::{Entropy, Now};
 use crate::rows::{Batch, ReadRows, Refusal, Rows};
 use crate::secret_store::records::{BoxId, Category, CurrentSecret, DepositBox, SecretVersion, Stamp, VersionAction};
+use crate::site_registry::certificates::SiteCertificates;
 use crate::site_registry::{Deployment, EkTrust, Held, Site, Standing};
 use crate::store::memory::MemoryEngine;
 use crate::store::{Engine, Fault};
@@ -160,6 +161,9 @@ fn place(dist_epoch: u64, held: Held) -> Site {
         dist_seed: secret(u8::try_from(dist_epoch).unwrap()),
         standing: Standing { held, ..Standing::default() },
         created_us: 0,
+        certificates: SiteCertificates::default(),
+        earlier: None,
+        allow_local_unseal: false,
     }
 }
 

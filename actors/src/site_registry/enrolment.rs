@@ -20,19 +20,20 @@ use std::time::Duration;
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::hash::{ct_eq, sha256};
 use holdfast_protocol::crypto::sign::PublicKey;
-use holdfast_protocol::ids::{HostId, Realm};
+use holdfast_protocol::ids::{CertificateNumber, HostId, Realm};
 use holdfast_protocol::limits::RECORD_BYTES_MAX;
 use holdfast_protocol::pki::request::public_key_of_request;
-use holdfast_protocol::pki::{Authority, Leaf, Serial, read};
+use holdfast_protocol::pki::{Authority, Leaf, Serial};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::binding::{enrol_answer, enrol_qualifying_data};
 use holdfast_protocol::tpm::{Attest, Credential, Public, TpmError, ek_cert, make_credential, verify_signature};
-use holdfast_protocol::wire::{Enrol, EnrolAnswer, EnrolProof, Enrolled, RefusalCode};
+use holdfast_protocol::wire::{CertificateUse, Enrol, EnrolAnswer, EnrolProof, Enrolled, RefusalCode};
 
 use crate::audit_log::Line;
 use crate::ports::{Entropy, Now, draw, draw_secret};
 use crate::rows::{Batch, Refusal, Rows};
 use crate::site_registry::authorities::{Loaded, root_certificate};
+use crate::site_registry::certificates::{Certified, Issued, rest_leaf};
 use crate::site_registry::restored::refuse_while_stopped;
 use crate::site_registry::sites::token_hash;
 use crate::site_registry::{Deployment, EkTrust, Host, HostState, Identity, Invitation, Site, deployment, host, site};
@@ -357,10 +358,12 @@ fn repeat(cmd: &Complete, stored: &[u8], now: Now) -> Result<(Batch, Enrolled), 
 
 fn enrol(cmd: &Complete, admitted: Admitted, rows: &dyn Rows, now: Now) -> Result<(Batch, Enrolled), Refusal> {
     let id = &cmd.claim.host;
-    let Admitted { deployment, host: before, .. } = admitted;
+    let Admitted { deployment, host: before, site: place, .. } = admitted;
     let generation = before.generation.next();
-    let dist = Leaf::HostQuic { host: id.clone(), generation };
-    let api = Leaf::HostRest { host: id.clone(), names: Vec::new(), addresses: Vec::new() };
+    let last = |which| before.identity.as_ref().map(|known| known.certified(which).last_number()).unwrap_or_default();
+    let numbers = (last(CertificateUse::Dist).next(), last(CertificateUse::Api).next());
+    let dist = Leaf::HostQuic { host: id.clone(), generation, number: numbers.0 };
+    let api = rest_leaf(id);
     let (dist_ca, api_ca) = (Authority::SiteDist(id.site.clone()), Authority::SiteApi(id.site.clone()));
     let enrolled = Enrolled {
         deployment: deployment.id,
@@ -379,7 +382,7 @@ fn enrol(cmd: &Complete, admitted: Admitted, rows: &dyn Rows, now: Now) -> Resul
     let host = Host {
         state: if before.state == HostState::Invited { HostState::Joined } else { before.state },
         invitation: invitation.map(|open| Invitation { used, ..open }),
-        identity: Some(identity(cmd, &enrolled)?),
+        identity: Some(identity(cmd, &enrolled, &place, numbers)?),
         generation,
         last_seen_us: now.wall_us,
         ..before
@@ -391,16 +394,22 @@ fn enrol(cmd: &Complete, admitted: Admitted, rows: &dyn Rows, now: Now) -> Resul
     Ok((batch, enrolled))
 }
 
-fn identity(cmd: &Complete, enrolled: &Enrolled) -> Result<Identity, Refusal> {
-    let leaf = |chain: &[Vec<u8>]| chain.first().cloned().ok_or(Refusal::Corrupt);
-    let (dist, api) = (leaf(&enrolled.dist_chain)?, leaf(&enrolled.api_chain)?);
-    let not_after = |der: &[u8]| read::not_after(der).map_err(|_| Refusal::Corrupt);
+fn identity(
+    cmd: &Complete,
+    enrolled: &Enrolled,
+    place: &Site,
+    (dist_number, api_number): (CertificateNumber, CertificateNumber),
+) -> Result<Identity, Refusal> {
+    let certified = |chain: &[Vec<u8>], key: &PublicKey, which, number| {
+        let leaf = chain.first().ok_or(Refusal::Corrupt)?;
+        let issued = Issued::of(leaf, place.certificates.of(which).generation, number)?;
+        Ok::<_, Refusal>(Certified::new(key.clone(), issued))
+    };
     Ok(Identity {
         ek_public: cmd.claim.ek_public.clone(),
         ak_public: cmd.ak_public.clone(),
-        dist_fingerprint: read::issued_sha256(&dist).map_err(|_| Refusal::Corrupt)?,
-        dist_not_after_s: not_after(&dist)?,
-        api_not_after_s: not_after(&api)?,
+        dist: certified(&enrolled.dist_chain, &cmd.dist_key, CertificateUse::Dist, dist_number)?,
+        api: certified(&enrolled.api_chain, &cmd.api_key, CertificateUse::Api, api_number)?,
     })
 }
 

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use holdfast_protocol::ids::{DeploymentId, HostId, Realm};
-use holdfast_protocol::pki::Serial;
+use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::ids::{CertificateGeneration, CertificateNumber, DeploymentId, HostId, Realm};
+use holdfast_protocol::pki::{LEAF_VALID_S, Serial};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::site_bundle::SiteBundle;
 
@@ -17,6 +18,7 @@ use crate::ports::{Entropy, Now};
 use crate::rows::{Batch, Refusal, Rows};
 use crate::site_registry::EkTrust;
 use crate::site_registry::authorities::FreshKey;
+use crate::site_registry::certificates::{Certified, Issued};
 use crate::site_registry::initialise::{Fresh, initialise};
 use crate::site_registry::sites::{Appraisal, CreateSite, Invite, NewHost, Reallow, TOKEN_VALID_S, invite, reallow};
 use crate::site_registry::standing::{Decide, Decision, decide};
@@ -129,6 +131,19 @@ impl Store {
     }
 }
 
+/// A certificate of this number and fingerprint, of the first generation.
+pub(super) fn certified(number: u64, fill: u8) -> Certified {
+    let key = SigningKey::from_seed(&secret(90)).public().clone();
+    let issued = Issued {
+        generation: CertificateGeneration(1),
+        number: CertificateNumber(number),
+        fingerprint: [fill; 32],
+        begins_s: NOW.wall_s(),
+        ends_s: NOW.wall_s() + LEAF_VALID_S,
+    };
+    Certified::new(key, issued)
+}
+
 /// The command that makes a site with these hosts.
 pub(super) fn new_site(name: &str, ek_trust: EkTrust, hosts: &[(&str, Option<[u8; 32]>)]) -> CreateSite {
     let host = |(name, ek_sha256): &(&str, Option<[u8; 32]>)| NewHost {
@@ -141,6 +156,7 @@ pub(super) fn new_site(name: &str, ek_trust: EkTrust, hosts: &[(&str, Option<[u8
         ek_trust,
         appraisal: Appraisal { learn: true, ..Appraisal::default() },
         reference: ReferenceValues::default(),
+        allow_local_unseal: false,
         hosts: hosts.iter().map(host).collect(),
         seal_key: secret(40),
         dist_seed: secret(41),

@@ -28,7 +28,7 @@
 use std::cmp::Ordering;
 
 use holdfast_protocol::ids::{
-    HostGeneration, HostId, Realm, Revision, Seq, SiteName, StandingGeneration, TenantName, Term,
+    CertificateNumber, HostGeneration, HostId, Realm, Revision, Seq, SiteName, StandingGeneration, TenantName, Term,
 };
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::signed;
@@ -40,6 +40,7 @@ use crate::barrier::Snapshot;
 use crate::distribution::Cuts;
 use crate::ports::Now;
 use crate::rows::{Batch, Kind, ReadRows, Record, Refusal, RowKey, Rows};
+use crate::site_registry::sites::removal::departed;
 use crate::site_registry::standing::{advance_epochs, erase_confirmed_epochs, next_standing, put};
 use crate::site_registry::{Deployment, Held, Host, Site, authority, deployment, host, site};
 
@@ -192,13 +193,24 @@ pub fn refuse_while_stopped(rows: &dyn Rows) -> Result<(), Refusal> {
     }
 }
 
+/// A certificate that a host shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShownCertificate {
+    /// Of which of its identities.
+    pub generation: HostGeneration,
+    /// Which of its certificates.
+    pub number: CertificateNumber,
+    /// What it is known by.
+    pub fingerprint: [u8; 32],
+}
+
 /// What a host shows of itself when it connects.
 #[derive(Debug, Clone, Copy)]
 pub struct Claims<'a> {
     /// Who it is; without a certificate: who it says it is.
     pub host: &'a HostId,
-    /// Generation and fingerprint of its certificate, which the CA of its site has issued and whose key it has proven.
-    pub certificate: Option<(HostGeneration, [u8; 32])>,
+    /// Its certificate, which a CA of its site has issued and whose key it has proven.
+    pub certificate: Option<ShownCertificate>,
     /// The newest head that it has seen.
     pub head: Option<&'a Signed>,
     /// The newest notice that it has seen.
@@ -248,7 +260,7 @@ pub fn examine(claims: Claims<'_>, snapshot: &Snapshot) -> Result<Option<Finding
         Some(notice) if !is_standing_known(notice.generation, claims.host, snapshot)? => Some(notice),
         Some(_) | None => None,
     };
-    let generation = claims.certificate.filter(|certificate| is_later(&entry, certificate)).map(|(shown, _)| shown);
+    let generation = claims.certificate.filter(|shown| entry.is_before(shown)).map(|shown| shown.generation);
     // A head names no host: without a certificate it is nothing to be noted of one that nobody heard of.
     let is_strangers = claims.certificate.is_none() && notice.is_none() && matches!(entry, Known::Never);
     if is_strangers || (head.is_none() && notice.is_none() && generation.is_none()) {
@@ -311,26 +323,56 @@ impl Known {
             Self::Never | Self::TakenAway => HostGeneration::default(),
         }
     }
-}
 
-/// Whether a certificate, issued by the site's own CA, is of an enrolment that this store has lost.
-fn is_later(known: &Known, (generation, fingerprint): &(HostGeneration, [u8; 32])) -> bool {
-    match known {
-        Known::Never => true,
-        Known::TakenAway => false,
-        Known::Is(entry) => {
-            let same = entry.identity.as_ref().is_some_and(|identity| identity.dist_fingerprint == *fingerprint);
-            entry.generation < *generation || (entry.generation == *generation && !same)
+    /// Whether a certificate, issued by a CA of the host's site, is of a life that this store has lost. One that was
+    /// replaced since is not: what is given to a host is numbered.
+    fn is_before(&self, shown: &ShownCertificate) -> bool {
+        match self {
+            Self::Never => true,
+            Self::TakenAway => false,
+            Self::Is(entry) => match entry.generation.cmp(&shown.generation) {
+                Ordering::Less => true,
+                Ordering::Greater => false,
+                Ordering::Equal => entry.identity.as_ref().is_none_or(|identity| {
+                    !identity.dist.is(&shown.fingerprint) && identity.dist.last_number() <= shown.number
+                }),
+            },
         }
     }
 }
 
-/// Whether a decision of this number about a host or its site is one that this store knows.
+/// What a certificate tells that no authority vouches for which its site has now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stray {
+    /// Of a life that this store has lost, perhaps: its host is to be looked at.
+    Lost,
+    /// This store has replaced it, and dropped the authority it was issued by.
+    Replaced,
+    /// Its host was taken away.
+    TakenAway,
+}
+
+/// Looks at a certificate that only this deployment can have issued, though none of its site's present authorities.
+///
+/// # Errors
+/// The store's fault.
+pub fn stray(id: &HostId, shown: &ShownCertificate, rows: &dyn Rows) -> Result<Stray, Refusal> {
+    Ok(match known_host(rows, id)? {
+        Known::TakenAway => Stray::TakenAway,
+        known if known.is_before(shown) => Stray::Lost,
+        Known::Never | Known::Is(_) => Stray::Replaced,
+    })
+}
+
+/// Whether a decision of this number about a host or its site is one that this store knows. Those about an earlier site of
+/// the same name it knew.
 fn is_standing_known(generation: StandingGeneration, id: &HostId, rows: &dyn Rows) -> Result<bool, Refusal> {
     let of_site = rows.read::<Site>(Realm::NODE, &[id.site.as_str()])?.map(|row| row.value.standing);
     let path = [id.site.as_str(), id.host.as_str()];
     let of_host = rows.read::<Host>(Realm::NODE, &path)?.map(|row| row.value.standing);
-    Ok([of_site.unwrap_or_default(), of_host.unwrap_or_default()].iter().any(|standing| standing.knows(generation)))
+    let of_departed = departed(rows, &id.site)?.is_some_and(|gone| generation <= gone.standing);
+    let known = [of_site.unwrap_or_default(), of_host.unwrap_or_default()];
+    Ok(of_departed || known.iter().any(|standing| standing.knows(generation)))
 }
 
 fn beyond(claims: Claims<'_>, rows: &dyn Rows) -> Result<Vec<Beyond>, Refusal> {

@@ -20,11 +20,18 @@ impl From<Refusal> for Unfit {
     }
 }
 
-/// The values that a host is held to: those of its site, and for registers without any those learned of itself.
+/// The values that a host is held to: those of its site, and for registers without any those learned of itself. While
+/// earlier ones are accepted too, all that counted before stands beside them.
 pub fn reference_of(entry: &Host, place: &Site) -> ReferenceValues {
     let mut reference = place.reference.clone();
     for (pcr, values) in &entry.reference.0 {
-        reference.0.entry(*pcr).or_insert_with(|| values.clone());
+        match place.earlier {
+            Some(_) => reference.0.entry(*pcr).or_default().extend(values),
+            None => _ = reference.0.entry(*pcr).or_insert_with(|| values.clone()),
+        }
+    }
+    for (pcr, values) in place.earlier.iter().flat_map(|earlier| &earlier.0) {
+        reference.0.entry(*pcr).or_default().extend(values);
     }
     reference
 }
@@ -40,9 +47,10 @@ pub fn facts(snapshot: &Snapshot, id: &HostId, shown: &[u8; 32]) -> Result<Facts
         return Err(Unfit(CloseCode::Quarantined));
     }
     let identity = entry.identity.as_ref().ok_or(Unfit(CloseCode::Protocol))?;
-    if identity.dist_fingerprint != *shown {
-        // An earlier one: the answer to a later enrolment never came to be kept by the host. A later one: of an
-        // enrolment that was lost with what this store was restored from. Its TPM has to speak for it in either case.
+    if !identity.dist.is(shown) {
+        // An earlier one: the answer to a later enrolment never came to be kept by the host, or it was itself restored. A
+        // later one: of an enrolment that was lost with what this store was restored from. Its TPM has to speak for it in
+        // either case.
         return Err(Unfit(CloseCode::EnrolAgain));
     }
     let reference = reference_of(&entry, &place);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_protocol::crypto::hash::{hkdf, sha256};
 use holdfast_protocol::ids::{
-    DistEpoch, HostGeneration, HostId, HostName, PolicyVersion, Realm, SealEpoch, SiteName, StandingGeneration,
+    DistEpoch, HostId, HostName, PolicyVersion, Realm, SealEpoch, SiteName, StandingGeneration,
 };
 use holdfast_protocol::pki::{Authority, pem};
 use holdfast_protocol::secret::Secret;
@@ -15,10 +15,14 @@ use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, ReadRows, Refusal, Rows};
 use crate::site_registry::authorities::{FreshKey, Loaded, path, root_certificate};
+use crate::site_registry::certificates::SiteCertificates;
+use crate::site_registry::sites::removal::departed;
 use crate::site_registry::{
     EkTrust, Held, Host, HostState, Invitation, SealKeyRecord, Site, Standing, deployment, hosts, site,
 };
 
+pub mod policy;
+pub mod removal;
 pub mod state;
 
 /// Hosts of one site: few enough that one transaction can touch them all.
@@ -97,6 +101,8 @@ pub struct CreateSite {
     pub appraisal: Appraisal,
     /// Values given for all its hosts.
     pub reference: ReferenceValues,
+    /// Whether its hosts may unseal with nothing but each other.
+    pub allow_local_unseal: bool,
     /// Its hosts.
     pub hosts: Vec<NewHost>,
     /// Fresh: the first seal key.
@@ -120,16 +126,21 @@ pub fn create_site(cmd: &CreateSite, rows: &dyn Rows, now: Now) -> Result<(Batch
         return Err(Refusal::Exists("site"));
     }
     check_hosts(&cmd.hosts, cmd.ek_trust, 0)?;
+    let mut reference = cmd.reference.clone();
+    reference.0.retain(|_, values| !values.is_empty());
     let site = Site {
         ek_trust: cmd.ek_trust,
         policy: cmd.appraisal.policy(PolicyVersion(1))?,
-        reference: cmd.reference.clone(),
+        reference,
         seal_epoch: SealEpoch(1),
         seal_keys: vec![SealKeyRecord { epoch: SealEpoch(1), key: cmd.seal_key.duplicate() }],
         dist_epoch: DistEpoch(1),
         dist_seed: cmd.dist_seed.duplicate(),
         standing: Standing::default(),
         created_us: now.wall_us,
+        certificates: SiteCertificates::default(),
+        earlier: None,
+        allow_local_unseal: cmd.allow_local_unseal,
     };
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, &cmd.by, "site.create", cmd.object()));
     batch.put(Realm::NODE, &[cmd.name.as_str()], &site);
@@ -139,7 +150,7 @@ pub fn create_site(cmd: &CreateSite, rows: &dyn Rows, now: Now) -> Result<(Batch
     for (authority, fresh) in &authorities {
         batch.put(Realm::NODE, &path(authority), &root.new_authority(authority, fresh, now)?);
     }
-    put_hosts(&mut batch, &cmd.name, &cmd.hosts);
+    put_hosts(&mut batch, &cmd.name, &cmd.hosts, rows)?;
     Ok((batch, ()))
 }
 
@@ -176,7 +187,7 @@ pub fn add_hosts(cmd: &AddHosts, rows: &dyn Rows, now: Now) -> Result<(Batch, ()
     }
     let object = named(&cmd.site, cmd.hosts.iter().map(|host| &host.name));
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, &cmd.by, "site.add-hosts", object));
-    put_hosts(&mut batch, &cmd.site, &cmd.hosts);
+    put_hosts(&mut batch, &cmd.site, &cmd.hosts, rows)?;
     Ok((batch, ()))
 }
 
@@ -194,7 +205,9 @@ fn check_hosts(new: &[NewHost], ek_trust: EkTrust, existing: usize) -> Result<()
     }
 }
 
-fn put_hosts(batch: &mut Batch, site: &SiteName, hosts: &[NewHost]) {
+fn put_hosts(batch: &mut Batch, site: &SiteName, hosts: &[NewHost], rows: &dyn Rows) -> Result<(), Refusal> {
+    // No host of an earlier site of this name is taken for one of this.
+    let generation = departed(rows, site)?.map(|gone| gone.generation.next()).unwrap_or_default();
     for new in hosts {
         let host = Host {
             agent_id: new.agent_id.clone(),
@@ -202,7 +215,7 @@ fn put_hosts(batch: &mut Batch, site: &SiteName, hosts: &[NewHost]) {
             ek_sha256: new.ek_sha256,
             invitation: None,
             identity: None,
-            generation: HostGeneration::default(),
+            generation,
             standing: Standing::default(),
             counters: None,
             reference: ReferenceValues::default(),
@@ -213,6 +226,7 @@ fn put_hosts(batch: &mut Batch, site: &SiteName, hosts: &[NewHost]) {
         };
         batch.put(Realm::NODE, &[site.as_str(), new.name.as_str()], &host);
     }
+    Ok(())
 }
 
 /// Site and hosts in one line of the audit log.

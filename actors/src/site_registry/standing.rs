@@ -16,6 +16,7 @@ use crate::attestation_verifier::core::Pass;
 use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, Refusal, Rows};
+use crate::site_registry::certificates::settle;
 use crate::site_registry::restored::{floor_below, numbering, refuse_while_stopped};
 use crate::site_registry::unsealing::note_quoted;
 use crate::site_registry::{
@@ -357,7 +358,10 @@ pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standin
         }
         None => place.standing = after,
     }
-    erase_confirmed_epochs(&mut place, &cmd.site, target, rows)?;
+    let mut all = hosts(rows, &cmd.site)?;
+    all.extend(target.map(|(id, entry)| (id.host, entry)));
+    erase_unused_epochs(&mut place, all.values());
+    settle(&mut place, &cmd.site, all.values(), &mut batch, now);
     batch.put(Realm::NODE, &[cmd.site.as_str()], &place);
     batch.put(Realm::NODE, &["deployment"], &deployment);
     Ok((batch, after))

@@ -43,7 +43,11 @@ impl Perform<Distribution> for DistributionHands {
             }
             Effect::Bitten { ticket, late } => hub.bites.ended(ticket, late),
             Effect::Lag { host, behind } => {
-                hub.change_live(&host, |live| live.lag = behind);
+                let now_us = hub.node.clock.now().wall_us;
+                hub.change_live(&host, |live| {
+                    live.lag = behind;
+                    live.behind_since_us = (behind != 0).then(|| live.behind_since_us.unwrap_or(now_us));
+                });
                 hub.progress.notify_waiters();
             }
         }

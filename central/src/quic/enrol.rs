@@ -180,14 +180,14 @@ async fn wiped(hub: &Hub, receipt: &Signed) -> EnrolAnswer {
     }
 }
 
-/// A receipt counts if it is signed by the QUIC client key that was certified last, which it brings along.
+/// A receipt counts if it is signed by the QUIC client key, and brings along a certificate that the host may come with.
 fn check_receipt(hub: &Hub, receipt: &Signed) -> Result<WipeReceipt, RefusalCode> {
     let refused = RefusalCode::NotAccepted;
     let peer = holdfast_protocol::pki::read::peer_of(&receipt.signer).map_err(|_| refused)?;
     let snapshot = hub.snapshot().map_err(|_| RefusalCode::Unavailable)?;
     let entry: Row<Host> = host(&snapshot, &peer.host).map_err(|_| refused)?;
     let fingerprint = holdfast_protocol::pki::read::issued_sha256(&receipt.signer).map_err(|_| refused)?;
-    if entry.value.identity.is_none_or(|identity| identity.dist_fingerprint != fingerprint) {
+    if !entry.value.identity.is_some_and(|identity| identity.dist.is(&fingerprint)) {
         return Err(refused);
     }
     let key = public_key_of(&receipt.signer).map_err(|_| refused)?;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
+use holdfast_actors::attestation_verifier::appraisal::Policy;
 use holdfast_actors::attestation_verifier::core::{self as verifier, ConnId, Verifier};
 use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::distribution::core::{self as distribution, Distribution};
@@ -19,7 +20,7 @@ use holdfast_actors::site_registry::authorities::signer;
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_actors::site_registry::{head, standing};
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{HostId, Revision, TenantName};
+use holdfast_protocol::ids::{HostId, Revision, SiteName, TenantName};
 use holdfast_protocol::signed;
 use holdfast_protocol::wire::{CloseCode, Head, Hello, Notice, Position, Signable, Signed};
 use holdfast_rest::places::Places;
@@ -53,6 +54,12 @@ pub(crate) struct LiveHost {
     pub trusted_until: Option<std::time::Duration>,
     /// Tenants whose newest content it has not confirmed.
     pub lag: u64,
+    /// Since when it has not confirmed all of it, microseconds since the Unix epoch.
+    pub behind_since_us: Option<i64>,
+    /// Where it stands, by its own word.
+    pub positions: BTreeMap<TenantName, Position>,
+    /// When its last quote was judged, microseconds since the Unix epoch.
+    pub quoted_us: Option<i64>,
     /// What the last failed appraisal said.
     pub reasons: Vec<String>,
     /// What its newest permit says but for its times, and when it got it, on the monotonic clock.
@@ -257,6 +264,21 @@ impl Hub {
 
     pub(crate) fn change_live(&self, host: &HostId, change: impl FnOnce(&mut LiveHost)) {
         change(self.live.write().expect("no holder of this lock panics").entry(host.clone()).or_default());
+    }
+
+    /// A site is gone: whatever was known of its hosts is not of those of a new one.
+    pub(crate) fn forget_site(&self, site: &SiteName) {
+        self.live.write().expect("no holder of this lock panics").retain(|host, _| host.site != *site);
+    }
+
+    /// A site's policy has a newer version: its hosts are asked under it at once.
+    pub(crate) fn policy_changed(self: Arc<Self>, site: SiteName, policy: Policy) {
+        tokio::spawn(async move {
+            let policy = Box::new(policy);
+            let changed = || verifier::Event::PolicyChanged { site: site.clone(), policy: policy.clone() };
+            // One that is gone asks everybody anew when it is back.
+            let _ = self.verifier.insist(changed).await;
+        });
     }
 
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Refusal> {

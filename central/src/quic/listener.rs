@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::ports::{Clock, draw, draw_secret};
-use holdfast_actors::rows::Refusal;
+use holdfast_actors::rows::{Refusal, Row};
 use holdfast_actors::site_registry::authorities::{quic_leaf, reset_key};
+use holdfast_actors::site_registry::certificates::dist_authorities;
+use holdfast_actors::site_registry::restored::{ShownCertificate, Stray, stray};
 use holdfast_actors::site_registry::{authority, host, site};
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::pki::{Serial, read};
+use holdfast_protocol::pki::{Peer, Serial, read};
 use holdfast_protocol::wire::{ALPN_ENROL, ALPN_SYNC, CloseCode};
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, Endpoint, Incoming, TransportConfig};
@@ -159,7 +161,7 @@ impl fmt::Debug for NodeTime {
     }
 }
 
-/// Judges host certificates by the store: the chain by the dist CA of the very site that the certificate names, the
+/// Judges host certificates by the store: the chain by the dist CAs of the very site that the certificate names, the
 /// host by its standing. No certificate at all is for the enrolment protocol.
 struct HostVerifier {
     node: Node,
@@ -178,21 +180,41 @@ impl HostVerifier {
         let unknown = |_| bad(CertificateError::UnknownIssuer);
         let snapshot = self.node.barrier.snapshot().map_err(unknown)?;
         let known = site(&snapshot, &peer.host.site).and_then(|place| Ok((place, host(&snapshot, &peer.host)?)));
-        let (place, entry) = match known {
-            Ok((place, entry)) => (place.value, entry.value),
-            // A host that this store never heard of, with a certificate that only this deployment can have issued, is
-            // let in to be told apart from strangers: it shows that this store is an older copy, and gets nothing.
-            Err(_) => {
-                let root = authority(&snapshot, &["root"]).map_err(unknown)?;
-                return self.chains(leaf, intermediates, root.certificate, now);
-            }
+        let Ok((Row { value: place, .. }, Row { value: entry, .. })) = known else {
+            return self.judge_stray(&peer, leaf, intermediates, &snapshot, now);
         };
-        let issuer = authority(&snapshot, &["site", peer.host.site.as_str(), "dist"]).map_err(unknown)?;
-        let good = self.chains(leaf, &[], issuer.certificate, now)?;
+        let issuers = dist_authorities(&snapshot, &peer.host.site, &place).map_err(unknown)?;
+        let Some(issuer) = issuers.into_iter().find(|issuer| read::issued_by(leaf, issuer).is_ok()) else {
+            return self.judge_stray(&peer, leaf, intermediates, &snapshot, now);
+        };
+        let good = self.chains(leaf, &[], issuer, now)?;
         if entry.is_cut_off(&place) {
             return Err(bad(CertificateError::Revoked));
         }
         Ok(good)
+    }
+
+    /// None of the authorities that its site has now vouches for it. With a certificate that only this deployment can
+    /// have issued, and that this store knows nothing of, a host is let in to be told apart from strangers: it shows that
+    /// this store is an older copy, and gets nothing.
+    fn judge_stray(
+        &self,
+        peer: &Peer,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        snapshot: &Snapshot,
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let refused = |error| Err(rustls::Error::InvalidCertificate(error));
+        let Ok(root) = authority(snapshot, &["root"]) else { return refused(CertificateError::UnknownIssuer) };
+        let good = self.chains(leaf, intermediates, root.certificate, now)?;
+        let Ok(fingerprint) = read::issued_sha256(leaf) else { return refused(CertificateError::BadEncoding) };
+        let shown = ShownCertificate { generation: peer.generation, number: peer.number, fingerprint };
+        match stray(&peer.host, &shown, snapshot) {
+            Ok(Stray::Lost) => Ok(good),
+            Ok(Stray::TakenAway) => refused(CertificateError::Revoked),
+            Ok(Stray::Replaced) | Err(_) => refused(CertificateError::UnknownIssuer),
+        }
     }
 
     fn chains(

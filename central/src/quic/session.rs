@@ -8,12 +8,14 @@ use holdfast_actors::audit_log::Line;
 use holdfast_actors::distribution::core as distribution;
 use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::shell::caught;
-use holdfast_actors::site_registry::restored::Claims;
+use holdfast_actors::site_registry::restored::{Claims, ShownCertificate};
 use holdfast_actors::site_registry::session::{Unfit, facts};
-use holdfast_actors::site_registry::{standing, unsealing};
-use holdfast_protocol::ids::{HostGeneration, HostId, Realm};
+use holdfast_actors::site_registry::{certificates, host, standing, unsealing};
+use holdfast_protocol::ids::{HostId, Realm};
 use holdfast_protocol::pki::read;
-use holdfast_protocol::wire::{CloseCode, EXPORTER_QUOTE, FromHost, Hello, QuoteAnswer};
+use holdfast_protocol::wire::{
+    CertificateStep, CertificateUse, CloseCode, EXPORTER_QUOTE, FromHost, HeldPosition, Hello, QuoteAnswer,
+};
 use quinn::{Connection, RecvStream};
 
 use crate::quic::frames::{self, FrameError};
@@ -30,6 +32,8 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// leave a line that stays for ever. An honest host says a few in a day.
 const WORDS_AT_ONCE: u32 = 64;
 const WORD_EARNED_IN: Duration = Duration::from_secs(1);
+/// Positions of a host that are remembered for people.
+const POSITIONS_MAX: usize = 1024;
 
 /// Serves a connection whose client certificate passed the handshake, to its end.
 pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Vec<u8>) {
@@ -39,8 +43,8 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
     let opened = tokio::time::timeout(HELLO_LIMIT, open(&connection)).await;
     let Ok(Ok((to, from, hello))) = opened else { return close(CloseCode::Protocol) };
 
-    let session =
-        Session { conn: hub.next_conn(), host: peer.host, generation: peer.generation, fingerprint, hub: hub.clone() };
+    let shown = ShownCertificate { generation: peer.generation, number: peer.number, fingerprint };
+    let session = Session { conn: hub.next_conn(), host: peer.host, shown, hub: hub.clone() };
     if let Err(code) = session.look_at(&hello).await {
         return close(code);
     }
@@ -51,6 +55,7 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
             return close(code);
         }
     };
+    session.note_certificate().await;
     let mut exporter = [0; 32];
     if connection.export_keying_material(&mut exporter, EXPORTER_QUOTE, b"").is_err() {
         return close(CloseCode::Protocol);
@@ -64,6 +69,7 @@ pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, certificate: Ve
     let (conn, host) = (session.conn, session.host.clone());
     hub.connections.open(conn, host.clone(), connection.clone(), to, hub.node.entropy.clone());
     hub.remember_hello(conn, &hello);
+    hello.positions.iter().for_each(|held| session.stands_at(held));
     let event =
         Event::HelloReceived { conn, host, exporter, hello: Box::new(hello), facts: Box::new(facts), seed: hub.seed() };
     let code = match hub.verifier.cast(event) {
@@ -104,9 +110,8 @@ struct Session {
     hub: Arc<Hub>,
     conn: ConnId,
     host: HostId,
-    /// Which of the host's identities its certificate names.
-    generation: HostGeneration,
-    fingerprint: [u8; 32],
+    /// Its certificate.
+    shown: ShownCertificate,
 }
 
 impl Session {
@@ -135,6 +140,7 @@ impl Session {
                 | FromHost::Sealed(_)
                 | FromHost::Alarm { .. }
                 | FromHost::Unsealing(_)
+                | FromHost::Certificate { .. }
         );
         if is_written && !words.take(now) {
             tracing::warn!(host = %self.host, "host says too much to be written down");
@@ -185,18 +191,25 @@ impl Session {
                     }
                 }
             }
-            FromHost::Applied(held) => self.tell_distribution(distribution::Event::Applied {
-                host: self.host.clone(),
-                conn: self.conn,
-                tenant: held.tenant,
-                position: held.position,
-            }),
-            FromHost::OutOfStep(held) => self.tell_distribution(distribution::Event::OutOfStep {
-                host: self.host.clone(),
-                conn: self.conn,
-                tenant: held.tenant,
-                position: held.position,
-            }),
+            FromHost::Applied(held) => {
+                self.stands_at(&held);
+                self.tell_distribution(distribution::Event::Applied {
+                    host: self.host.clone(),
+                    conn: self.conn,
+                    tenant: held.tenant,
+                    position: held.position,
+                })
+            }
+            FromHost::OutOfStep(held) => {
+                self.stands_at(&held);
+                self.tell_distribution(distribution::Event::OutOfStep {
+                    host: self.host.clone(),
+                    conn: self.conn,
+                    tenant: held.tenant,
+                    position: held.position,
+                })
+            }
+            FromHost::Certificate { which, fingerprint, step } => self.certificate(which, fingerprint, step).await,
             FromHost::Alarm { what } => {
                 let what: String = what.chars().filter(|c| !c.is_control()).take(200).collect();
                 tracing::error!(host = %self.host, what, "host raises an alarm");
@@ -205,6 +218,54 @@ impl Session {
                 self.record(move |_| Ok((Batch::new(Realm::NODE, line.clone()), ()))).await
             }
         }
+    }
+
+    /// For people; as many tenants as there are, for a host may name what it likes.
+    fn stands_at(&self, held: &HeldPosition) {
+        self.hub.change_live(&self.host, |live| {
+            if live.positions.len() < POSITIONS_MAX || live.positions.contains_key(&held.tenant) {
+                live.positions.insert(held.tenant.clone(), held.position);
+            }
+        });
+    }
+
+    /// A host that comes with the certificate it was given last has confirmed it by that.
+    async fn note_certificate(&self) {
+        let (which, fingerprint) = (CertificateUse::Dist, self.shown.fingerprint);
+        let is_next = self.hub.snapshot().and_then(|snapshot| {
+            let identity = host(&snapshot, &self.host)?.value.identity;
+            Ok(identity.is_some_and(|identity| identity.dist.is_next(&fingerprint)))
+        });
+        if is_next.unwrap_or(false) {
+            let _ = self.confirm(which, fingerprint).await;
+        }
+    }
+
+    async fn certificate(
+        &self,
+        which: CertificateUse,
+        fingerprint: [u8; 32],
+        step: CertificateStep,
+    ) -> Result<(), CloseCode> {
+        let host = self.host.clone();
+        let noted = match (which, step) {
+            (_, CertificateStep::Stored) => {
+                self.record(move |rows| certificates::stored(&host, which, &fingerprint, rows)).await
+            }
+            (CertificateUse::Api, CertificateStep::Shown) => self.confirm(which, fingerprint).await,
+            // That is believed when it is seen.
+            (CertificateUse::Dist, CertificateStep::Shown) => Ok(()),
+        };
+        match noted {
+            Err(CloseCode::CentralSealed) => noted,
+            // It is asked again after its next quote; a full disk is no reason to part with it.
+            _ => Ok(()),
+        }
+    }
+
+    async fn confirm(&self, which: CertificateUse, fingerprint: [u8; 32]) -> Result<(), CloseCode> {
+        let (host, now) = (self.host.clone(), self.hub.node.clock.now());
+        self.record(move |rows| certificates::confirm(&host, which, &fingerprint, rows, now)).await
     }
 
     async fn note_sealed(&self, sealed: bool) -> Result<(), CloseCode> {
@@ -243,13 +304,13 @@ impl Session {
 
     /// What the rows say of this host now.
     fn facts(&self) -> Result<Facts, Unfit> {
-        facts(&self.hub.snapshot()?, &self.host, &self.fingerprint)
+        facts(&self.hub.snapshot()?, &self.host, &self.shown.fingerprint)
     }
 
     async fn look_at(&self, hello: &Hello) -> Result<(), CloseCode> {
         let claims = Claims {
             host: &self.host,
-            certificate: Some((self.generation, self.fingerprint)),
+            certificate: Some(self.shown),
             head: hello.head.as_ref(),
             notice: hello.notice.as_ref(),
             positions: &hello.positions,

@@ -15,6 +15,7 @@ use holdfast_protocol::ids::HostId;
 use holdfast_protocol::tpm::Counters;
 use holdfast_protocol::wire::{CloseCode, FromCentral, Lease, Release, SealKey, Sealed, Signed, VerdictNotice};
 
+use crate::quic::certifying;
 use crate::quic::connections::Out;
 use crate::quic::hub::Hub;
 use crate::quic::permitting;
@@ -176,7 +177,7 @@ async fn failure_recorded(hub: &Arc<Hub>, failure: Failure, unwritten: Option<u6
             return;
         }
     };
-    hub.change_live(&host, |live| live.reasons = reasons);
+    hub.change_live(&host, |live| (live.reasons, live.quoted_us) = (reasons, Some(now.wall_us)));
     if let Ok(Some(notice)) = hub.notice(&host) {
         hub.connections.send(conn, Out::Notice(notice));
     }
@@ -186,15 +187,17 @@ async fn failure_recorded(hub: &Arc<Hub>, failure: Failure, unwritten: Option<u6
     }
 }
 
-fn trusted(hub: &Hub, host: HostId, conn: ConnId, until: std::time::Duration, first: bool) {
+fn trusted(hub: &Arc<Hub>, host: HostId, conn: ConnId, until: std::time::Duration, first: bool) {
+    let now_us = hub.node.clock.now().wall_us;
     hub.change_live(&host, |live| {
-        (live.conn, live.trusted_until) = (Some(conn), Some(until));
+        (live.conn, live.trusted_until, live.quoted_us) = (Some(conn), Some(until), Some(now_us));
         live.reasons.clear();
         if first {
             live.lag = u64::MAX;
         }
     });
     hub.connections.trust(conn, until);
+    tokio::spawn(certifying::certify(hub.clone(), host.clone(), conn));
     let first = first.then(|| hub.first_contact(conn)).transpose();
     match first {
         Ok(first) => {

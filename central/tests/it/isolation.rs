@@ -277,6 +277,10 @@ impl World {
                 let at = |name: &str| ask(path, json!({ "name": name }));
                 Trial::Pair { there: at("udc1"), absent: at("udc9"), words: words("udc1", "udc9") }
             }
+            _ if path.starts_with("/v1/state/strongbox/system/update-") => {
+                let at = |name: &str| ask(path, json!({ "site": name }));
+                Trial::Pair { there: at("udc1"), absent: at("udc9"), words: words("udc1", "udc9") }
+            }
             _ if path.contains("/sites/{site}") => site(""),
             "/v1/state/strongbox/system/unseal" => Trial::Alone(ask(path, json!({ "sealkey": "a guess" }))),
             "/v1/auth"

@@ -78,7 +78,9 @@ async fn is_given_a_key(session: &mut Session) -> bool {
                 | FromCentral::Permit(_) => return true,
                 FromCentral::Verdict(verdict) => assert!(!verdict.passed && verdict.lease.is_none()),
                 FromCentral::Standing(_) | FromCentral::Challenge(_) | FromCentral::Sibling(_) => {}
-                other @ (FromCentral::Welcome { .. } | FromCentral::Head(_)) => panic!("{other:?}"),
+                other @ (FromCentral::Welcome { .. } | FromCentral::Head(_) | FromCentral::Certificate { .. }) => {
+                    panic!("{other:?}")
+                }
             }
         }
     };

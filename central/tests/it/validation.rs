@@ -40,6 +40,9 @@ fn trial(method: &str, path: &str) -> Option<(String, Value, u16)> {
         // There is nothing to adopt.
         ("POST", "/v1/state/system/adopt-restored", ..) => (at, Value::Null, 409),
         ("DELETE", "/v1/config/tenants/{tenant}", ..) => (at.replace("{tenant}", "acme"), Value::Null, 204),
+        ("POST", _, Some(operation), _) if operation.starts_with("update-") => (at, json!({ "site": "udc1" }), 204),
+        ("PATCH", "/v1/config/system/sites/{site}", ..) => (at, json!({ "quote-interval": "30s" }), 204),
+        ("DELETE", "/v1/config/system/sites/{site}", ..) => (at, Value::Null, 204),
         ("POST", "/v1/config/tenants", ..) => (at, json!({ "name": "other" }), 204),
         ("POST", "/v1/config/system/sites", ..) => (at, json!({ "name": "udc2", "hosts": [{ "name": "a" }] }), 204),
         ("POST", "/v1/config/system/sites/{site}/hosts", ..) => (at, json!({ "hosts": [{ "name": "udc1-002" }] }), 204),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypto::hash::sha256;
 use crate::crypto::sign::{PublicKey, SigningKey};
-use crate::ids::{DeploymentId, HostGeneration, HostId, SiteName};
+use crate::ids::{CertificateNumber, DeploymentId, HostGeneration, HostId, SiteName};
 use crate::pki::{AUTHORITY_VALID_S, BACKDATED_S, LEAF_VALID_S, PkiError, central_name, read};
 
 /// 9999-12-31T23:59:59Z, the last second that X.509 can write.
@@ -128,6 +128,8 @@ pub enum Leaf {
         host: HostId,
         /// Which of its identities.
         generation: HostGeneration,
+        /// Which of its certificates.
+        number: CertificateNumber,
     },
     /// The key that signs bundles; its extended key usage keeps it out of TLS.
     BundleSigner,
@@ -262,11 +264,13 @@ fn leaf_params(deployment: &DeploymentId, leaf: &Leaf, key: &PublicKey) -> Resul
             server(&mut params, &with_first(host.host.to_string(), names), addresses)?;
             params
         }
-        Leaf::HostQuic { host, generation } => {
+        Leaf::HostQuic { host, generation, number } => {
             let mut params = of_host(host);
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-            params.subject_alt_names = vec![uri(&read::peer_uri(deployment, host, *generation))?];
+            let (deployment, host) = (*deployment, host.clone());
+            let peer = read::Peer { deployment, host, generation: *generation, number: *number };
+            params.subject_alt_names = vec![uri(&read::peer_uri(&peer))?];
             params
         }
         Leaf::BundleSigner => {

@@ -8,11 +8,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256};
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
+use x509_parser::x509::{AlgorithmIdentifier, AttributeTypeAndValue, SubjectPublicKeyInfo};
 
 use crate::crypto::hash::sha256;
 use crate::crypto::sign::PublicKey;
-use crate::ids::{DeploymentId, HostGeneration, HostId};
+use crate::ids::{CertificateNumber, DeploymentId, HostGeneration, HostId};
 use crate::pki::{CERTIFICATE_BYTES_MAX, PkiError, Validity};
 
 /// Whom a QUIC client certificate names.
@@ -24,26 +24,32 @@ pub struct Peer {
     pub host: HostId,
     /// Which of its identities.
     pub generation: HostGeneration,
+    /// Which of the certificates that it was given: of two of one identity the later has the higher number.
+    pub number: CertificateNumber,
 }
 
 const SCHEME: &str = "holdfast://";
 const GENERATION: &str = "?generation=";
+const NUMBER: &str = "&certificate=";
 
 /// The name of a host in its QUIC client certificate.
-pub(crate) fn peer_uri(deployment: &DeploymentId, host: &HostId, generation: HostGeneration) -> String {
-    format!("{SCHEME}{deployment}/{host}{GENERATION}{generation}")
+pub(crate) fn peer_uri(peer: &Peer) -> String {
+    let Peer { deployment, host, generation, number } = peer;
+    format!("{SCHEME}{deployment}/{host}{GENERATION}{generation}{NUMBER}{number}")
 }
 
 fn parse_peer(uri: &str) -> Option<Peer> {
-    let (path, generation) = uri.strip_prefix(SCHEME)?.split_once(GENERATION)?;
+    let (path, numbers) = uri.strip_prefix(SCHEME)?.split_once(GENERATION)?;
+    let (generation, number) = numbers.split_once(NUMBER)?;
     let mut parts = path.split('/');
     let (deployment, site, host) = (parts.next()?, parts.next()?, parts.next()?);
     let mut id = [0; 16];
     hex::decode_to_slice(deployment, &mut id).ok()?;
     let host = HostId { site: site.parse().ok()?, host: host.parse().ok()? };
-    let peer = Peer { deployment: DeploymentId(id), host, generation: HostGeneration(generation.parse().ok()?) };
+    let (generation, number) = (HostGeneration(generation.parse().ok()?), CertificateNumber(number.parse().ok()?));
+    let peer = Peer { deployment: DeploymentId(id), host, generation, number };
     // One spelling only, so that a name that reads alike can't be another.
-    (peer_uri(&peer.deployment, &peer.host, peer.generation) == uri).then_some(peer)
+    (peer_uri(&peer) == uri).then_some(peer)
 }
 
 /// The host that a QUIC client certificate names. Whether its issuer may speak for that site is for the caller: chain
@@ -116,6 +122,23 @@ pub fn common_name(der: &[u8]) -> Result<String, PkiError> {
     let certificate = parse(der)?;
     let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     name.map(str::to_owned).ok_or(PkiError::Malformed("certificate"))
+}
+
+/// What the authority of a certificate is for: its subject without the key that stands at its end. So the authorities
+/// that follow each other at one site have the same.
+///
+/// # Errors
+/// Malformed, or another subject than authorities have.
+pub fn authority_role(der: &[u8]) -> Result<String, PkiError> {
+    let certificate = parse(der)?;
+    let subject = certificate.subject();
+    let text = |name: Option<&AttributeTypeAndValue<'_>>| name.and_then(|name| name.as_str().ok()).map(str::to_owned);
+    let malformed = || PkiError::Malformed("certificate");
+    let deployment = text(subject.iter_organization().next()).ok_or_else(malformed)?;
+    let site = text(subject.iter_organizational_unit().next()).unwrap_or_default();
+    let name = text(subject.iter_common_name().next()).ok_or_else(malformed)?;
+    let (label, _key) = name.rsplit_once(' ').ok_or_else(malformed)?;
+    Ok(format!("{deployment}/{site}/{label}"))
 }
 
 /// Its DNS names and addresses, as text; other alternative names are left out.

@@ -14,7 +14,7 @@ use super::read::*;
 use super::request::{public_key_of_request, request};
 use super::*;
 use crate::crypto::sign::SigningKey;
-use crate::ids::{HostGeneration, HostId};
+use crate::ids::{CertificateNumber, HostGeneration, HostId};
 use crate::secret::Secret;
 
 const NOW: i64 = 1_790_000_000;
@@ -60,7 +60,7 @@ fn chain(by: &Authority, seed: u8, leaf: &Leaf) -> Vec<Vec<u8>> {
 }
 
 fn host_quic() -> Leaf {
-    Leaf::HostQuic { host: host("udc1", "udc1-001"), generation: HostGeneration(3) }
+    Leaf::HostQuic { host: host("udc1", "udc1-001"), generation: HostGeneration(3), number: CertificateNumber(7) }
 }
 
 fn central_rest() -> Leaf {
@@ -229,7 +229,8 @@ fn the_same_arguments_give_the_same_bytes() {
 #[test]
 fn a_peer_is_read_from_its_certificate() {
     let quic = chain(&Authority::SiteDist(site("udc1")), 5, &host_quic());
-    let peer = Peer { deployment: DEPLOYMENT, host: host("udc1", "udc1-001"), generation: HostGeneration(3) };
+    let (generation, number) = (HostGeneration(3), CertificateNumber(7));
+    let peer = Peer { deployment: DEPLOYMENT, host: host("udc1", "udc1-001"), generation, number };
     assert_eq!(peer_of(&quic[0]), Ok(peer));
     assert_eq!(public_key_of(&quic[0]).as_ref(), Ok(key(99).public()));
     assert_eq!(peer_of(&quic[1]), Err(PkiError::NoPeer));
@@ -380,4 +381,14 @@ mod fuzzed {
             let _ = (public_key_of_request(&der), pem::decode_certificates(&String::from_utf8_lossy(&der)));
         }
     }
+}
+
+#[test]
+fn authorities_that_follow_each_other_have_the_same_role_and_others_another() {
+    let role = |which: Authority, seed| read::authority_role(&authority(&which, seed).0).unwrap();
+    let of_site = |name| role(Authority::SiteDist(site(name)), 5);
+    assert_eq!(of_site("udc1"), role(Authority::SiteDist(site("udc1")), 6));
+    assert_ne!(of_site("udc1"), of_site("udc2"));
+    assert_ne!(of_site("udc1"), role(Authority::SiteApi(site("udc1")), 5));
+    assert_ne!(of_site("udc1"), role(Authority::CentralDist, 5));
 }

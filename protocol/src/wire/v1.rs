@@ -233,6 +233,33 @@ pub enum FromHost {
     Sealed(bool),
     /// What central needs to help it when it starts alone.
     Unsealing(Box<super::UnsealReport>),
+    /// How far it has come with a certificate that central gave it.
+    Certificate {
+        /// Which of its two.
+        which: CertificateUse,
+        /// What the certificate is known by, see [`crate::pki::read::issued_sha256`].
+        fingerprint: [u8; 32],
+        /// How far.
+        step: CertificateStep,
+    },
+}
+
+/// The certificates of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum CertificateUse {
+    /// Of its REST server.
+    Api,
+    /// Of its QUIC client.
+    Dist,
+}
+
+/// What a host has done with a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CertificateStep {
+    /// It is on disk: from here on a start begins with it.
+    Stored,
+    /// It is shown to whoever connects. Of a QUIC client's certificate this is not said but seen.
+    Shown,
 }
 
 /// A quote with what it binds.
@@ -291,6 +318,13 @@ pub enum FromCentral {
     Permit(Box<Signed>),
     /// A signed [`Notice`] about another host of this site: what this host is not to help any more, or again.
     Sibling(Box<Signed>),
+    /// A newer certificate for the key that the host has. Said again until the host has taken it.
+    Certificate {
+        /// Which of its two.
+        which: CertificateUse,
+        /// The certificate and its issuer (DER, leaf first).
+        chain: Vec<Vec<u8>>,
+    },
 }
 
 /// What to quote.

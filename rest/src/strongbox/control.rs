@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
+use holdfast_actors::attestation_verifier::appraisal::Policy;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::seal_keeper::{Class, Proof, RequestId, Revealer, SealRefusal, Status};
 use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
-use holdfast_protocol::ids::HostId;
+use holdfast_protocol::ids::{HostId, SiteName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::wire::{RemoteSealKeys, UnsealChallenge};
 use serde::Serialize;
@@ -188,6 +189,17 @@ impl From<SealError> for Problem {
     }
 }
 
+/// What has been changed about a site, by a commit that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SiteChange {
+    /// Its hosts are to have other certificates.
+    Certificates,
+    /// Its hosts are appraised by this from now on.
+    Policy(Policy),
+    /// It is gone.
+    Removed,
+}
+
 /// The hosts and their connections.
 pub trait FleetControl: Send + Sync {
     /// What is known of hosts beside the rows; must not wait.
@@ -196,6 +208,9 @@ pub trait FleetControl: Send + Sync {
     /// Commits the decision, with its audit line, and sees to it that it bites: closes connections and awaits that,
     /// orders a wipe, replaces what was held. Returns when all is done, or after a bounded time with what is left.
     fn decide(&self, decision: Decide) -> BoxFuture<'_, Result<Pending, Refusal>>;
+
+    /// Sees to it that a change reaches the hosts that are connected; must not wait.
+    fn site_changed(&self, site: &SiteName, change: SiteChange);
 
     /// Takes a restored copy back into service, for `by`; goes on where the caller does not wait for it.
     fn adopt(&self, by: String) -> BoxFuture<'_, Result<Report, Refusal>>;

@@ -1,6 +1,7 @@
 //! Sites as configured: made, given hosts, and the bundle that their agents join with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -9,6 +10,8 @@ use holdfast_actors::attestation_verifier::appraisal::ReferenceValues;
 use holdfast_actors::ports::{Entropy, draw_secret};
 use holdfast_actors::rows::{Refusal, Rows};
 use holdfast_actors::site_registry::authorities::FreshKey;
+use holdfast_actors::site_registry::sites::policy::{Revise, revise};
+use holdfast_actors::site_registry::sites::removal::{Remove, belongings, clear, remove};
 use holdfast_actors::site_registry::sites::{
     self, AddHosts, Appraisal, CreateSite, Invite, NewHost, Reallow, TOKEN_VALID_S,
 };
@@ -18,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::call::Call;
+use super::control::SiteChange;
 use crate::problem::Problem;
 use crate::time::{format_duration, parse_duration};
 
@@ -36,7 +40,24 @@ struct SiteAsked {
     #[serde(default)]
     reference_values: BTreeMap<String, Vec<String>>,
     #[serde(default)]
+    allow_local_unseal: bool,
+    #[serde(default)]
     hosts: Vec<HostAsked>,
+}
+
+/// A change of a site; what is not named stays.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ChangeAsked {
+    pcrs: Option<BTreeSet<u8>>,
+    quote_interval: Option<String>,
+    learn_reference_values: Option<bool>,
+    quarantine_on_failure: Option<bool>,
+    /// Of each register that is named they replace those there are; an empty list takes them away.
+    reference_values: Option<BTreeMap<String, Vec<String>>>,
+    /// Whether what was accepted until now is accepted too.
+    accept_earlier_values: Option<bool>,
+    allow_local_unseal: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -55,6 +76,13 @@ struct SiteShown {
     quarantine_on_failure: bool,
     pcrs: BTreeSet<u8>,
     quote_interval: String,
+    policy_version: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    reference_values: BTreeMap<String, Vec<String>>,
+    /// What is accepted beside them; absent: nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    earlier_reference_values: Option<BTreeMap<String, Vec<String>>>,
+    allow_local_unseal: bool,
     hosts: Vec<HostShown>,
 }
 
@@ -76,11 +104,19 @@ fn shown(rows: &dyn Rows, name: SiteName) -> Result<SiteShown, Refusal> {
         quarantine_on_failure: found.policy.quarantine_on_failure,
         pcrs: found.policy.pcrs,
         quote_interval: format_duration(Duration::from_millis(found.policy.interval_ms)),
+        policy_version: found.policy.version.0,
+        reference_values: values_shown(&found.reference),
+        earlier_reference_values: found.earlier.as_ref().map(values_shown),
+        allow_local_unseal: found.allow_local_unseal,
         hosts: listed
             .into_iter()
             .map(|(name, host)| HostShown { name, ek_sha256: host.ek_sha256.map(hex::encode) })
             .collect(),
     })
+}
+
+fn values_shown(values: &ReferenceValues) -> BTreeMap<String, Vec<String>> {
+    values.0.iter().map(|(pcr, values)| (pcr.to_string(), values.iter().map(hex::encode).collect())).collect()
 }
 
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
@@ -114,6 +150,7 @@ pub(super) async fn create(call: Call) -> Result<Response, Problem> {
             quarantine_on_failure: asked.quarantine_on_failure,
         },
         reference: reference_values(&asked.reference_values)?,
+        allow_local_unseal: asked.allow_local_unseal,
         hosts: new_hosts(asked.hosts, &*entropy)?,
         seal_key: draw_secret(&*entropy),
         dist_seed: draw_secret(&*entropy),
@@ -123,6 +160,41 @@ pub(super) async fn create(call: Call) -> Result<Response, Problem> {
     };
     call.change(move |rows, now| sites::create_site(&command, rows, now)).await?;
     Ok(call.format.reply(StatusCode::CREATED, &shown(&call.snapshot()?, name)?))
+}
+
+pub(super) async fn change(call: Call) -> Result<Response, Problem> {
+    let name: SiteName = call.name("site", "site")?;
+    let asked: ChangeAsked = call.body().await?;
+    let command = Revise {
+        pcrs: asked.pcrs,
+        interval_ms: asked.quote_interval.as_deref().map(interval_ms).transpose()?,
+        learn: asked.learn_reference_values,
+        quarantine_on_failure: asked.quarantine_on_failure,
+        reference: asked.reference_values.as_ref().map(reference_values).transpose()?,
+        accept_earlier: asked.accept_earlier_values,
+        allow_local_unseal: asked.allow_local_unseal,
+    };
+    let (site, by) = (name.clone(), call.by());
+    let policy = call.change(move |rows, now| revise(&site, &command, &by, rows, now)).await?;
+    if let Some(policy) = policy {
+        call.node.fleet.site_changed(&name, SiteChange::Policy(policy));
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Takes a site away. What it was sent goes some rows at a time, so that other changes get their turn.
+pub(super) async fn delete(call: Call) -> Result<Response, Problem> {
+    let site: SiteName = call.name("site", "site")?;
+    let command = Arc::new(Remove { site: site.clone(), by: call.by() });
+    let mut left = belongings(&call.snapshot()?, &site)?;
+    while !left.is_empty() {
+        let (deciding, some) = (command.clone(), left.clone());
+        let taken = call.change(move |rows, _| clear(&deciding, &some, rows)).await?;
+        left.drain(..taken);
+    }
+    call.change(move |rows, now| remove(&command, rows, now)).await?;
+    call.node.fleet.site_changed(&site, SiteChange::Removed);
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 #[derive(Deserialize)]
@@ -157,6 +229,7 @@ fn reference_values(asked: &BTreeMap<String, Vec<String>>) -> Result<ReferenceVa
     for (pcr, values) in asked {
         let index = pcr.parse::<u8>().ok().filter(|index| *index < 24);
         let index = index.ok_or_else(|| Problem::bad_request("reference-values are listed by PCR, 0 to 23"))?;
+        reference.0.entry(index).or_default();
         for value in values {
             reference.allow(index, digest(value, "a reference value")?);
         }

@@ -50,7 +50,7 @@ impl PeerTls {
     ) -> Result<Self, Unusable> {
         let member = state.membership.as_ref().ok_or_else(|| Unusable("this host has not joined".to_owned()))?;
         let issuer = member.dist_chain.get(1).ok_or_else(|| Unusable("no authority".to_owned()))?;
-        let authority = read::common_name(issuer).map_err(|error| Unusable(error.to_string()))?;
+        let authority = read::authority_role(issuer).map_err(|error| Unusable(error.to_string()))?;
         let verifier = SiblingVerifier {
             deployment: state.deployment,
             own: state.host.clone(),
@@ -133,7 +133,7 @@ struct SiblingVerifier {
     own: HostId,
     whom: Option<HostId>,
     root: Vec<u8>,
-    /// Name of the site's dist authority; its key may have been rotated since.
+    /// What the site's dist authority is for; its key may have been rotated since.
     authority: String,
     provider: Arc<CryptoProvider>,
 }
@@ -154,7 +154,7 @@ impl SiblingVerifier {
         }
         let unknown = || bad(CertificateError::UnknownIssuer);
         let issuer = intermediates.first().ok_or_else(unknown)?;
-        if read::common_name(issuer).map_err(|_| unknown())? != self.authority {
+        if read::authority_role(issuer).map_err(|_| unknown())? != self.authority {
             return Err(unknown());
         }
         read::issued_by(leaf, issuer).map_err(|_| unknown())?;

@@ -40,6 +40,8 @@ pub enum End {
     Barred,
     /// A notice was fetched: a quarantine was lifted.
     Readmitted,
+    /// A session: this host has a newer certificate to come with.
+    Certified,
     /// Enrolled again.
     Enrolled,
     /// Central does not accept the enrolment.
@@ -163,6 +165,7 @@ impl Uplink {
             // The notice says more; but who is told the same again and again waits longer each time.
             End::CutOff => (Attempt::Notice, self.failures == 0),
             End::Unenrolled => (Attempt::Enrol, self.failures == 0),
+            End::Certified => (Attempt::Session, self.failures == 0),
             End::Free => (Attempt::Session, false),
             End::Barred | End::NotAccepted => (Attempt::Notice, false),
             End::Readmitted => (Attempt::Enrol, true),
@@ -222,6 +225,7 @@ mod tests {
             (Session, End::Failed, Session, false),
             (Session, End::CutOff, Notice, true),
             (Session, End::Unenrolled, Enrol, true),
+            (Session, End::Certified, Session, true),
             (Notice, End::Lost, Notice, false),
             (Notice, End::Free, Session, false),
             (Notice, End::Barred, Notice, false),

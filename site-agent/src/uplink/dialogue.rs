@@ -17,10 +17,11 @@ use holdfast_protocol::session::{SessionError, open_message};
 use holdfast_protocol::tpm::Evidence;
 use holdfast_protocol::tpm::binding::QuoteBinding;
 use holdfast_protocol::wire::{
-    Challenge, CloseCode, FromCentral, FromHost, Hello, QuoteAnswer, Release, SealKey, Sealed, VERSION_MAX,
-    VERSION_MIN, VerdictNotice,
+    CertificateStep, CertificateUse, Challenge, CloseCode, FromCentral, FromHost, Hello, QuoteAnswer, Release, SealKey,
+    Sealed, VERSION_MAX, VERSION_MIN, VerdictNotice,
 };
 
+use crate::certificates::{self, CertificateFault};
 use crate::chip::BoxFuture;
 use crate::local::{Local, NoticeFault, VerdictFault};
 use crate::quic::{Lost, Reason};
@@ -40,6 +41,11 @@ pub trait Observer: Send + Sync {
 
     /// A quote has passed.
     fn passed(&self);
+
+    /// A newer certificate of the REST server is on disk. Gives whether it is shown from now on.
+    fn certified(&self) -> bool {
+        true
+    }
 }
 
 /// Takes what the host says to where central hears it.
@@ -146,6 +152,10 @@ pub enum Stop {
     Barred,
     #[error("this host was sealed after it had said that it needs no seal key")]
     SealedSince,
+    #[error("this host has a newer certificate, and comes back with it")]
+    Certified,
+    #[error(transparent)]
+    Certificate(#[from] CertificateFault),
     #[error(transparent)]
     Store(#[from] Fault),
     #[error(transparent)]
@@ -157,7 +167,10 @@ impl Stop {
     pub fn end(&self) -> End {
         match self {
             Self::Lost(Lost::Revoked) | Self::Barred => End::CutOff,
-            Self::Lost(Lost::Expired | Lost::Closed(Reason::Known(CloseCode::EnrolAgain))) => End::Unenrolled,
+            Self::Certified => End::Certified,
+            Self::Lost(Lost::Expired | Lost::Superseded | Lost::Closed(Reason::Known(CloseCode::EnrolAgain))) => {
+                End::Unenrolled
+            }
             Self::Lost(Lost::Closed(Reason::Known(
                 CloseCode::Quarantined | CloseCode::Untrusted | CloseCode::Clone,
             )))
@@ -182,6 +195,7 @@ impl Stop {
             Self::Protocol(_)
             | Self::Session(_)
             | Self::Verdict(_)
+            | Self::Certificate(_)
             | Self::Notice(NoticeFault::Trust(_))
             | Self::Leave(LeaveFault::Trust(_)) => CloseCode::Protocol,
             _ => CloseCode::Done,
@@ -307,6 +321,7 @@ impl Dialogue {
                 None => Ok(()),
             },
             FromCentral::Sibling(signed) => Ok(self.local.sibling_noticed(&signed).await?),
+            FromCentral::Certificate { which, chain } => self.certificate(say, which, &chain, observer).await,
             FromCentral::Welcome { .. } => Err(Stop::Protocol("a second welcome")),
         }
     }
@@ -370,6 +385,38 @@ impl Dialogue {
             observer.passed();
         }
         Ok(())
+    }
+
+    /// A newer certificate. With one for this very connection's key the session ends, and the next begins with it.
+    async fn certificate(
+        &mut self,
+        say: &mut dyn Say,
+        which: CertificateUse,
+        chain: &[Vec<u8>],
+        observer: &dyn Observer,
+    ) -> Result<(), Stop> {
+        let fingerprint = match certificates::take(&self.local.file, which, chain) {
+            Ok(fingerprint) => fingerprint,
+            // Central gives it again after the next quote. Until then the old one is as good.
+            Err(CertificateFault::State(error)) => {
+                tracing::error!(%error, "a newer certificate could not be kept");
+                return Ok(());
+            }
+            Err(fault) => {
+                say.say(&FromHost::Alarm { what: fault.to_string() }).await?;
+                return Err(fault.into());
+            }
+        };
+        tracing::info!(?which, "a newer certificate");
+        say.say(&FromHost::Certificate { which, fingerprint, step: CertificateStep::Stored }).await?;
+        let begun_with = self.state.membership.as_ref().map(|member| member.dist_chain.as_slice());
+        match which {
+            CertificateUse::Api if observer.certified() => {
+                say.say(&FromHost::Certificate { which, fingerprint, step: CertificateStep::Shown }).await
+            }
+            CertificateUse::Dist if begun_with != Some(chain) => Err(Stop::Certified),
+            CertificateUse::Api | CertificateUse::Dist => Ok(()),
+        }
     }
 
     /// This host was sealed: forgets the key of the session and all that came under it. A sealed host holds no key.

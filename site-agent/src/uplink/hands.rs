@@ -118,15 +118,28 @@ fn failed(host: &Host, what: &'static str, error: &dyn std::error::Error) {
     host.status.change(|standing| standing.error = Some(text));
 }
 
-struct Tell(Mailbox<Event>);
+struct Tell {
+    mailbox: Mailbox<Event>,
+    host: Arc<Host>,
+}
 
 impl Observer for Tell {
     fn welcomed(&self) {
-        let _ = self.0.cast(Event::Welcomed);
+        let _ = self.mailbox.cast(Event::Welcomed);
     }
 
     fn passed(&self) {
-        let _ = self.0.cast(Event::Passed);
+        let _ = self.mailbox.cast(Event::Passed);
+    }
+
+    fn certified(&self) -> bool {
+        match self.host.show_certificate() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the newer REST certificate can't be shown; the old one stays");
+                false
+            }
+        }
     }
 }
 
@@ -152,7 +165,7 @@ async fn session_attempt(host: &Arc<Host>, mailbox: Mailbox<Event>) -> End {
     let identity = ClientIdentity { chain: &member.dist_chain, key: &keys.quic };
     match host.central().dial_sync(identity, &host.clock).await {
         Ok(link) => {
-            let stop = session::run(host, link, &Tell(mailbox)).await;
+            let stop = session::run(host, link, &Tell { mailbox, host: host.clone() }).await;
             if stop.is_away() {
                 climb(host, &stop.to_string()).await;
             }

@@ -34,10 +34,10 @@ pub async fn run(host: &Arc<Host>, link: Link, observer: &dyn Observer) -> Stop 
     };
     host.status.change(|standing| {
         (standing.connected, standing.trusted) = (false, false);
-        standing.error = Some(stop.to_string());
+        standing.error = (!matches!(stop, Stop::Certified)).then(|| stop.to_string());
     });
     match stop {
-        Stop::Stopping => tracing::debug!("session ended"),
+        Stop::Stopping | Stop::Certified => tracing::debug!("session ended"),
         Stop::Lost(_) | Stop::NoWelcome => tracing::warn!(error = %stop, "session ended"),
         _ => tracing::error!(error = %stop, "session ended"),
     }

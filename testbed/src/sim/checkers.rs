@@ -203,7 +203,8 @@ impl World {
             FromCentral::Welcome { .. }
             | FromCentral::Challenge(_)
             | FromCentral::Standing(_)
-            | FromCentral::Sibling(_) => false,
+            | FromCentral::Sibling(_)
+            | FromCentral::Certificate { .. } => false,
         };
         if gives && (self.model.is_cut_off(id) || self.model.is_fenced(id)) {
             self.broken("INV-3", format!("{id} was given something after it was cut off"));
@@ -829,5 +830,6 @@ fn name_down(message: &FromCentral) -> &'static str {
         FromCentral::Head(_) => "head",
         FromCentral::Permit(_) => "permit",
         FromCentral::Sibling(_) => "sibling's notice",
+        FromCentral::Certificate { .. } => "certificate",
     }
 }

@@ -606,6 +606,7 @@ impl World {
             name: name.clone(),
             ek_trust: EkTrust::Token,
             appraisal: Appraisal { learn: true, interval_ms: Some(interval_ms), ..Appraisal::default() },
+            allow_local_unseal: false,
             reference: Default::default(),
             hosts: made,
             seal_key: draw_secret(&*entropy),

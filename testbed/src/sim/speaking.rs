@@ -15,12 +15,12 @@ use holdfast_actors::distribution::streams::{changed_tenants, first_contact, ten
 use holdfast_actors::ports::{Now, draw, draw_secret};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::site_registry::restored::{
-    Adopt, Claims, Finding, Note, Noted, adopt_site, examine, finish, note, plan, would_stop,
+    Adopt, Claims, Finding, Note, Noted, ShownCertificate, adopt_site, examine, finish, note, plan, would_stop,
 };
 use holdfast_actors::site_registry::session::{Unfit, facts};
 use holdfast_actors::site_registry::standing::{Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass};
 use holdfast_actors::site_registry::{head, host, site, standing};
-use holdfast_protocol::ids::{HostGeneration, HostId, Realm, SiteName};
+use holdfast_protocol::ids::{CertificateNumber, HostGeneration, HostId, Realm, SiteName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::session::seal_message;
 use holdfast_protocol::wire::{
@@ -126,7 +126,12 @@ impl World {
         };
         let claims = Claims {
             host: &id,
-            certificate: Some(shown),
+            // Nobody replaces certificates here: another one of the same identity is of another life of central.
+            certificate: Some(ShownCertificate {
+                generation: shown.0,
+                number: CertificateNumber(u64::MAX),
+                fingerprint: shown.1,
+            }),
             head: hello.head.as_ref(),
             notice: hello.notice.as_ref(),
             positions: &hello.positions,
@@ -209,6 +214,7 @@ impl World {
             }
             // Nobody is given a permit here, so nobody reports.
             FromHost::Unsealing(_) => Ok(()),
+            FromHost::Certificate { .. } => Ok(()),
             FromHost::Alarm { what } => {
                 self.tell(|| format!("alarm of {id}: {what}"));
                 self.count("alarms of hosts");

@@ -212,6 +212,7 @@ impl Process {
             name: name.parse().unwrap(),
             ek_trust: EkTrust::Token,
             appraisal,
+            allow_local_unseal: false,
             reference: ReferenceValues::default(),
             hosts: hosts.iter().map(new).collect(),
             seal_key: draw_secret(entropy),

@@ -46,6 +46,7 @@ pub(crate) enum Frame {
     Permit,
     /// A notice about another host.
     Sibling,
+    Certificate,
 }
 
 impl Frame {
@@ -208,6 +209,7 @@ impl Session {
             FromCentral::Head(_) => Frame::Head,
             FromCentral::Sibling(_) => Frame::Sibling,
             FromCentral::Permit(_) => Frame::Permit,
+            FromCentral::Certificate { .. } => Frame::Certificate,
         };
         let at = turmoil::sim_elapsed().unwrap();
         self.puppet.records.lock().unwrap()[self.number].frames.push((at, frame));

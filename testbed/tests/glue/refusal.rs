@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use holdfast_actors::site_registry::authority;
 use holdfast_actors::site_registry::standing::Decision;
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{HostGeneration, HostId};
+use holdfast_protocol::ids::{CertificateNumber, HostGeneration, HostId};
 use holdfast_protocol::pki::issue::{Issuer, Terms, Validity, operator_client};
 use holdfast_protocol::pki::{Authority, Leaf, Serial};
 use holdfast_protocol::secret::Secret;
@@ -94,7 +94,7 @@ fn what_one_sites_authority_issues_for_another_sites_host_is_refused_at_the_hand
         let stolen = SigningKey::from_seed(&issuer.seed);
         let issuing = Issuer::new(deployment, Authority::SiteDist("udc2".parse().unwrap()), &stolen);
         let host = HostId { site: "udc2".parse().unwrap(), host: "udc2-001".parse().unwrap() };
-        let leaf = Leaf::HostQuic { host, generation: HostGeneration(1) };
+        let leaf = Leaf::HostQuic { host, generation: HostGeneration(1), number: CertificateNumber(1) };
         let leaf = issuing.certify(&leaf, key().public(), &terms()).unwrap();
         world.part("elsewhere");
         let outcome = visitor(&mut world, &hosts[0], vec![leaf, issuer.certificate]);

@@ -22,6 +22,7 @@ mod overload;
 mod quarantine;
 mod restart;
 mod restored;
+mod rotation;
 mod secrecy;
 mod siblings;
 mod thieves;

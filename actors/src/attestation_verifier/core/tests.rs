@@ -207,6 +207,12 @@ impl Bench {
         self.step(Event::CutOff { site: id.site, host, code: CloseCode::Quarantined })
     }
 
+    /// The policy of a site has a second version.
+    fn policy_changed(&mut self, name: &str) -> Vec<String> {
+        let policy = Box::new(Policy { version: PolicyVersion(2), interval_ms: 60_000, ..policy() });
+        self.step(Event::PolicyChanged { site: host(name).site, policy })
+    }
+
     /// Goes on to the next deadline.
     fn wait(&mut self) -> Vec<String> {
         self.now = u64::try_from(self.verifier.next_deadline().unwrap().as_millis()).unwrap();

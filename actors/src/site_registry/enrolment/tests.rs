@@ -6,6 +6,8 @@ use holdfast_protocol::pki::request::request as certification_request;
 use holdfast_protocol::tpm::soft::{SoftTpm, encode_attest};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyIdMethod, KeyUsagePurpose};
 
+use holdfast_protocol::pki::read;
+
 use super::*;
 use crate::site_registry::fixtures::{Counting, DEPLOYMENT, NOW, Store, after, id, new_site, secret};
 use crate::site_registry::sites::{CreateSite, TOKEN_VALID_S, create_site};
@@ -122,7 +124,7 @@ fn a_host_joins() {
     assert_eq!((host.state, host.generation), (HostState::Joined, HostGeneration(1)));
     assert_eq!(identity.ek_public, bench.tpm.ek_public().raw());
     assert_eq!(identity.ak_public, bench.tpm.ak_public().raw());
-    assert_eq!(identity.dist_fingerprint, read::issued_sha256(&enrolled.dist_chain[0]).unwrap());
+    assert_eq!(identity.dist.held.fingerprint, read::issued_sha256(&enrolled.dist_chain[0]).unwrap());
     assert_eq!(bench.store.actions().last().unwrap(), "host.join");
 }
 
@@ -359,10 +361,11 @@ fn enrolling_again_takes_the_pinned_key_and_no_token() {
     let first = bench.enrol(&bench.request(), NOW).unwrap();
     let again = bench.enrol(&request(&bench.tpm, 64, None), after(60)).unwrap();
     assert_eq!((first.generation, again.generation), (HostGeneration(1), HostGeneration(2)));
-    assert_eq!(read::peer_of(&again.dist_chain[0]).unwrap().generation, HostGeneration(2));
+    let peer = read::peer_of(&again.dist_chain[0]).unwrap();
+    assert_eq!((peer.generation, peer.number), (HostGeneration(2), CertificateNumber(2)));
     let host = bench.host();
     assert_eq!(host.generation, HostGeneration(2));
-    assert_eq!(host.identity.unwrap().dist_fingerprint, read::issued_sha256(&again.dist_chain[0]).unwrap());
+    assert_eq!(host.identity.unwrap().dist.held.fingerprint, read::issued_sha256(&again.dist_chain[0]).unwrap());
     assert_eq!(bench.store.actions().last().unwrap(), "host.enrol-again");
 
     let reason = bench.begin(&request(&tpm(2), 64, None), NOW).unwrap_err();

@@ -5,7 +5,7 @@ use holdfast_protocol::tpm::Counters;
 
 use super::*;
 use crate::rows::Batch;
-use crate::site_registry::fixtures::{NOW, Store, id, new_site};
+use crate::site_registry::fixtures::{NOW, Store, certified, id, new_site};
 use crate::site_registry::sites::create_site;
 use crate::site_registry::standing::Decision;
 use crate::site_registry::unsealing::{note_permit, report};
@@ -25,9 +25,8 @@ fn world() -> Store {
             identity: Some(Identity {
                 ek_public: Vec::new(),
                 ak_public: Vec::new(),
-                dist_fingerprint: [0; 32],
-                dist_not_after_s: 0,
-                api_not_after_s: 0,
+                dist: certified(1, 1),
+                api: certified(1, 2),
             }),
             generation: HostGeneration(1),
             seal_epoch: Some(SealEpoch(1)),

@@ -11,7 +11,7 @@ use holdfast_protocol::tpm::Counters;
 
 use super::*;
 use crate::site_registry::authorities::signer;
-use crate::site_registry::fixtures::{NOW, Store, id, new_site, secret};
+use crate::site_registry::fixtures::{NOW, Store, certified, id, new_site, secret};
 use crate::site_registry::sites::create_site;
 use crate::site_registry::standing::{
     Decide, Decision, FirstOfConnection, Passed, RecordPass, continuity_stored, decide, notice, record_pass, wiped,
@@ -54,9 +54,8 @@ impl Store {
             entry.identity = Some(Identity {
                 ek_public: vec![1],
                 ak_public: vec![generation],
-                dist_fingerprint: [generation; 32],
-                dist_not_after_s: 0,
-                api_not_after_s: 0,
+                dist: certified(generation.into(), generation),
+                api: certified(generation.into(), generation),
             });
         });
     }
@@ -98,7 +97,7 @@ impl Store {
     /// All that the host can show of this life.
     fn all_of(&self, whom: &str) -> Shows {
         let entry = self.host_of(whom);
-        let fingerprint = entry.identity.unwrap().dist_fingerprint[0];
+        let fingerprint = entry.identity.unwrap().dist.held.fingerprint[0];
         let certificate = Some((entry.generation.0, fingerprint));
         Shows { head: Some(self.head()), notice: self.notice_for(whom), certificate }
     }
@@ -106,7 +105,11 @@ impl Store {
     fn find(&self, whom: &str, shows: &Shows) -> Option<Finding> {
         let claims = Claims {
             host: &id(whom),
-            certificate: shows.certificate.map(|(generation, fill)| (HostGeneration(generation), [fill; 32])),
+            certificate: shows.certificate.map(|(generation, fill)| ShownCertificate {
+                generation: HostGeneration(generation),
+                number: CertificateNumber(fill.into()),
+                fingerprint: [fill; 32],
+            }),
             head: shows.head.as_ref(),
             notice: shows.notice.as_ref(),
             positions: &[],

@@ -2,22 +2,38 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_protocol::ids::{HostId, HostName, SiteName, StandingGeneration};
+use holdfast_protocol::ids::{HostId, HostName, Realm, SiteName, StandingGeneration, TenantName};
+use holdfast_protocol::wire::Position;
 use serde::Serialize;
 
+use crate::access_control::tenants::tenants;
+use crate::distribution::Cuts;
 use crate::ports::Now;
-use crate::rows::{Refusal, Rows};
+use crate::rows::{ReadRows, Refusal, Rows};
+use crate::site_registry::certificates::Progress;
 use crate::site_registry::enrolment::ek_hash;
 use crate::site_registry::sites::site_names;
-use crate::site_registry::{EkTrust, Held, Host, HostState, Invitation, Site, Standing, hosts, site};
+use crate::site_registry::{EkTrust, Held, Host, HostState, Invitation, Site, Standing, deployment, hosts, site};
+
+mod summary;
+
+pub use summary::{Authorities, AuthoritySeries, AuthorityShown, Summary};
 
 /// What is in nobody's rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Live {
     /// Whether it has a verdict that holds.
     pub trusted: bool,
+    /// Whether it has a session.
+    pub connected: bool,
     /// Cuts that it has not applied; `None`: not known.
     pub lag: Option<u64>,
+    /// Since when it has not applied all of them, microseconds since the Unix epoch.
+    pub behind_since_us: Option<i64>,
+    /// Where it stands with each tenant's content, by its own word.
+    pub positions: BTreeMap<TenantName, Position>,
+    /// When its last quote was judged, microseconds since the Unix epoch.
+    pub quoted_us: Option<i64>,
     /// What spoke against it in its last quote.
     pub reasons: Vec<String>,
 }
@@ -82,8 +98,22 @@ pub struct SiteState {
     pub pcrs: Vec<u8>,
     /// Milliseconds between quotes.
     pub quote_interval_ms: u64,
+    /// Whether a failed appraisal is a quarantine at once.
+    pub quarantine_on_failure: bool,
+    /// Whether values that were accepted before the last change are accepted too.
+    pub accept_earlier_values: bool,
+    /// Whether its hosts may unseal with nothing but each other.
+    pub allow_local_unseal: bool,
     /// The current epoch of its seal key.
     pub seal_epoch: u64,
+    /// The current epoch of its distribution keys.
+    pub dist_epoch: u64,
+    /// Incarnation of central.
+    pub term: u64,
+    /// Who certifies its hosts.
+    pub authorities: Authorities,
+    /// Its hosts by what they are in.
+    pub summary: Summary,
     /// When it was created (RFC 3339).
     pub created: String,
     /// Its hosts by name.
@@ -110,18 +140,83 @@ pub struct HostStatus {
     pub seal_epoch: Option<u64>,
     /// Which of its identities.
     pub host_generation: u64,
+    /// Whether it has a session.
+    pub connected: bool,
+    /// How its last quote since central's start was judged.
+    pub verdict: VerdictWord,
+    /// When that was (RFC 3339).
+    pub last_quote: Option<String>,
     /// Cuts it has not applied.
     pub lag: Option<u64>,
+    /// For how many seconds it has not applied all of them.
+    pub lag_seconds: Option<u64>,
+    /// Where it stands with the content of each tenant that has something there; only where one site is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sync: Vec<TenantSync>,
     /// When it was last heard of (RFC 3339).
     pub last_seen: Option<String>,
     /// When its QUIC certificate ends (RFC 3339).
     pub dist_certificate_expires: Option<String>,
     /// When its REST certificate ends (RFC 3339).
     pub api_certificate_expires: Option<String>,
+    /// How far it has come with the newest certificates.
+    pub rotation: Option<Rotation>,
     /// SHA-256 of its endorsement key, given or seen.
     pub ek_sha256: Option<String>,
     /// What spoke against it in its last quote.
     pub reasons: Vec<String>,
+}
+
+/// How a quote was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerdictWord {
+    /// None came since central's start, or the last has lapsed.
+    None,
+    /// It passed, and that holds.
+    Passed,
+    /// It failed.
+    Failed,
+}
+
+/// Where a host stands with one tenant's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TenantSync {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// What the host has applied, by its own word; `None`: not known.
+    pub applied: Option<SyncPosition>,
+    /// What central has for its site.
+    pub central: SyncPosition,
+}
+
+/// A position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SyncPosition {
+    /// Incarnation of central.
+    pub term: u64,
+    /// Epoch of the distribution key.
+    pub dist_epoch: u64,
+    /// Number of the cut.
+    pub seq: u64,
+}
+
+impl From<Position> for SyncPosition {
+    fn from(position: Position) -> Self {
+        Self { term: position.term.0, dist_epoch: position.dist_epoch.0, seq: position.seq.0 }
+    }
+}
+
+/// How far a host has come with the newest certificate for each use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Rotation {
+    /// Of its REST server.
+    pub api: Progress,
+    /// Of its QUIC client.
+    pub dist: Progress,
 }
 
 /// One site.
@@ -134,6 +229,26 @@ pub fn site_state(
     live: &BTreeMap<HostId, Live>,
     now: Now,
 ) -> Result<SiteState, Refusal> {
+    let cuts = tenants(rows)?.into_iter().map(|tenant| {
+        let row = rows.read::<Cuts>(Realm::NODE, &[tenant.name.as_str(), name.as_str()])?;
+        Ok(row.and_then(|row| row.value.last().map(|cut| (tenant.name, cut.position))))
+    });
+    let cuts: Vec<(TenantName, Position)> = cuts.filter_map(Result::transpose).collect::<Result<_, Refusal>>()?;
+    let mut state = summed_up(rows, name, live, now)?;
+    for status in &mut state.hosts {
+        let live = live.get(&HostId { site: name.clone(), host: status.name.clone() });
+        let applied = |tenant: &TenantName| live.and_then(|live| live.positions.get(tenant)).copied();
+        let sync = |(tenant, central): &(TenantName, Position)| TenantSync {
+            tenant: tenant.clone(),
+            applied: applied(tenant).map(SyncPosition::from),
+            central: (*central).into(),
+        };
+        status.sync = cuts.iter().map(sync).collect();
+    }
+    Ok(state)
+}
+
+fn summed_up(rows: &dyn Rows, name: &SiteName, live: &BTreeMap<HostId, Live>, now: Now) -> Result<SiteState, Refusal> {
     let found = site(rows, name)?.value;
     let silent = Live::default();
     let all = hosts(rows, name)?;
@@ -141,9 +256,12 @@ pub fn site_state(
         let id = HostId { site: name.clone(), host: host_name.clone() };
         host_status(id.host.clone(), host, &found, live.get(&id).unwrap_or(&silent), now)
     });
+    let statuses: Vec<HostStatus> = statuses.collect();
     let joined = all.values().filter(|host| host.identity.is_some());
     let wipe = wipe_word(&[found.standing], joined.map(|host| host.wiped).min());
-    Ok(SiteState { hosts: statuses.collect(), wipe, ..site_itself(name, &found) })
+    let (authorities, summary) = (Authorities::of(rows, name, &found)?, Summary::of(&statuses, &all, now));
+    let term = deployment(rows)?.term.0;
+    Ok(SiteState { hosts: statuses, wipe, term, ..site_itself(name, &found, authorities, summary) })
 }
 
 /// All sites by name.
@@ -151,10 +269,10 @@ pub fn site_state(
 /// # Errors
 /// The store's fault.
 pub fn site_states(rows: &dyn Rows, live: &BTreeMap<HostId, Live>, now: Now) -> Result<Vec<SiteState>, Refusal> {
-    site_names(rows)?.iter().map(|name| site_state(rows, name, live, now)).collect()
+    site_names(rows)?.iter().map(|name| summed_up(rows, name, live, now)).collect()
 }
 
-fn site_itself(name: &SiteName, site: &Site) -> SiteState {
+fn site_itself(name: &SiteName, site: &Site, authorities: Authorities, summary: Summary) -> SiteState {
     SiteState {
         name: name.clone(),
         standing: word(site.standing.held, true),
@@ -164,7 +282,14 @@ fn site_itself(name: &SiteName, site: &Site) -> SiteState {
         policy_version: site.policy.version.0,
         pcrs: site.policy.pcrs.iter().copied().collect(),
         quote_interval_ms: site.policy.interval_ms,
+        quarantine_on_failure: site.policy.quarantine_on_failure,
+        accept_earlier_values: site.earlier.is_some(),
+        allow_local_unseal: site.allow_local_unseal,
         seal_epoch: site.seal_epoch.0,
+        dist_epoch: site.dist_epoch.0,
+        term: 0,
+        authorities,
+        summary,
         created: rfc3339(site.created_us),
         hosts: Vec::new(),
     }
@@ -183,13 +308,31 @@ fn host_status(name: HostName, host: &Host, site: &Site, live: &Live, now: Now) 
         token: token_word(host.invitation.as_ref(), now),
         seal_epoch: host.seal_epoch.map(|epoch| epoch.0),
         host_generation: host.generation.0,
+        connected: live.connected,
+        verdict: match (live.trusted, live.reasons.is_empty()) {
+            (true, _) => VerdictWord::Passed,
+            (false, false) => VerdictWord::Failed,
+            (false, true) => VerdictWord::None,
+        },
+        last_quote: live.quoted_us.map(rfc3339),
         lag: live.lag,
+        lag_seconds: live.lag.map(|_| behind_s(live, now)),
+        sync: Vec::new(),
         last_seen: (host.last_seen_us != 0).then(|| rfc3339(host.last_seen_us)),
-        dist_certificate_expires: identity.map(|known| rfc3339(known.dist_not_after_s * 1_000_000)),
-        api_certificate_expires: identity.map(|known| rfc3339(known.api_not_after_s * 1_000_000)),
+        dist_certificate_expires: identity.map(|known| rfc3339(known.dist.held.ends_s.saturating_mul(1_000_000))),
+        api_certificate_expires: identity.map(|known| rfc3339(known.api.held.ends_s.saturating_mul(1_000_000))),
+        rotation: identity.map(|known| Rotation {
+            api: known.api.progress(&site.certificates.api),
+            dist: known.dist.progress(&site.certificates.dist),
+        }),
         ek_sha256: ek_sha256.map(hex::encode),
         reasons: live.reasons.clone(),
     }
+}
+
+fn behind_s(live: &Live, now: Now) -> u64 {
+    let since = live.behind_since_us.map_or(0, |since| now.wall_us.saturating_sub(since));
+    u64::try_from(since / 1_000_000).unwrap_or(0)
 }
 
 fn word(held: Held, trusted: bool) -> StandingWord {

@@ -1,11 +1,14 @@
 //! Making sites, handing out bundles, and what is shown of them.
 
+use holdfast_protocol::ids::{Revision, Seq, Term};
+use holdfast_protocol::wire::Position;
 use serde_json::json;
 
 use super::state::{Live, site_state, site_states};
 use super::*;
+use crate::distribution::{Cut, Cuts};
 use crate::site_registry::Identity;
-use crate::site_registry::fixtures::{NOW, Store, after, id, new_site};
+use crate::site_registry::fixtures::{NOW, Store, after, certified, id, new_site};
 use crate::site_registry::standing::Decision;
 
 fn store() -> Store {
@@ -20,13 +23,7 @@ fn join(store: &Store, whom: &str) {
     let whom = id(whom);
     let change = move |rows: &dyn Rows| {
         let row = crate::site_registry::host(rows, &whom)?.value;
-        let identity = Identity {
-            ek_public: vec![1],
-            ak_public: vec![2],
-            dist_fingerprint: [0; 32],
-            dist_not_after_s: NOW.wall_s(),
-            api_not_after_s: NOW.wall_s(),
-        };
+        let identity = Identity { ek_public: vec![1], ak_public: vec![2], dist: certified(1, 0), api: certified(1, 1) };
         let row = Host { state: HostState::Joined, identity: Some(identity), ..row };
         let mut batch = Batch::housekeeping();
         batch.put(Realm::NODE, &[whom.site.as_str(), whom.host.as_str()], &row);
@@ -191,27 +188,76 @@ fn the_state_joins_rows_and_what_is_live() {
     let store = store();
     store.invite("udc1", 1, NOW).unwrap();
     join(&store, "udc1/udc1-001");
-    let live = BTreeMap::from([(id("udc1/udc1-001"), Live { trusted: true, lag: Some(0), reasons: vec![] })]);
+    let live = Live {
+        trusted: true,
+        connected: true,
+        lag: Some(2),
+        behind_since_us: Some(NOW.wall_us - 5_000_000),
+        quoted_us: Some(NOW.wall_us),
+        ..Live::default()
+    };
+    let live = BTreeMap::from([(id("udc1/udc1-001"), live)]);
     let shown = serde_json::to_value(site_states(&store.rows(), &live, NOW).unwrap()).unwrap();
-    assert_eq!(
-        shown,
-        json!([{
-            "name": "udc1", "standing": "trusted", "wipe": "none", "ek-trust": "token",
-            "learn-reference-values": true, "policy-version": 1, "pcrs": [0, 1, 2, 3, 4, 5, 6, 7],
-            "quote-interval-ms": 60_000, "seal-epoch": 1, "created": "2027-01-15T08:00:00Z",
-            "hosts": [
-                {"name": "udc1-001", "agent-id": "agent of udc1-001", "state": "joined", "standing": "trusted",
-                 "wipe": "none", "token": "open", "seal-epoch": null, "host-generation": 0, "lag": 0,
-                 "last-seen": null, "dist-certificate-expires": "2027-01-15T08:00:00Z",
-                 "api-certificate-expires": "2027-01-15T08:00:00Z",
-                 "ek-sha256": hex::encode(sha256(&[&[1]])), "reasons": []},
-                {"name": "udc1-002", "agent-id": "agent of udc1-002", "state": "invited", "standing": "stale",
-                 "wipe": "none", "token": "open", "seal-epoch": null, "host-generation": 0, "lag": null,
-                 "last-seen": null, "dist-certificate-expires": null, "api-certificate-expires": null,
-                 "ek-sha256": "ab".repeat(32), "reasons": []},
-            ],
-        }])
-    );
+    let authority = |which: fn(SiteName) -> Authority| {
+        let certificate = Loaded::read(&store.rows(), which("udc1".parse().unwrap())).unwrap().certificate;
+        let current = json!({"sha256": hex::encode(sha256(&[&certificate])), "expires": "2037-01-14T20:00:00Z"});
+        json!({"generation": 1, "current": current, "earlier": []})
+    };
+    let first = json!({
+        "name": "udc1-001", "agent-id": "agent of udc1-001", "state": "joined", "standing": "trusted",
+        "wipe": "none", "token": "open", "seal-epoch": null, "host-generation": 0, "connected": true,
+        "verdict": "passed", "last-quote": "2027-01-15T08:00:00Z", "lag": 2, "lag-seconds": 5, "last-seen": null,
+        "dist-certificate-expires": "2027-04-15T08:00:00Z", "api-certificate-expires": "2027-04-15T08:00:00Z",
+        "rotation": {"api": "confirmed", "dist": "confirmed"}, "ek-sha256": hex::encode(sha256(&[&[1]])),
+        "reasons": [],
+    });
+    let second = json!({
+        "name": "udc1-002", "agent-id": "agent of udc1-002", "state": "invited", "standing": "stale",
+        "wipe": "none", "token": "open", "seal-epoch": null, "host-generation": 0, "connected": false,
+        "verdict": "none", "last-quote": null, "lag": null, "lag-seconds": null, "last-seen": null,
+        "dist-certificate-expires": null, "api-certificate-expires": null, "rotation": null,
+        "ek-sha256": "ab".repeat(32), "reasons": [],
+    });
+    let summary = json!({
+        "hosts": 2, "joined": 1, "connected": 1, "trusted": 1, "unsealed": 0, "quarantined": 0, "behind": 1,
+        "rotating": 0, "certificates-ending": 0,
+    });
+    let authorities = json!({"api": authority(Authority::SiteApi), "dist": authority(Authority::SiteDist)});
+    let expected = json!({
+        "name": "udc1", "standing": "trusted", "wipe": "none", "ek-trust": "token", "learn-reference-values": true,
+        "policy-version": 1, "pcrs": [0, 1, 2, 3, 4, 5, 6, 7], "quote-interval-ms": 60_000, "seal-epoch": 1,
+        "created": "2027-01-15T08:00:00Z", "quarantine-on-failure": false, "accept-earlier-values": false,
+        "allow-local-unseal": false, "dist-epoch": 1, "term": 1, "authorities": authorities, "summary": summary,
+        "hosts": [first, second],
+    });
+    assert_eq!(shown, json!([expected]));
+}
+
+#[test]
+fn one_site_shows_where_each_host_stands_and_which_certificates_end_soon() {
+    let store = store();
+    join(&store, "udc1/udc1-001");
+    let at = |seq| Position { term: Term(1), dist_epoch: DistEpoch(1), seq: Seq(seq), digest: [0; 32] };
+    store
+        .run(move |_| {
+            let cut = Cut { position: at(7), revision: Revision(3), has_content: true };
+            let mut batch = Batch::housekeeping();
+            batch.put(Realm::NODE, &["system", "udc1"], &Cuts { kept: vec![cut] });
+            Ok((batch, ()))
+        })
+        .unwrap();
+    let positions = BTreeMap::from([("system".parse().unwrap(), at(4)), ("gone".parse().unwrap(), at(9))]);
+    let live = Live { positions, reasons: vec!["PCR 0".to_owned()], ..Live::default() };
+    let live = BTreeMap::from([(id("udc1/udc1-001"), live)]);
+    let ending = after(80 * 86_400);
+    let shown = site_state(&store.rows(), &"udc1".parse().unwrap(), &live, ending).unwrap();
+    assert_eq!(shown.summary.certificates_ending, 1);
+    let shown = serde_json::to_value(shown).unwrap();
+    assert_eq!(shown["hosts"][0]["verdict"], "failed");
+    let position = |seq| json!({"term": 1, "dist-epoch": 1, "seq": seq});
+    let of_first = json!([{"tenant": "system", "applied": position(4), "central": position(7)}]);
+    let of_second = json!([{"tenant": "system", "applied": null, "central": position(7)}]);
+    assert_eq!((&shown["hosts"][0]["sync"], &shown["hosts"][1]["sync"]), (&of_first, &of_second));
 }
 
 #[test]
@@ -219,7 +265,7 @@ fn a_cut_off_site_shows_on_all_its_hosts() {
     let store = store();
     join(&store, "udc1/udc1-001");
     store.decide("udc1", Decision::Quarantine { wipe: true });
-    let live = BTreeMap::from([(id("udc1/udc1-001"), Live { trusted: true, lag: Some(0), reasons: vec![] })]);
+    let live = BTreeMap::from([(id("udc1/udc1-001"), Live { trusted: true, lag: Some(0), ..Live::default() })]);
     let udc1 = "udc1".parse().unwrap();
     let shown = serde_json::to_value(site_state(&store.rows(), &udc1, &live, NOW).unwrap()).unwrap();
     assert_eq!((&shown["standing"], &shown["wipe"]), (&json!("quarantined"), &json!("pending")));

@@ -9,7 +9,7 @@ use holdfast_protocol::wire::{NoticedStanding, RemoteKeyProof};
 
 use super::*;
 use crate::site_registry::authorities::signer;
-use crate::site_registry::fixtures::{Counting, DEPLOYMENT, NOW, Store, id, new_site, secret};
+use crate::site_registry::fixtures::{Counting, DEPLOYMENT, NOW, Store, certified, id, new_site, secret};
 use crate::site_registry::sites::create_site;
 use crate::site_registry::standing::{Decision, RecordPass, record_pass};
 use crate::site_registry::{EkTrust, Identity};
@@ -48,9 +48,8 @@ fn joined(rows: &dyn Rows, whom: &HostId, seed: u8) -> Result<(Batch, ()), Refus
     let identity = Identity {
         ek_public: Vec::new(),
         ak_public: tpm(seed).ak_public().raw().to_vec(),
-        dist_fingerprint: [0; 32],
-        dist_not_after_s: 0,
-        api_not_after_s: 0,
+        dist: certified(1, 1),
+        api: certified(1, 2),
     };
     let entry = Host {
         identity: Some(identity),

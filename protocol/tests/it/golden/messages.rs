@@ -11,9 +11,9 @@ use holdfast_protocol::ids::{
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::signed::sign;
 use holdfast_protocol::wire::v1::{
-    Challenge, Enrol, EnrolAnswer, EnrolProof, EnrolRequest, Enrolled, FromCentral, FromHost, Head, HeldPosition,
-    Hello, Lease, Notice, NoticedStanding, Position, QuoteAnswer, RefusalCode, Release, SealKey, Sealed, Signable,
-    Signed, VerdictNotice, WipeReceipt,
+    CertificateStep, CertificateUse, Challenge, Enrol, EnrolAnswer, EnrolProof, EnrolRequest, Enrolled, FromCentral,
+    FromHost, Head, HeldPosition, Hello, Lease, Notice, NoticedStanding, Position, QuoteAnswer, RefusalCode, Release,
+    SealKey, Sealed, Signable, Signed, VerdictNotice, WipeReceipt,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -165,6 +165,10 @@ fn first_hello() -> Hello {
     Hello { seal_epoch, needs_seal_key: true, positions: Vec::new(), head, notice, ..hello() }
 }
 
+fn certificate(which: CertificateUse, step: CertificateStep) -> FromHost {
+    FromHost::Certificate { which, fingerprint: [0xcf; 32], step }
+}
+
 fn from_host() -> Vec<Golden> {
     let quote = QuoteAnswer {
         attest: b"attest".to_vec(),
@@ -186,6 +190,8 @@ fn from_host() -> Vec<Golden> {
         golden("from-host.alarm", &FromHost::Alarm { what: "a bundle was forged".into() }),
         golden("from-host.wiped", &FromHost::Wiped(StandingGeneration(5))),
         golden("from-host.sealed", &FromHost::Sealed(true)),
+        golden("from-host.certificate-stored", &certificate(CertificateUse::Api, CertificateStep::Stored)),
+        golden("from-host.certificate-shown", &certificate(CertificateUse::Dist, CertificateStep::Shown)),
     ]
 }
 
@@ -202,6 +208,7 @@ fn from_central() -> Vec<Golden> {
     let failed = VerdictNotice { passed: false, reasons: vec!["register 7".into()], lease: None, ..verdict.clone() };
     let session = kem::Message { encapped: [0x4e; 32], ciphertext: b"ciphertext".to_vec() };
     let standing = by_signer(&notice(NoticedStanding::Untrusted));
+    let chain = vec![b"dist leaf".to_vec(), b"dist issuer".to_vec()];
     vec![
         golden("from-central.welcome", &FromCentral::Welcome { version: 1, time_us: TIME_US }),
         golden("from-central.challenge", &FromCentral::Challenge(challenge)),
@@ -212,6 +219,7 @@ fn from_central() -> Vec<Golden> {
         golden("from-central.bundle", &FromCentral::Bundle(b"bundle".to_vec())),
         golden("from-central.standing", &FromCentral::Standing(standing)),
         golden("from-central.head", &FromCentral::Head(by_signer(&head()))),
+        golden("from-central.certificate", &FromCentral::Certificate { which: CertificateUse::Dist, chain }),
     ]
 }
 

@@ -15,16 +15,20 @@ use holdfast_actors::audit_log::verify::{Report, verify_store};
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{Clock, Entropy, Now, draw, draw_secret};
-use holdfast_actors::rows::Refusal;
+use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::seal_keeper::{Class, Proof, RequestId, Revealer, SealRefusal, Status};
 use holdfast_actors::shamir::Share;
+use holdfast_actors::site_registry::certificates::{Certified, Issued};
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
 use holdfast_actors::site_registry::restored::{Adopt, Report as RestoredReport, adopt_site, finish, plan, report};
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::{Decide, decide};
+use holdfast_actors::site_registry::{HostState, Identity, host};
 use holdfast_actors::store::memory::MemoryEngine;
 use holdfast_protocol::crypto::hash::sha256;
-use holdfast_protocol::ids::{DeploymentId, HostId, Realm};
+use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::ids::{CertificateGeneration, CertificateNumber, DeploymentId, HostId, Realm, SiteName};
+use holdfast_protocol::pki::LEAF_VALID_S;
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_rest::access::{Access, BoxFuture, RootTokenWatch};
 use holdfast_rest::bite::Bite;
@@ -34,8 +38,8 @@ use holdfast_rest::metrics::Metrics;
 use holdfast_rest::peer::{ClientCertificate, Peer};
 use holdfast_rest::server::{Running, Server, ServerOptions};
 use holdfast_rest::strongbox::{
-    FleetControl, LOGIN_TTL_S, Operator, Pending, Revealed, Rotated, SealControl, SealError, StrongboxNode, Unsealing,
-    routes_central,
+    FleetControl, LOGIN_TTL_S, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteChange, StrongboxNode,
+    Unsealing, routes_central,
 };
 use holdfast_rest::tls::{ServerIdentity, server_config};
 use serde_json::Value;
@@ -73,8 +77,13 @@ impl Central {
         let hosts = Arc::new(FakeHosts::default());
         let access = Access::at_central(barrier.clone(), journal.clone(), clock.clone(), seal.clone(), hosts.clone());
         let access = Arc::new(access);
-        let fleet =
-            Arc::new(FakeFleet { barrier, clock: clock.clone(), live: Mutex::default(), left: Mutex::default() });
+        let fleet = Arc::new(FakeFleet {
+            barrier,
+            clock: clock.clone(),
+            live: Mutex::default(),
+            left: Mutex::default(),
+            changed: Mutex::default(),
+        });
         let admin = Credentials::new("admin", 9);
         let identity = ClientCertificate::from_chain(std::iter::once(admin.certificate.as_slice())).unwrap().identity;
         let node = StrongboxNode {
@@ -155,6 +164,31 @@ impl Central {
         let answer = self.ask(Method::POST, "/v1/login", None, &login).await;
         assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
         answer.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// As if a host had joined: it has certificates.
+    pub(super) async fn joins(&self, whom: HostId) {
+        let now = self.clock.now();
+        let issued = |fill| Issued {
+            generation: CertificateGeneration(1),
+            number: CertificateNumber(1),
+            fingerprint: [fill; 32],
+            begins_s: now.wall_s(),
+            ends_s: now.wall_s() + LEAF_VALID_S,
+        };
+        let key = SigningKey::from_seed(&Secret::fill_with(|bytes| bytes.fill(8)));
+        let certified = |fill| Certified { key: key.public().clone(), held: issued(fill), next: None };
+        let (ek_public, ak_public, dist, api) = (vec![1], vec![2], certified(1), certified(2));
+        let identity = Identity { ek_public, ak_public, dist, api };
+        let joined = move |rows: &dyn Rows| {
+            let mut entry = host(rows, &whom)?.value;
+            (entry.state, entry.generation) = (HostState::Joined, entry.generation.next());
+            entry.identity = Some(identity.clone());
+            let mut batch = Batch::housekeeping();
+            batch.put(Realm::NODE, &[whom.site.as_str(), whom.host.as_str()], &entry);
+            Ok((batch, ()))
+        };
+        self.access.node().barrier().run(joined).await.unwrap();
     }
 
     /// Lines of changes, and lines of reads and refusals, so far.
@@ -378,6 +412,7 @@ pub(super) struct FakeFleet {
     clock: Arc<Stepped>,
     pub(super) live: Mutex<BTreeMap<HostId, Live>>,
     pub(super) left: Mutex<u64>,
+    pub(super) changed: Mutex<Vec<(String, SiteChange)>>,
 }
 
 impl FleetControl for FakeFleet {
@@ -390,6 +425,9 @@ impl FleetControl for FakeFleet {
             self.barrier.run(move |rows| decide(&decision, rows, now)).await?;
             Ok(Pending(*self.left.lock().unwrap()))
         })
+    }
+    fn site_changed(&self, site: &SiteName, change: SiteChange) {
+        self.changed.lock().unwrap().push((site.to_string(), change));
     }
     fn adopt(&self, by: String) -> BoxFuture<'_, Result<RestoredReport, Refusal>> {
         Box::pin(async move {

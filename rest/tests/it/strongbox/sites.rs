@@ -9,9 +9,11 @@ use axum::body::{Body, Bytes};
 use axum::http::Method;
 use holdfast_actors::access_control::logins::revoke_principal;
 use holdfast_actors::ports::Clock;
+use holdfast_actors::site_registry::certificates::EARLIER_MAX;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_protocol::ids::{HostId, Realm};
 use holdfast_protocol::site_bundle::SiteBundle;
+use holdfast_rest::strongbox::SiteChange;
 use hyper::body::Frame;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -44,7 +46,7 @@ async fn a_site_is_made_once_and_shown_as_configured() {
     let central = with_site().await;
     let expected = json!({
         "name": "udc1", "ek-trust": "token", "learn-reference-values": true, "quarantine-on-failure": false,
-        "pcrs": [0, 1, 2, 3, 4, 5, 6, 7], "quote-interval": "2s",
+        "pcrs": [0, 1, 2, 3, 4, 5, 6, 7], "quote-interval": "2s", "policy-version": 1, "allow-local-unseal": false,
         "hosts": [{ "name": "udc1-001" }, { "name": "udc1-002", "ek-sha256": "ab".repeat(32) }],
     });
     assert_eq!(central.get("/v1/config/system/sites/udc1").await.json(), expected);
@@ -129,7 +131,7 @@ async fn the_bundle_is_given_once_and_once_more_when_allowed() {
 async fn the_state_joins_what_is_stored_and_what_is_known() {
     let central = with_site().await;
     let id = |host: &str| HostId { site: "udc1".parse().unwrap(), host: host.parse().unwrap() };
-    let live = Live { trusted: true, lag: Some(3), reasons: vec!["pcr 0".to_owned()] };
+    let live = Live { trusted: true, lag: Some(3), reasons: vec!["pcr 0".to_owned()], ..Live::default() };
     *central.fleet.live.lock().unwrap() = BTreeMap::from([(id("udc1-001"), live)]);
     let all = central.get(STATE).await;
     assert_eq!(all.status.as_u16(), 200, "{}", all.text);
@@ -170,6 +172,146 @@ async fn a_site_and_a_host_are_cut_off_and_taken_back() {
     *central.fleet.left.lock().unwrap() = 0;
     assert_eq!(central.post(&at("unquarantine-site"), "").await.status.as_u16(), 204);
     assert_eq!(central.get(&format!("{STATE}/udc1")).await.json()["standing"], "trusted");
+}
+
+#[tokio::test]
+async fn a_rotation_begins_and_says_how_many_hosts_are_left() {
+    let central = with_site().await;
+    let id = |host: &str| HostId { site: "udc1".parse().unwrap(), host: host.parse().unwrap() };
+    central.joins(id("udc1-001")).await;
+    let state = async || central.get(&format!("{STATE}/udc1")).await.json();
+    let before = state().await;
+    assert_eq!(before["hosts"][0]["rotation"], json!({ "api": "confirmed", "dist": "confirmed" }));
+    assert!(before["hosts"][1]["rotation"].is_null(), "it has nothing yet: {before}");
+    for (operation, which, new_authority) in [
+        ("update-api-cert-site", "api", false),
+        ("update-dist-cert-site", "dist", false),
+        ("update-api-ca-site", "api", true),
+        ("update-dist-ca-site", "dist", true),
+    ] {
+        let (before, lines) = (state().await["authorities"][which].clone(), central.lines());
+        let path = format!("/v1/state/strongbox/system/{operation}");
+        let done = central.post(&path, "site: udc1\n").await;
+        assert_eq!((done.status.as_u16(), done.text.as_str(), done.header("holdfast-pending")), (204, "", "1"));
+        assert_eq!(central.lines(), (lines.0 + 1, lines.1), "{operation}");
+        let site = state().await;
+        let after = &site["authorities"][which];
+        assert_eq!(after["generation"], before["generation"].as_u64().unwrap() + 1);
+        assert_eq!(after["current"] != before["current"], new_authority, "{operation}");
+        let earlier = if new_authority { json!([before["current"]]) } else { json!([]) };
+        assert_eq!(after["earlier"], earlier, "{operation}");
+        assert_eq!(site["hosts"][0]["rotation"][which], "pending");
+        assert_eq!(central.fleet.changed.lock().unwrap().pop(), Some(("udc1".to_owned(), SiteChange::Certificates)));
+    }
+    assert_eq!(state().await["summary"]["rotating"], 1);
+}
+
+#[tokio::test]
+async fn a_rotation_that_can_t_be_is_refused() {
+    let central = with_site().await;
+    let acme = central.tenant("acme").await;
+    for operation in ["update-api-ca-site", "update-api-cert-site", "update-dist-ca-site", "update-dist-cert-site"] {
+        let path = format!("/v1/state/strongbox/system/{operation}");
+        let root = Some(central.root.as_str());
+        for (body, status) in [
+            ("", 400),
+            ("{}", 400),
+            ("{\"site\": 1}", 400),
+            ("{\"site\": \"udc1\", \"host\": \"udc1-001\"}", 400),
+            ("{\"site\": \"udc9\"}", 404),
+            ("{\"site\": \"UDC/1\"}", 404),
+        ] {
+            central.refuses(status, Method::POST, &path, root, body).await;
+        }
+        central.refuses(401, Method::POST, &path, None, "{").await;
+        central.refuses(403, Method::POST, &path, Some(&acme), "{").await;
+    }
+    assert!(central.fleet.changed.lock().unwrap().is_empty());
+    central.joins(HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() }).await;
+    let path = "/v1/state/strongbox/system/update-api-ca-site";
+    for _ in 0..EARLIER_MAX {
+        assert_eq!(central.post(path, "{\"site\": \"udc1\"}").await.status.as_u16(), 204);
+    }
+    let refused = central.refuses(409, Method::POST, path, Some(&central.root), "{\"site\": \"udc1\"}").await;
+    assert!(refused.text.contains("quarantine those"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_site_s_policy_is_changed_and_hosts_hear_of_it() {
+    let central = with_site().await;
+    let path = &format!("{CONFIG}/udc1");
+    let lines = central.lines();
+    let body = json!({ "quote-interval": "30s", "reference-values": { "0": ["11".repeat(32)] } });
+    let done = central.ask(Method::PATCH, path, Some(&central.root), &body.to_string()).await;
+    assert_eq!((done.status.as_u16(), done.text.as_str()), (204, ""));
+    assert_eq!(central.lines(), (lines.0 + 1, lines.1));
+    let shown = central.get(path).await.json();
+    assert_eq!((&shown["quote-interval"], &shown["policy-version"]), (&json!("30s"), &json!(2)));
+    assert_eq!(shown["reference-values"], json!({ "0": ["11".repeat(32)] }));
+    let told = central.fleet.changed.lock().unwrap().pop();
+    assert!(matches!(told, Some((_, SiteChange::Policy(policy))) if policy.interval_ms == 30_000));
+
+    let body = json!({ "reference-values": { "0": ["22".repeat(32)] }, "accept-earlier-values": true });
+    central.ask(Method::PATCH, path, Some(&central.root), &body.to_string()).await;
+    let shown = central.get(path).await.json();
+    assert_eq!(shown["reference-values"], json!({ "0": ["22".repeat(32)] }));
+    assert_eq!(shown["earlier-reference-values"], json!({ "0": ["11".repeat(32)] }));
+    central.fleet.changed.lock().unwrap().clear();
+    for body in ["{\"allow-local-unseal\": true}", "{}"] {
+        let done = central.ask(Method::PATCH, path, Some(&central.root), body).await;
+        assert_eq!(done.status.as_u16(), 204, "{}", done.text);
+    }
+    let shown = central.get(path).await.json();
+    assert_eq!((&shown["allow-local-unseal"], &shown["policy-version"]), (&json!(true), &json!(3)));
+    assert!(central.fleet.changed.lock().unwrap().is_empty(), "hosts quote as before");
+}
+
+#[tokio::test]
+async fn a_change_that_can_t_be_is_refused() {
+    let central = with_site().await;
+    let (root, path) = (Some(central.root.as_str()), &format!("{CONFIG}/udc1"));
+    for body in [
+        json!({ "name": "udc2" }),
+        json!({ "ek-trust": "token" }),
+        json!({ "quote-interval": "soon" }),
+        json!({ "quote-interval": "1ms" }),
+        json!({ "pcrs": [] }),
+        json!({ "pcrs": [24] }),
+        json!({ "reference-values": { "24": [] } }),
+        json!({ "reference-values": { "0": ["zz"] } }),
+        json!({ "allow-local-unseal": "perhaps" }),
+    ] {
+        central.refuses(400, Method::PATCH, path, root, &body.to_string()).await;
+    }
+    central.refuses(404, Method::PATCH, &format!("{CONFIG}/udc9"), root, "{}").await;
+    assert_eq!(central.get(path).await.json()["policy-version"], 1);
+    let acme = central.tenant("acme").await;
+    for method in [Method::PATCH, Method::DELETE] {
+        central.refuses(401, method.clone(), path, None, "{").await;
+        central.refuses(403, method, path, Some(&acme), "{").await;
+    }
+}
+
+#[tokio::test]
+async fn a_site_is_taken_away_once_it_is_cut_off_and_may_be_made_again() {
+    let central = with_site().await;
+    let (root, path) = (Some(central.root.as_str()), &format!("{CONFIG}/udc1"));
+    central.joins(HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() }).await;
+    let refused = central.refuses(409, Method::DELETE, path, root, "").await;
+    assert!(refused.text.contains("quarantine it first"), "{}", refused.text);
+    assert_eq!(central.post(&at("quarantine-site"), "").await.status.as_u16(), 204);
+    let lines = central.lines();
+    let done = central.ask(Method::DELETE, path, root, "").await;
+    assert_eq!((done.status.as_u16(), done.text.as_str()), (204, ""));
+    assert_eq!(central.lines(), (lines.0 + 1, lines.1));
+    assert_eq!(central.fleet.changed.lock().unwrap().pop(), Some(("udc1".to_owned(), SiteChange::Removed)));
+    central.refuses(404, Method::DELETE, path, root, "").await;
+    central.refuses(404, Method::GET, &format!("{STATE}/udc1"), root, "").await;
+    assert_eq!(central.get(CONFIG).await.json(), json!([]));
+    assert_eq!(central.post(CONFIG, &udc1()).await.status.as_u16(), 201);
+    let host = central.get(&format!("{STATE}/udc1")).await.json()["hosts"][0].clone();
+    assert_eq!((&host["state"], &host["standing"]), (&json!("invited"), &json!("stale")));
+    assert_eq!(central.ask(Method::DELETE, path, root, "").await.status.as_u16(), 204, "nobody has joined it");
 }
 
 /// A body that takes its time.

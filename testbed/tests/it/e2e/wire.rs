@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId};
+use holdfast_protocol::ids::{CertificateNumber, DeploymentId, HostGeneration, HostId};
 use holdfast_protocol::pki::issue::{Authority, Issuer, Leaf, Serial, Terms, Validity};
 use holdfast_protocol::pki::pem;
 use holdfast_protocol::secret::Secret;
@@ -222,7 +222,7 @@ fn foreign_certificate(deployment: DeploymentId, host: &str) -> Identity {
     let (authority, own) = (key(1), key(2));
     let issuer = Issuer::new(deployment, Authority::SiteDist(host.site.clone()), &authority);
     let terms = Terms { serial: Serial([1; 16]), validity: Validity { not_before: 0, not_after: LATER } };
-    let leaf = Leaf::HostQuic { host, generation: HostGeneration(1) };
+    let leaf = Leaf::HostQuic { host, generation: HostGeneration(1), number: CertificateNumber(1) };
     let certificate = issuer.certify(&leaf, own.public(), &terms).unwrap();
     (CertificateDer::from(certificate), PrivateKeyDer::from_pem_slice(pem::private_key(&own).as_bytes()).unwrap())
 }

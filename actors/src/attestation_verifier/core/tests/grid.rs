@@ -10,7 +10,7 @@ fn each_event_has_its_effects_in_each_phase() {
     type Act = fn(&mut Bench) -> Vec<String>;
     let close = "close 1 Protocol";
     let stale = "stale udc1/a 1, close 1 Protocol";
-    let rows: [(&str, Act, [&str; 6]); 12] = [
+    let rows: [(&str, Act, [&str; 6]); 14] = [
         ("hello", |b| b.hello(1, HOST, hello()), ["welcome 1, challenge 1", close, close, stale, stale, stale]),
         (
             "quote",
@@ -80,6 +80,22 @@ fn each_event_has_its_effects_in_each_phase() {
             "epoch advanced",
             |b| b.step(Event::EpochAdvanced { site: host(HOST).site }),
             ["", "", "", "rewrap 1", "rewrap 1", "rewrap 1"],
+        ),
+        (
+            "policy changed",
+            |b| {
+                assert_eq!(b.policy_changed(HOST), Vec::<String>::new());
+                b.tick()
+            },
+            ["", "", "", "challenge 1", "", ""],
+        ),
+        (
+            "policy of another site changed",
+            |b| {
+                b.policy_changed("udc2/a");
+                b.tick()
+            },
+            [""; 6],
         ),
         (
             "sealed",

@@ -152,3 +152,15 @@ fn a_policy_changed_since_the_question_is_asked_about_anew() {
     let answer = bench.machine.answer(&bench.challenges[&1]);
     assert_eq!(bench.quote_with(1, answer, facts), ["pass 1 first"]);
 }
+
+#[test]
+fn who_rests_is_asked_under_a_changed_policy_at_once_and_keeps_its_verdict_until_it_answers() {
+    let mut bench = Bench::in_phase("resting");
+    bench.policy_changed(HOST);
+    assert_eq!(bench.tick(), ["challenge 1"]);
+    assert_eq!(bench.challenges[&1].policy, PolicyVersion(2));
+    assert!(bench.is_trusted());
+    let facts = Facts { policy: Policy { version: PolicyVersion(2), ..policy() }, ..bench.machine.facts() };
+    let answer = bench.machine.answer(&bench.challenges[&1]);
+    assert_eq!(bench.quote_with(1, answer, facts), ["pass 1"]);
+}

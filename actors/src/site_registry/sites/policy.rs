@@ -1,0 +1,93 @@
+//! Changing how a site's hosts are appraised, and what they may do by themselves.
+//!
+//! A change that concerns quotes is a new version of the policy; a quote commits to the version it was asked under, so
+//! one made for an earlier version counts for nothing and the host is asked again.
+
+use std::collections::BTreeSet;
+
+use holdfast_protocol::ids::{Realm, SiteName};
+
+use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
+use crate::audit_log::Line;
+use crate::ports::Now;
+use crate::rows::{Batch, Refusal, Rows};
+use crate::site_registry::site;
+use crate::site_registry::sites::Appraisal;
+
+/// Changes a site; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct Revise {
+    /// Registers of the SHA-256 bank that are quoted.
+    pub pcrs: Option<BTreeSet<u8>>,
+    /// Milliseconds between quotes.
+    pub interval_ms: Option<u64>,
+    /// Whether registers without reference values take them from a host's first pass.
+    pub learn: Option<bool>,
+    /// Whether a failed appraisal is a quarantine at once.
+    pub quarantine_on_failure: Option<bool>,
+    /// Reference values: of each register named here they replace those there are; none at all takes them away.
+    pub reference: Option<ReferenceValues>,
+    /// Whether what was accepted until now is accepted too. Told without reference values, `false` ends that.
+    pub accept_earlier: Option<bool>,
+    /// Whether its hosts may unseal with nothing but each other.
+    pub allow_local_unseal: Option<bool>,
+}
+
+/// Changes a site's policy; gives whether anything about quotes is new.
+///
+/// # Errors
+/// [`Refusal::NotFound`]; [`Refusal::Invalid`] says what can't be.
+pub fn revise(
+    name: &SiteName,
+    cmd: &Revise,
+    by: &str,
+    rows: &dyn Rows,
+    now: Now,
+) -> Result<(Batch, Option<Policy>), Refusal> {
+    let mut place = site(rows, name)?.value;
+    let (policy, reference, earlier) = (place.policy.clone(), place.reference.clone(), place.earlier.clone());
+    let appraisal = Appraisal {
+        pcrs: Some(cmd.pcrs.clone().unwrap_or_else(|| policy.pcrs.clone())),
+        interval_ms: Some(cmd.interval_ms.unwrap_or(policy.interval_ms)),
+        learn: cmd.learn.unwrap_or(policy.learn),
+        quarantine_on_failure: cmd.quarantine_on_failure.unwrap_or(policy.quarantine_on_failure),
+    };
+    if let Some(given) = &cmd.reference {
+        for (pcr, values) in &given.0 {
+            match values.is_empty() {
+                true => place.reference.0.remove(pcr),
+                false => place.reference.0.insert(*pcr, values.clone()),
+            };
+        }
+    }
+    place.earlier = match (cmd.accept_earlier, &cmd.reference) {
+        (Some(true), _) => Some(both(&reference, earlier.as_ref())),
+        (Some(false), _) | (None, Some(_)) => None,
+        (None, None) => earlier.clone(),
+    };
+    place.policy = appraisal.policy(policy.version)?;
+    let is_new = (&place.policy, &place.reference, &place.earlier) != (&policy, &reference, &earlier);
+    if is_new {
+        place.policy.version = policy.version.next();
+    }
+    let unsealing = cmd.allow_local_unseal.unwrap_or(place.allow_local_unseal);
+    if !is_new && unsealing == place.allow_local_unseal {
+        return Ok((Batch::default(), None));
+    }
+    place.allow_local_unseal = unsealing;
+    let object = format!("{name} policy {} allow-local-unseal {unsealing}", place.policy.version);
+    let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, by, "site.change", object));
+    batch.put(Realm::NODE, &[name.as_str()], &place);
+    Ok((batch, is_new.then_some(place.policy)))
+}
+
+fn both(reference: &ReferenceValues, earlier: Option<&ReferenceValues>) -> ReferenceValues {
+    let mut both = reference.clone();
+    for (pcr, values) in earlier.iter().flat_map(|earlier| &earlier.0) {
+        both.0.entry(*pcr).or_default().extend(values);
+    }
+    both
+}
+
+#[cfg(test)]
+mod tests;

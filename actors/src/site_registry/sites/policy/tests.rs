@@ -1,0 +1,103 @@
+//! What a change leaves, and what hosts are judged by then.
+
+use holdfast_protocol::ids::PolicyVersion;
+
+use super::*;
+use crate::site_registry::fixtures::{NOW, Store, id, new_site};
+use crate::site_registry::session::reference_of;
+use crate::site_registry::sites::create_site;
+use crate::site_registry::{EkTrust, Host, host};
+
+fn store() -> Store {
+    let store = Store::initialised();
+    let mut cmd = new_site("udc1", EkTrust::Token, &[("a", None)]);
+    cmd.reference = values(&[(0, &[1]), (4, &[4])]);
+    store.run(move |rows| create_site(&cmd, rows, NOW)).unwrap();
+    store
+}
+
+fn values(of: &[(u8, &[u8])]) -> ReferenceValues {
+    let mut values = ReferenceValues::default();
+    for (pcr, allowed) in of {
+        values.0.insert(*pcr, allowed.iter().map(|fill| [*fill; 32]).collect());
+    }
+    values
+}
+
+impl Store {
+    fn revises(&self, cmd: Revise) -> Result<Option<Policy>, Refusal> {
+        self.run(move |rows| revise(&"udc1".parse().unwrap(), &cmd, "alice", rows, NOW))
+    }
+
+    /// What is expected of the host, whose own values were learned.
+    fn expects(&self) -> ReferenceValues {
+        let rows = self.rows();
+        let place = site(&rows, &"udc1".parse().unwrap()).unwrap().value;
+        let learned = Host { reference: values(&[(0, &[9]), (7, &[7])]), ..host(&rows, &id("udc1/a")).unwrap().value };
+        reference_of(&learned, &place)
+    }
+}
+
+#[test]
+fn what_is_named_changes_and_the_rest_stays() {
+    let store = store();
+    let pcrs = BTreeSet::from([0, 4, 7]);
+    let cmd = Revise { pcrs: Some(pcrs.clone()), interval_ms: Some(30_000), ..Revise::default() };
+    let policy = store.revises(cmd).unwrap().unwrap();
+    assert_eq!((policy.version, policy.interval_ms, policy.verdict_ttl_ms), (PolicyVersion(2), 30_000, 75_000));
+    assert!(policy.learn && !policy.quarantine_on_failure && policy.pcrs == pcrs);
+    let policy = store.revises(Revise { quarantine_on_failure: Some(true), ..Revise::default() }).unwrap().unwrap();
+    assert_eq!((policy.version, policy.interval_ms, policy.pcrs), (PolicyVersion(3), 30_000, pcrs));
+    assert_eq!(store.actions().iter().filter(|action| *action == "site.change").count(), 2);
+}
+
+#[test]
+fn a_change_of_nothing_is_none() {
+    let store = store();
+    let before = store.actions();
+    for cmd in [
+        Revise::default(),
+        Revise { learn: Some(true), accept_earlier: Some(false), ..Revise::default() },
+        Revise { reference: Some(values(&[(0, &[1]), (9, &[])])), ..Revise::default() },
+        Revise { allow_local_unseal: Some(false), ..Revise::default() },
+    ] {
+        assert_eq!(store.revises(cmd).unwrap(), None);
+    }
+    assert_eq!(store.actions(), before);
+    assert_eq!(store.revises(Revise { allow_local_unseal: Some(true), ..Revise::default() }).unwrap(), None);
+    assert_eq!(store.actions().len(), before.len() + 1, "it concerns no quote, and is a change all the same");
+}
+
+#[test]
+fn new_values_replace_old_ones_or_stand_beside_them_while_that_is_asked() {
+    let new = || Some(values(&[(0, &[2])]));
+    let store = store();
+    assert_eq!(store.expects(), values(&[(0, &[1]), (4, &[4]), (7, &[7])]));
+    store.revises(Revise { reference: new(), accept_earlier: Some(true), ..Revise::default() }).unwrap().unwrap();
+    assert_eq!(store.expects(), values(&[(0, &[1, 2, 9]), (4, &[4]), (7, &[7])]), "the learned ones too");
+    store
+        .revises(Revise { reference: Some(values(&[(0, &[3])])), accept_earlier: Some(true), ..Revise::default() })
+        .unwrap()
+        .unwrap();
+    assert_eq!(store.expects(), values(&[(0, &[1, 2, 3, 9]), (4, &[4]), (7, &[7])]));
+    let policy = store.revises(Revise { accept_earlier: Some(false), ..Revise::default() }).unwrap().unwrap();
+    assert_eq!((store.expects(), policy.version), (values(&[(0, &[3]), (4, &[4]), (7, &[7])]), PolicyVersion(4)));
+    store.revises(Revise { reference: new(), ..Revise::default() }).unwrap().unwrap();
+    assert_eq!(store.expects(), values(&[(0, &[2]), (4, &[4]), (7, &[7])]), "at once, where nothing else is asked");
+    store.revises(Revise { reference: Some(values(&[(0, &[]), (4, &[])])), ..Revise::default() }).unwrap().unwrap();
+    assert_eq!(store.expects(), values(&[(0, &[9]), (7, &[7])]), "what was learned counts where nothing is given");
+}
+
+#[test]
+fn what_can_t_be_is_refused() {
+    let store = store();
+    for cmd in [
+        Revise { interval_ms: Some(1), ..Revise::default() },
+        Revise { pcrs: Some(BTreeSet::new()), ..Revise::default() },
+        Revise { pcrs: Some(BTreeSet::from([24])), ..Revise::default() },
+    ] {
+        assert!(matches!(store.revises(cmd), Err(Refusal::Invalid(_))));
+    }
+    let nowhere = store.run(|rows| revise(&"udc9".parse().unwrap(), &Revise::default(), "alice", rows, NOW));
+    assert!(matches!(nowhere, Err(Refusal::NotFound("site"))));
+}
