@@ -4,6 +4,8 @@
 //! each request, so a change bites without a new token. Passwords are hashed and verified before, on threads that may
 //! be busy ([`password`]).
 
+pub mod approle_logins;
+pub mod approles;
 pub mod issued;
 pub mod logins;
 pub mod password;
@@ -12,7 +14,10 @@ pub mod tenants;
 pub mod tokens;
 pub mod users;
 
-pub use records::{Login, Principal, Revocation, Tenant, TenantKind, Token, TokenKey, TokenVerifier};
+pub use records::{
+    Approle, HostTokenKey, Instance, Login, Principal, Revocation, SecretId, Tenant, TenantKind, Token, TokenKey,
+    TokenVerifier,
+};
 pub use tokens::{Caller, Claims, TokenId, TokenKind, VerifiedTokens, verify};
 
 /// The group whose members may administer their tenant, in every dialect.

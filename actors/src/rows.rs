@@ -57,6 +57,10 @@ pub enum Kind {
     TokenVerifier = 0x24,
     /// Tokens that no longer hold.
     Revocation = 0x25,
+    /// A role of programs.
+    Approle = 0x2a,
+    /// What proves a program of such a role; at a host in the node's realm.
+    SecretId = 0x2b,
     /// A safe deposit box, which is a vault.
     Box = 0x30,
     /// From a box's id to its slug.
@@ -67,13 +71,17 @@ pub enum Kind {
     SecretVersion = 0x33,
     /// A category of boxes.
     Category = 0x34,
+    /// Which earlier versions of a secret are kept.
+    SecretHistory = 0x35,
     // A site host's node realm.
     /// A tenant's content at this host: position and local realms.
     Copy = 0x40,
+    /// The key that signs the tokens which this host issues.
+    HostTokenKey = 0x4a,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Tenant,
         Self::Site,
         Self::Host,
@@ -91,12 +99,16 @@ impl Kind {
         Self::TokenKey,
         Self::TokenVerifier,
         Self::Revocation,
+        Self::Approle,
+        Self::SecretId,
         Self::Box,
         Self::BoxId,
         Self::Secret,
         Self::SecretVersion,
         Self::Category,
+        Self::SecretHistory,
         Self::Copy,
+        Self::HostTokenKey,
     ];
 
     /// The kind behind a stored number.

@@ -14,7 +14,7 @@ use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{Entropy, Now};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::secret_store::{
-    CreateBox, CurrentSecret, NewBox, Role, SecretPath, Stamp, create_box, default_categories,
+    CreateBox, CurrentSecret, Marks, NewBox, Role, SecretPath, Stamp, create_box, default_categories,
 };
 use holdfast_actors::shell::{OsClock, OsEntropy};
 use holdfast_actors::store::lmdb::{LmdbEngine, Settings};
@@ -194,5 +194,7 @@ fn value(number: usize, now: Now) -> CurrentSecret {
         version_id: format!("version-{number}"),
         created: stamp.clone(),
         updated: stamp,
+        version: 1,
+        marks: Marks::default(),
     }
 }

@@ -1,7 +1,9 @@
 //! What a node reads of its own disk: rows behind the barrier, rows outside of it, the state of joining, pending audit
 //! lines. Rows are what central sends to a host, too.
 
-use holdfast_actors::access_control::{Login, Principal, Revocation, Tenant, Token, TokenKey, TokenVerifier};
+use holdfast_actors::access_control::{
+    Approle, HostTokenKey, Login, Principal, Revocation, SecretId, Tenant, Token, TokenKey, TokenVerifier,
+};
 use holdfast_actors::audit_log::{CommitLine, Head, Line};
 use holdfast_actors::distribution::{Copy, Cuts, Holding};
 use holdfast_actors::ports::draw_secret;
@@ -9,7 +11,7 @@ use holdfast_actors::rows::{Kind, Record, Rows, decode_body, encode_body};
 use holdfast_actors::seal_keeper::record::WrappedRoot;
 use holdfast_actors::seal_keeper::wrap::{HostBoot, HostKeys};
 use holdfast_actors::seal_keeper::{Attempts, BootRecord, FreshSeal, Revealer};
-use holdfast_actors::secret_store::{BoxId, Category, CurrentSecret, DepositBox, SecretVersion};
+use holdfast_actors::secret_store::{BoxId, Category, CurrentSecret, DepositBox, SecretHistory, SecretVersion};
 use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::restored::{Adopted, Beyond, Restored, Shown};
 use holdfast_actors::site_registry::sites::removal::Departed;
@@ -33,7 +35,7 @@ pub const MEMORY: Memory = Memory { fixed: 64 << 10, each: 512 };
 /// A decoder of a row's body, by the kind of row.
 type Row = (Kind, fn(&[u8]));
 
-const ROWS: [Row; 23] = [
+const ROWS: [Row; 27] = [
     (Kind::Tenant, row::<Tenant>),
     (Kind::Site, row::<Site>),
     (Kind::Host, row::<Host>),
@@ -56,7 +58,11 @@ const ROWS: [Row; 23] = [
     (Kind::Secret, row::<CurrentSecret>),
     (Kind::SecretVersion, row::<SecretVersion>),
     (Kind::Category, row::<Category>),
+    (Kind::SecretHistory, row::<SecretHistory>),
     (Kind::Copy, row::<Copy>),
+    (Kind::Approle, row::<Approle>),
+    (Kind::SecretId, row::<SecretId>),
+    (Kind::HostTokenKey, row::<HostTokenKey>),
 ];
 
 /// Decoders of what stands outside the barrier: their first bytes are above those of all kinds of rows.

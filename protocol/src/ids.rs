@@ -89,6 +89,10 @@ name!(
     /// One machine at a site, with one agent.
     HostName
 );
+name!(
+    /// A vault, a secret in one, or a role of programs.
+    ItemName
+);
 
 macro_rules! counter {
     ($(#[$doc:meta])* $type:ident) => {

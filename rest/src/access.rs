@@ -19,7 +19,7 @@ use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::Realm;
 
 use crate::bite::Bite;
-use crate::node::{Central, Deed, Node};
+use crate::node::{Central, Deed, Node, View};
 use crate::problem::Problem;
 
 mod login;
@@ -100,6 +100,21 @@ impl Access {
         let caller = self.node.consult(token, deed, |view| check(view.caller).map(|()| view.caller.clone()))?;
         self.note_use(&caller).await?;
         Ok(caller)
+    }
+
+    /// A read, see [`Node::consult`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn consult<T>(
+        &self,
+        token: Option<&str>,
+        deed: &Deed,
+        work: impl FnOnce(&View<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let (caller, done) = self.node.consult(token, deed, |view| Ok((view.caller.clone(), work(view)?)))?;
+        self.note_use(&caller).await?;
+        Ok(done)
     }
 
     async fn note_use(&self, caller: &Caller) -> Result<(), Refusal> {

@@ -51,6 +51,22 @@ impl DistributeBody {
         };
         Ok(Distribute { to, offline_s })
     }
+
+    /// What it makes of an older one: what it does not name stays, and sites are added to those there are.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn over(&self, old: &Distribute) -> Result<Distribute, &'static str> {
+        let new = self.parse()?;
+        let to = match (new.to, &old.to) {
+            (Placement::Sites(more), Placement::Sites(sites)) => {
+                Placement::Sites(sites.union(&more).cloned().collect())
+            }
+            (_, same) if self.to.is_none() && self.sites.is_none() => same.clone(),
+            (to, _) => to,
+        };
+        Ok(Distribute { to, offline_s: if self.offline.is_none() { old.offline_s } else { new.offline_s } })
+    }
 }
 
 fn parse_sites(names: &[String]) -> Result<BTreeSet<SiteName>, &'static str> {
@@ -92,6 +108,32 @@ mod tests {
             let again = DistributeBody::from(&body.parse().unwrap());
             assert_eq!(serde_json::to_value(&again).unwrap(), read_back);
             assert_eq!(again.parse().unwrap(), body.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_patch_adds_sites_and_leaves_what_it_does_not_name() {
+        for (old, patch, expected) in [
+            (
+                json!({ "sites": ["a"], "offline": "1h" }),
+                json!({ "sites": ["b"] }),
+                json!({ "sites": ["a", "b"], "offline": "1h" }),
+            ),
+            (
+                json!({ "to": "all" }),
+                json!({ "sites": ["b"], "offline": 60 }),
+                json!({ "sites": ["b"], "offline": "1m" }),
+            ),
+            (
+                json!({ "sites": ["a"], "offline": "1h" }),
+                json!({ "to": "none" }),
+                json!({ "to": "none", "offline": "1h" }),
+            ),
+            (json!({ "sites": ["a"] }), json!({ "offline": "5s" }), json!({ "sites": ["a"], "offline": "5s" })),
+        ] {
+            let parse = |json| serde_json::from_value::<DistributeBody>(json).unwrap();
+            let patched = parse(patch).over(&parse(old).parse().unwrap()).unwrap();
+            assert_eq!(serde_json::to_value(DistributeBody::from(&patched)).unwrap(), expected);
         }
     }
 

@@ -11,6 +11,7 @@ pub mod cerberus;
 pub mod config;
 pub mod dispatch;
 pub mod distribute;
+pub mod failures;
 pub mod files;
 pub mod front;
 pub mod health;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use holdfast_actors::access_control::approle_logins::Issuer;
 use holdfast_actors::access_control::{Caller, TokenId, VerifiedTokens, verify};
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::audit_log::journal::Journal;
@@ -129,6 +130,16 @@ impl Node {
     /// Where passwords are hashed.
     pub fn passwords(&self) -> &Arc<Passwords> {
         &self.passwords
+    }
+
+    /// The key space, at this node, of the tenant that has realm `tenant` at central.
+    pub fn locate(&self, rows: &dyn Rows, tenant: u32) -> Option<Realm> {
+        self.place.locate(rows, tenant)
+    }
+
+    /// Where what is issued here is good.
+    pub fn issuer(&self) -> Issuer {
+        if self.place.site().is_some() { Issuer::Host } else { Issuer::Central }
     }
 
     /// The time.

@@ -10,9 +10,9 @@ use holdfast_actors::shell::{Bounded, Load};
 use tokio::sync::Notify;
 
 /// The addresses that one stranger surely has: a single one of IPv4, a /64 of IPv6.
-type Neighbourhood = u128;
+pub(crate) type Neighbourhood = u128;
 
-fn neighbourhood(addr: IpAddr) -> Neighbourhood {
+pub(crate) fn neighbourhood(addr: IpAddr) -> Neighbourhood {
     match addr.to_canonical() {
         IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
         IpAddr::V6(v6) => u128::from(v6) & !u128::from(u64::MAX),

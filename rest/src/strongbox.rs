@@ -20,6 +20,11 @@
 //! | `/v1/config/strongbox/authentication/userpass` and below | an admin of the tenant; `GET` a reader too |
 //! | `/v1/state/strongbox/token` and below | whoever has a token, of it; of others of the tenant an admin, `GET` a reader too |
 //! | `/v1/config/system/sites`, `/v1/state/system/sites` and below | an admin of `system`; `GET` a reader too |
+//! | `/v1/config/strongbox/vaults` and below | whom the vault lets; new ones an admin |
+//! | `GET /v1/state/strongbox/vaults` and below | whom the vault lets; at site hosts too |
+//! | `/v1/config/strongbox/authentication/approles` and below, `revoke` | an admin |
+//! | `/v1/state/strongbox/authentication/approles` and below | an admin, or whom the approle names; at site hosts too |
+//! | `POST /v1/approle-login` | anybody; at site hosts too |
 //!
 //! A reader is who is in the group `read-only` and not in `admins`.
 
@@ -32,6 +37,7 @@ use holdfast_protocol::secret::SecretBytes;
 
 use crate::access::Access;
 
+mod approles;
 mod block;
 mod ca;
 mod call;
@@ -40,6 +46,8 @@ mod conventions;
 mod fleet;
 mod handed;
 mod login;
+mod look;
+mod programs;
 mod remote;
 mod restored;
 mod root_token;
@@ -49,6 +57,8 @@ mod sites;
 mod tenants;
 mod tokens;
 mod users;
+mod vault_secrets;
+mod vaults;
 
 pub use control::{
     FleetControl, Operator, Revealed, Rotated, RungState, SealControl, SealError, SiteChange, SiteSealControl,
@@ -58,6 +68,8 @@ pub use control::{
 pub use crate::bite::Pending;
 
 use call::{Right, op, op_with};
+use look::{look, open, secret};
+use programs::Door;
 
 /// How long a token from `POST /v1/login` lives unless configured otherwise, in seconds.
 pub const LOGIN_TTL_S: u64 = holdfast_actors::access_control::tokens::USER_TTL_S;
@@ -105,6 +117,10 @@ pub fn routes_central(node: Arc<StrongboxNode>) -> Router {
         )
         .merge(access_routes(n))
         .merge(site_routes(n))
+        .merge(vault_routes(n))
+        .merge(vault_reads(&n.access))
+        .merge(approle_routes(n))
+        .merge(program_routes(&n.access, &Door::new(n.access.clone())))
         .merge(rotation_routes(n))
 }
 
@@ -188,6 +204,91 @@ fn site_routes(n: &Arc<StrongboxNode>) -> Router {
         .route(&at("unquarantine-site-host"), post(op(n, "host.readmit", SYSTEM, fleet::unquarantine_host)))
 }
 
+fn vault_routes(n: &Arc<StrongboxNode>) -> Router {
+    const ANY: Right = Right::Editor;
+    const VAULTS: &str = "/v1/config/strongbox/vaults";
+    let (reads, at) = (&n.access, |below: &str| format!("{VAULTS}{below}"));
+    Router::new()
+        .route(
+            VAULTS,
+            get(look(reads, open("vault.list"), vaults::list_config)).post(op(
+                n,
+                "box.create",
+                Right::TenantAdmin,
+                vaults::create,
+            )),
+        )
+        .route(
+            &at("/{vault}"),
+            get(look(reads, open("vault.read"), vaults::read_config))
+                .put(op(n, "box.update", ANY, vaults::replace))
+                .patch(op(n, "box.update", ANY, vaults::patch))
+                .delete(op(n, "box.delete", ANY, vaults::remove)),
+        )
+        .route(
+            &at("/{vault}/secrets"),
+            get(look(reads, secret("secret.list"), vault_secrets::list)).post(op(
+                n,
+                "secret.write",
+                ANY,
+                vault_secrets::create,
+            )),
+        )
+        .route(
+            &at("/{vault}/secrets/{secret}"),
+            get(look(reads, secret("secret.read"), vault_secrets::read_config))
+                .put(op(n, "secret.write", ANY, vault_secrets::replace))
+                .patch(op(n, "secret.write", ANY, vault_secrets::patch))
+                .delete(op(n, "secret.delete", ANY, vault_secrets::remove)),
+        )
+}
+
+/// Reads of vaults, at central and at site hosts.
+fn vault_reads(access: &Arc<Access>) -> Router {
+    const VAULTS: &str = "/v1/state/strongbox/vaults";
+    let at = |below: &str| format!("{VAULTS}{below}");
+    Router::new()
+        .route(VAULTS, get(look(access, open("vault.list"), vaults::list_state)))
+        .route(&at("/{vault}"), get(look(access, open("vault.read"), vaults::read_state)))
+        .route(&at("/{vault}/secrets"), get(look(access, secret("secret.list"), vault_secrets::list)))
+        .route(&at("/{vault}/secrets/{secret}"), get(look(access, secret("secret.read"), vault_secrets::read_state)))
+}
+
+const APPROLES: &str = "/v1/state/strongbox/authentication/approles";
+
+fn approle_routes(n: &Arc<StrongboxNode>) -> Router {
+    const ADMIN: Right = Right::TenantAdmin;
+    const CONFIG: &str = "/v1/config/strongbox/authentication/approles";
+    let reads = &n.access;
+    Router::new()
+        .route(
+            CONFIG,
+            get(look(reads, secret("approle.list"), approles::list_config)).post(op(
+                n,
+                "approle.create",
+                ADMIN,
+                approles::create,
+            )),
+        )
+        .route(
+            &format!("{CONFIG}/{{approle}}"),
+            get(look(reads, secret("approle.read"), approles::read_config))
+                .put(op(n, "approle.update", ADMIN, approles::replace))
+                .patch(op(n, "approle.update", ADMIN, approles::patch))
+                .delete(op(n, "approle.delete", ADMIN, approles::remove)),
+        )
+        .route(&format!("{APPROLES}/{{approle}}/revoke"), post(op(n, "approle.revoke", ADMIN, approles::revoke)))
+}
+
+/// What programs, and who starts them, find at central and at site hosts.
+fn program_routes(access: &Arc<Access>, door: &Arc<Door>) -> Router {
+    Router::new()
+        .route(APPROLES, get(look(access, secret("approle.list"), approles::list_state)))
+        .route(&format!("{APPROLES}/{{approle}}"), get(look(access, secret("approle.read"), approles::read_state)))
+        .route(&format!("{APPROLES}/{{approle}}/generate-secret-id"), post(programs::mint).with_state(door.clone()))
+        .route("/v1/approle-login", post(programs::login).with_state(door.clone()))
+}
+
 /// What the dialect needs of a site host.
 pub struct StrongboxSite {
     /// Who calls.
@@ -200,6 +301,11 @@ pub struct StrongboxSite {
 
 /// A site host's routes: the state of its seal, sealing it, and opening it with a remote seal key while central is away.
 pub fn routes_site(node: Arc<StrongboxSite>) -> Router {
+    let door = Door::new(node.access.clone());
+    let programs = program_routes(&node.access, &door)
+        .route("/v1/state/strongbox/token/refresh", post(programs::refresh).with_state(door.clone()))
+        .route("/v1/login", post(programs::login_elsewhere).with_state(door));
+    let reads = vault_reads(&node.access).merge(programs);
     Router::new()
         .route("/v1/state/strongbox/system/seal-status", get(seal::site_status))
         .route("/v1/state/strongbox/system/unseal", post(remote::site_unseal))
@@ -208,4 +314,5 @@ pub fn routes_site(node: Arc<StrongboxSite>) -> Router {
         .route("/v1/state/strongbox/system/seal", post(seal::site_seal))
         .route("/v1/state/strongbox/system/create-root-token", post(root_token::refuse_at_site))
         .with_state(node)
+        .merge(reads)
 }

@@ -3,7 +3,7 @@
 use holdfast_protocol::ids::Realm;
 
 use crate::access_control::records::{Revocation, Token};
-use crate::access_control::tokens::{Caller, Claims, ROOT, TokenId, TokenKind, is_revoked};
+use crate::access_control::tokens::{APPROLE_PREFIX, Caller, Claims, ROOT, TokenId, TokenKind, is_revoked};
 use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, ReadRows, Refusal, Rows};
@@ -20,7 +20,12 @@ pub struct Issued {
 impl Issued {
     /// What it is good for.
     pub fn kind(&self) -> TokenKind {
-        if self.token.principal == ROOT { TokenKind::Root } else { TokenKind::User }
+        match self.token.principal.as_str() {
+            ROOT => TokenKind::Root,
+            // Under which instance is not written down: whatever ends one ends the approle's tokens so far, too.
+            name if name.starts_with(APPROLE_PREFIX) => TokenKind::Approle([0; 16]),
+            _ => TokenKind::User,
+        }
     }
 
     fn holds(&self, rows: &dyn Rows, realm: Realm, now: Now) -> Result<bool, Refusal> {

@@ -108,7 +108,7 @@ fn active_principal(rows: &dyn Rows, realm: Realm, name: &str) -> Result<Princip
 /// Exchanges the caller's token for a new one that lives `ttl_s` from now; the old one no longer holds.
 ///
 /// # Errors
-/// [`Refusal::Unauthenticated`]; [`Refusal::Denied`]: a root token, or renewed `refresh_max` times already.
+/// [`Refusal::Unauthenticated`]; [`Refusal::Denied`]: a root or an approle's token, or renewed `refresh_max` times already.
 pub fn refresh(
     caller: &Caller,
     token_id: TokenId,
@@ -120,7 +120,7 @@ pub fn refresh(
     let caller = caller.renewed(rows, now)?;
     let old = rows.read::<Token>(caller.realm, &[&caller.token_id.to_string()])?;
     let refresh_count = old.map_or(0, |row| row.value.refresh_count) + 1;
-    if caller.is_root() || refresh_max < refresh_count {
+    if caller.kind != TokenKind::User || refresh_max < refresh_count {
         return Err(Refusal::Denied);
     }
     let mut batch =

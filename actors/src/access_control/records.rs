@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::ids::{Realm, TenantName};
-use holdfast_protocol::secret::{Secret, sealed};
+use holdfast_protocol::secret::{Secret, SecretBytes, sealed};
 use serde::{Deserialize, Serialize};
 
+use crate::distribute::Distribute;
 use crate::rows::{Kind, Record};
 
 /// What a tenant is for.
@@ -152,4 +153,80 @@ pub enum Revocation {
 
 impl Record for Revocation {
     const KIND: Kind = Kind::Revocation;
+}
+
+/// Names an approle as it was first made, or made anew: what was issued under another one no longer holds.
+pub type Instance = [u8; 16];
+
+/// A role of programs: `[name]`. Goes to the sites that it names itself, where the tenant has content.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Approle {
+    /// What a program says it is. A credential of its own where no secret-id is asked for.
+    #[serde(with = "sealed")]
+    pub role_id: SecretBytes,
+    /// Whether somebody chose it.
+    pub fixed_role_id: bool,
+    /// A program must show a secret-id too.
+    pub bind_secret_id: bool,
+    /// A secret-id is enough: the program need not know its role-id.
+    pub weak_secret_id: bool,
+    /// Life of a secret-id, seconds; 0: no end.
+    pub secret_id_ttl_s: u64,
+    /// Logins with one secret-id; 0: no bound.
+    pub secret_id_num_uses: u32,
+    /// Life of a token, seconds.
+    pub token_ttl_s: u64,
+    /// The groups that a token counts as a member of: what boxes and vaults give to them, they give to it.
+    pub token_policies: BTreeSet<String>,
+    /// Groups whose members may have secret-ids made.
+    pub secret_id_minters: BTreeSet<String>,
+    /// Where programs may log in; without a bound on time of its own.
+    pub distribute: Distribute,
+    /// Drawn anew when older tokens and secret-ids are to end.
+    pub instance: Instance,
+    /// Who made it.
+    pub created_by: String,
+    /// When it was made, microseconds since the Unix epoch.
+    pub created_us: i64,
+}
+
+impl Record for Approle {
+    const KIND: Kind = Kind::Approle;
+}
+
+/// A secret-id: `[tenant's realm at central, hash of the secret-id]`, at central in the tenant's realm, at a host in the
+/// node's own. It is good where it was made and nowhere else, and goes with what a wipe destroys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretId {
+    /// The approle.
+    pub approle: String,
+    /// As it was then.
+    pub instance: Instance,
+    /// Logins left; `None`: no bound.
+    pub uses_left: Option<u32>,
+    /// When it ends, microseconds since the Unix epoch; 0: never.
+    pub expires_us: i64,
+    /// By which people name it.
+    pub accessor: [u8; 16],
+    /// Who had it made.
+    pub by: String,
+}
+
+impl Record for SecretId {
+    const KIND: Kind = Kind::SecretId;
+}
+
+/// What signs the tokens that a host issues: `["approles"]` in the host's node realm. Known to no other node, so that no
+/// other node takes those tokens.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HostTokenKey {
+    /// What the key is made of.
+    #[serde(with = "sealed")]
+    pub seed: Secret<32>,
+    /// What verifies them.
+    pub public: PublicKey,
+}
+
+impl Record for HostTokenKey {
+    const KIND: Kind = Kind::HostTokenKey;
 }

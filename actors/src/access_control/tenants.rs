@@ -243,18 +243,9 @@ impl Issue {
 pub(super) fn issue(batch: &mut Batch, rows: &dyn Rows, issue: &Issue, now: Now) -> Result<Claims, Refusal> {
     let key_id = current_key(rows, issue.tenant)?;
     let mut claims = Claims::new(issue.tenant, key_id, issue.id, issue.principal.clone(), issue.kind);
-    claims.issued_us = now.wall_us;
-    for path in [&["tenant"][..], &["principal", &issue.principal]] {
-        match rows.read::<Revocation>(issue.tenant, path)?.map(|row| row.value) {
-            Some(Revocation::Principal { not_before_us } | Revocation::Tenant { not_before_us, .. }) => {
-                claims.issued_us = claims.issued_us.max(not_before_us);
-            }
-            Some(Revocation::Token { .. }) | None => {}
-        }
-    }
+    claims.issued_us = issue_time(rows, issue.tenant, &issue.principal, now)?;
     if let Some(ttl_s) = issue.ttl_s {
-        let ttl_us = i64::try_from(ttl_s).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-        claims.expires_us = claims.issued_us.saturating_add(ttl_us);
+        claims.expires_us = after(claims.issued_us, ttl_s);
     }
     let token = Token {
         principal: issue.principal.clone(),
@@ -264,6 +255,25 @@ pub(super) fn issue(batch: &mut Batch, rows: &dyn Rows, issue: &Issue, now: Now)
     };
     batch.put(issue.tenant, &[&issue.id.to_string()], &token);
     Ok(claims)
+}
+
+/// When a token counts as issued: now, or after every revocation so far.
+pub(super) fn issue_time(rows: &dyn Rows, realm: Realm, principal: &str, now: Now) -> Result<i64, Refusal> {
+    let mut issued_us = now.wall_us;
+    for path in [&["tenant"][..], &["principal", principal]] {
+        match rows.read::<Revocation>(realm, path)?.map(|row| row.value) {
+            Some(Revocation::Principal { not_before_us } | Revocation::Tenant { not_before_us, .. }) => {
+                issued_us = issued_us.max(not_before_us);
+            }
+            Some(Revocation::Token { .. }) | None => {}
+        }
+    }
+    Ok(issued_us)
+}
+
+/// So many seconds later.
+pub(super) fn after(at_us: i64, seconds: u64) -> i64 {
+    at_us.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000))
 }
 
 fn current_key(rows: &dyn Rows, tenant: Realm) -> Result<u32, Refusal> {

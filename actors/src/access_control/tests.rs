@@ -13,6 +13,8 @@ use crate::ports::Now;
 use crate::rows::{Kind, ReadRows, Refusal, Rows};
 use crate::testing::{MapRows, at, secret};
 
+mod approles;
+
 /// A deployment with the tenants `system` and `acme`, each with an administrator, and their root tokens.
 struct World {
     rows: MapRows,

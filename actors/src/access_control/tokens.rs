@@ -17,7 +17,9 @@ use holdfast_protocol::ids::Realm;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::access_control::records::{Principal, Revocation, TokenKey, TokenVerifier, key_id_segment};
+use crate::access_control::records::{
+    Approle, HostTokenKey, Instance, Principal, Revocation, TokenKey, TokenVerifier, key_id_segment,
+};
 use crate::access_control::{ADMINS, READERS};
 use crate::ports::Now;
 use crate::rows::{ReadRows, Refusal, Rows};
@@ -75,6 +77,8 @@ pub enum TokenKind {
     Root,
     /// What its principal may do.
     User,
+    /// What its approle may do, as long as that is the one that it was issued under.
+    Approle(Instance),
 }
 
 /// What a token says.
@@ -127,9 +131,14 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whether it may administer its tenant.
+    /// Whether it may administer its tenant. A program never does.
     pub fn is_admin(&self) -> bool {
-        self.is_root() || self.groups.contains(ADMINS)
+        self.is_root() || (!self.is_approle() && self.groups.contains(ADMINS))
+    }
+
+    /// Whether it is a program that logged in with an approle.
+    pub fn is_approle(&self) -> bool {
+        matches!(self.kind, TokenKind::Approle(_))
     }
 
     /// Whether it is one of those who only look, and nothing more.
@@ -162,6 +171,13 @@ impl Caller {
         hold(&claims, self.realm, rows, now)
     }
 }
+
+/// What stands before an approle's name where it acts as a principal.
+pub const APPROLE_PREFIX: &str = "approle:";
+/// Number in tokens of the key of the host that issued them; those of tenants begin above.
+pub const HOST_KEY: u32 = 0;
+/// Where a host has that key.
+pub const HOST_KEY_NAME: &str = "approles";
 
 /// The principal that root tokens name; no user may be called so.
 pub const ROOT: &str = "root";
@@ -205,15 +221,29 @@ pub fn verify(
 ) -> Result<Caller, Refusal> {
     let token = Parsed::of(text).ok_or(Refusal::Unauthenticated)?;
     let realm = locate(token.claims.tenant).filter(|realm| *realm != Realm::NODE).ok_or(Refusal::Unauthenticated)?;
-    let verifier = match rows.read::<TokenVerifier>(realm, &[&key_id_segment(token.claims.key_id)]) {
-        Ok(Some(row)) => row.value,
+    let public = match public_key(&token.claims, realm, rows) {
+        Ok(Some(public)) => public,
         Ok(None) | Err(Refusal::NotFound(_)) => return Err(Refusal::Unauthenticated),
         Err(refusal) => return Err(refusal),
     };
-    if !verified.check(&verifier.public, &token) {
+    if !verified.check(&public, &token) {
         return Err(Refusal::Unauthenticated);
     }
     hold(&token.claims, realm, rows, now)
+}
+
+/// The key that has to have signed these claims: the tenant's, or for approles this host's own.
+fn public_key(claims: &Claims, realm: Realm, rows: &dyn Rows) -> Result<Option<PublicKey>, Refusal> {
+    if claims.key_id != HOST_KEY {
+        let verifier = rows.read::<TokenVerifier>(realm, &[&key_id_segment(claims.key_id)])?;
+        return Ok(verifier.map(|row| row.value.public));
+    }
+    match claims.kind {
+        TokenKind::Approle(_) => {
+            Ok(rows.read::<HostTokenKey>(Realm::NODE, &[HOST_KEY_NAME])?.map(|row| row.value.public))
+        }
+        TokenKind::Root | TokenKind::User => Ok(None),
+    }
 }
 
 /// What the rows say of claims that are known to be genuine.
@@ -228,6 +258,7 @@ fn hold(claims: &Claims, realm: Realm, rows: &dyn Rows, now: Now) -> Result<Call
             Some(row) if !row.value.disabled => row.value.groups,
             _ => return Err(Refusal::Unauthenticated),
         },
+        TokenKind::Approle(instance) => policies(&claims.principal, instance, realm, rows)?,
     };
     Ok(Caller {
         realm,
@@ -239,6 +270,15 @@ fn hold(claims: &Claims, realm: Realm, rows: &dyn Rows, now: Now) -> Result<Call
         issued_us: claims.issued_us,
         expires_us: claims.expires_us,
     })
+}
+
+/// What an approle's tokens count as members of now.
+fn policies(principal: &str, instance: Instance, realm: Realm, rows: &dyn Rows) -> Result<BTreeSet<String>, Refusal> {
+    let name = principal.strip_prefix(APPROLE_PREFIX).ok_or(Refusal::Unauthenticated)?;
+    match rows.read::<Approle>(realm, &[name])? {
+        Some(row) if row.value.instance == instance => Ok(row.value.token_policies),
+        Some(_) | None => Err(Refusal::Unauthenticated),
+    }
 }
 
 pub(super) fn is_revoked(claims: &Claims, realm: Realm, rows: &dyn Rows) -> Result<bool, Refusal> {
@@ -273,12 +313,17 @@ impl Parsed {
         let (claims, signature) = bytes.split_last_chunk::<SIGNATURE_BYTES>()?;
         let signed = signed_bytes(claims);
         let claims: Claims = codec::decode(claims, TOKEN_TEXT_BYTES_MAX).ok()?;
-        (claims.version == VERSION && check_principal(&claims.principal).is_ok()).then_some(Self {
-            claims,
-            signed,
-            signature: *signature,
-        })
+        (claims.version == VERSION && is_whole(&claims)).then_some(Self { claims, signed, signature: *signature })
     }
+}
+
+/// Whether the principal is one of the kind that the token is of: no user's name has a `:`, an approle's has.
+fn is_whole(claims: &Claims) -> bool {
+    let name = match claims.kind {
+        TokenKind::Root | TokenKind::User => Some(claims.principal.as_str()),
+        TokenKind::Approle(_) => claims.principal.strip_prefix(APPROLE_PREFIX),
+    };
+    name.is_some_and(|name| check_principal(name).is_ok())
 }
 
 /// Remembers which tokens' signatures have been found good, and nothing else: the end of a token, revocations and

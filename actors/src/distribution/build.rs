@@ -312,6 +312,10 @@ impl Job<'_> {
         for kind in COMMON {
             rows.extend(self.snapshot.all(kind, realm, &[])?);
         }
+        for name in self.placement.approles() {
+            let key = crate::rows::RowKey { kind: Kind::Approle, realm, path: vec![name.to_owned()] };
+            rows.extend(self.snapshot.one(&key)?);
+        }
         for slug in self.placement.boxes() {
             let path = [slug.to_owned()];
             let key = crate::rows::RowKey { kind: Kind::Box, realm, path: path.to_vec() };

@@ -1,9 +1,10 @@
 //! Which rows of a tenant belong at a site.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_protocol::ids::{Realm, SiteName};
 
+use crate::access_control::Approle;
 use crate::rows::{Kind, ReadRows, Refusal, RowKey, Rows};
 use crate::secret_store::DepositBox;
 
@@ -11,6 +12,7 @@ use crate::secret_store::DepositBox;
 #[derive(Debug, Default)]
 pub struct SitePlacement {
     boxes: BTreeMap<String, bool>,
+    approles: BTreeSet<String>,
 }
 
 impl SitePlacement {
@@ -20,7 +22,10 @@ impl SitePlacement {
     /// The store's fault.
     pub fn read(rows: &dyn Rows, realm: Realm, site: &SiteName) -> Result<Self, Refusal> {
         let boxes = rows.list::<DepositBox>(realm, &[])?;
-        Ok(Self { boxes: boxes.into_iter().map(|row| (row.name().to_owned(), row.value.goes_to(site))).collect() })
+        let boxes = boxes.into_iter().map(|row| (row.name().to_owned(), row.value.goes_to(site))).collect();
+        let approles = rows.list::<Approle>(realm, &[])?.into_iter();
+        let approles = approles.filter(|row| row.value.distribute.goes_to(site)).map(|row| row.name().to_owned());
+        Ok(Self { boxes, approles: approles.collect() })
     }
 
     /// Whether anything of the tenant belongs there.
@@ -28,10 +33,11 @@ impl SitePlacement {
         self.boxes.values().any(|placed| *placed)
     }
 
-    /// Whether a row belongs there. Password hashes, signing keys, issued tokens and old versions never do.
+    /// Whether a row belongs there. Password hashes, signing keys, secret-ids, issued tokens and old versions never do.
     pub fn places(&self, key: &RowKey) -> bool {
         match key.kind {
             Kind::Box | Kind::Secret => self.is_box_placed(key),
+            Kind::Approle => self.has_content() && key.path.first().is_some_and(|name| self.approles.contains(name)),
             Kind::Principal | Kind::TokenVerifier | Kind::Revocation | Kind::Category => self.has_content(),
             Kind::Tenant
             | Kind::Site
@@ -45,12 +51,20 @@ impl SitePlacement {
             | Kind::TokenKey
             | Kind::BoxId
             | Kind::SecretVersion
+            | Kind::SecretHistory
+            | Kind::SecretId
+            | Kind::HostTokenKey
             | Kind::Restored
             | Kind::Shown
             | Kind::Unsealing
             | Kind::Departed
             | Kind::Copy => false,
         }
+    }
+
+    /// The approles that belong there.
+    pub fn approles(&self) -> impl Iterator<Item = &str> {
+        self.approles.iter().map(String::as_str).filter(|_| self.has_content())
     }
 
     /// The boxes that belong there.

@@ -201,7 +201,16 @@ fn write(batch: &mut Batch, realm: Realm, items: &[Item]) -> Result<(), Refusal>
 
 /// Kinds a bundle may carry: nothing of a node's own realm.
 fn is_content(kind: Kind) -> bool {
-    matches!(kind, Kind::Box | Kind::Secret | Kind::Principal | Kind::TokenVerifier | Kind::Revocation | Kind::Category)
+    matches!(
+        kind,
+        Kind::Box
+            | Kind::Secret
+            | Kind::Principal
+            | Kind::TokenVerifier
+            | Kind::Revocation
+            | Kind::Category
+            | Kind::Approle
+    )
 }
 
 fn line(cmd: &Apply, now: Now) -> Line {

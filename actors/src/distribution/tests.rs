@@ -19,7 +19,9 @@ use proptest::prelude::*;
 use super::build::{Built, TenantRef, build};
 use super::replica::{Apply, CHUNK_ROWS_MAX, Outcome, apply, judge, locate, orphans};
 use super::*;
-use crate::access_control::records::{Login, Principal, Revocation, TokenKey, TokenVerifier, key_id_segment};
+use crate::access_control::records::{
+    Approle, Login, Principal, Revocation, SecretId, TokenKey, TokenVerifier, key_id_segment,
+};
 use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
 use crate::audit_log::verify::verify_store;
 use crate::barrier::{Barrier, NoReads};
@@ -27,7 +29,9 @@ use crate::distribute::{Distribute, Placement};
 use crate::keyring::{Keyring, RealmKeys};
 use crate::ports::{Entropy, Now};
 use crate::rows::{Batch, ReadRows, Refusal, Rows};
-use crate::secret_store::records::{BoxId, Category, CurrentSecret, DepositBox, SecretVersion, Stamp, VersionAction};
+use crate::secret_store::records::{
+    BoxId, Category, CurrentSecret, DepositBox, Marks, SecretVersion, Stamp, VersionAction,
+};
 use crate::site_registry::certificates::SiteCertificates;
 use crate::site_registry::{Deployment, EkTrust, Held, Site, Standing};
 use crate::store::memory::MemoryEngine;
@@ -37,8 +41,8 @@ const DEPLOYMENT: DeploymentId = DeploymentId([7; 16]);
 const NOW: Now = Now { mono: std::time::Duration::ZERO, wall_us: 1 };
 const TENANTS: [(&str, Realm); 2] = [("acme", Realm(1)), ("beta", Realm(2))];
 const SITES: [&str; 2] = ["udc1", "udc2"];
-const CONTENT: [Kind; 6] =
-    [Kind::Box, Kind::Secret, Kind::Principal, Kind::TokenVerifier, Kind::Revocation, Kind::Category];
+const CONTENT: [Kind; 7] =
+    [Kind::Box, Kind::Secret, Kind::Principal, Kind::TokenVerifier, Kind::Revocation, Kind::Category, Kind::Approle];
 
 /// Every draw differs from every other, at every node.
 static DRAWS: AtomicU64 = AtomicU64::new(0);
@@ -181,11 +185,20 @@ fn boxed(slug: &str, to: Placement) -> DepositBox {
         distribute: Distribute { to, offline_s: None },
         created: stamp(),
         updated: stamp(),
+        max_versions: None,
+        cas_required: false,
     }
 }
 
 fn current(data: Vec<u8>) -> CurrentSecret {
-    CurrentSecret { data: SecretBytes::new(data), version_id: "v".to_owned(), created: stamp(), updated: stamp() }
+    CurrentSecret {
+        data: SecretBytes::new(data),
+        version_id: "v".to_owned(),
+        created: stamp(),
+        updated: stamp(),
+        version: 1,
+        marks: Marks::default(),
+    }
 }
 
 fn signer() -> SigningKey {
@@ -296,9 +309,13 @@ fn placed(central: &Node, tenant: usize, site: usize) -> Contents {
         })
         .map(|row| row.value.slug)
         .collect();
+    let approles = central.barrier.snapshot().unwrap().list::<Approle>(realm, &[]).unwrap();
+    let approles = approles.into_iter().filter(|row| row.value.distribute.goes_to(&site_name(site)));
+    let approles: BTreeSet<String> = approles.map(|row| row.name().to_owned()).collect();
     let all = central.rows(&CONTENT, realm);
     all.into_iter()
         .filter(|(kind, path, _)| match kind {
+            Kind::Approle => !here.is_empty() && approles.contains(&path[0]),
             Kind::Box | Kind::Secret => here.contains(&path[0]),
             _ => !here.is_empty(),
         })

@@ -13,6 +13,8 @@ use crate::secret_store::slug::slug;
 
 /// Most permissions of either kind in one box.
 const PERMISSIONS_MAX: usize = 1000;
+/// Largest bound on the versions of a secret.
+pub const VERSIONS_MAX: u32 = 100;
 
 /// A box as a client asks for it; nothing is checked yet.
 #[derive(Debug, Clone, Default)]
@@ -31,15 +33,19 @@ pub struct NewBox {
     pub principals: Vec<(String, String)>,
     /// Where it goes.
     pub distribute: Distribute,
+    /// Versions kept of each secret, the current one included; `None`: all.
+    pub max_versions: Option<u32>,
+    /// A secret is written only by who says which version it replaces.
+    pub cas_required: bool,
 }
 
 /// A box that can be made, save that its category and its name are looked up again when it is.
 #[derive(Debug, Clone)]
 pub struct CheckedBox {
-    new: NewBox,
+    pub(super) new: NewBox,
     slug: String,
-    groups: Vec<(String, Role)>,
-    principals: Vec<(String, Role)>,
+    pub(super) groups: Vec<(String, Role)>,
+    pub(super) principals: Vec<(String, Role)>,
 }
 
 impl NewBox {
@@ -62,6 +68,9 @@ impl NewBox {
         let principals = check_principals(&self.principals, &mut faults);
         if self.distribute.check().is_err() {
             faults.push(Fault::other("distribute names too many sites, or its offline time is out of range."));
+        }
+        if self.max_versions.is_some_and(|bound| !(1..=VERSIONS_MAX).contains(&bound)) {
+            faults.push(Fault::other("max-versions is 0 for all, or 1 to 100."));
         }
         Invalid::unless_empty(faults)?;
         Ok(CheckedBox { new: self, slug, groups, principals })
@@ -210,6 +219,8 @@ pub fn create_box(cmd: &CreateBox, rows: &dyn Rows, now: Now) -> Result<(Batch, 
         distribute: new.distribute.clone(),
         created: stamp.clone(),
         updated: stamp,
+        max_versions: new.max_versions,
+        cas_required: new.cas_required,
     };
     let mut batch = Batch::new(caller.realm, Line::done(now.wall_us, caller.actor(), "box.create", made.path()));
     batch.put(caller.realm, &[slug], &made);

@@ -9,7 +9,7 @@ use holdfast_protocol::secret::SecretBytes;
 use crate::access_control::Caller;
 use crate::distribute::Gate;
 use crate::rows::{Kind, ReadRows, Refusal, Rows};
-use crate::secret_store::records::{BoxId, CurrentSecret, DepositBox, Role, SecretVersion, Stamp};
+use crate::secret_store::records::{BoxId, CurrentSecret, DepositBox, Marks, Role, SecretVersion, Stamp};
 use crate::secret_store::secrets::SecretPath;
 
 const NO_BOX: Refusal = Refusal::NotFound("safe deposit box");
@@ -30,6 +30,10 @@ pub struct SecretView {
     pub created: Stamp,
     /// When this version was written.
     pub updated: Stamp,
+    /// Its number.
+    pub version: u64,
+    /// What stands beside its members.
+    pub marks: Marks,
 }
 
 /// The box of a slug.
@@ -69,6 +73,26 @@ pub fn require(of: &DepositBox, caller: &Caller, role: Role) -> Result<(), Refus
     if role_of(of, caller).is_some_and(|held| role <= held) { Ok(()) } else { Err(Refusal::Denied) }
 }
 
+/// The box of a slug, whichever its category, for a caller who has a role or more. One that has not been placed here
+/// looks like none.
+///
+/// # Errors
+/// [`Refusal::NotFound`], [`Refusal::Denied`]; the store's refusals.
+pub fn open_box(
+    rows: &dyn Rows,
+    caller: &Caller,
+    gate: &Gate<'_>,
+    slug: &str,
+    role: Role,
+) -> Result<DepositBox, Refusal> {
+    let found = read_box(rows, caller.realm, slug)?;
+    if !gate.is_placed(&found.distribute) {
+        return Err(NO_BOX);
+    }
+    require(&found, caller, role)?;
+    Ok(found)
+}
+
 /// The box of a path, for a caller who has a role or more. A box that has not been placed here looks like none.
 ///
 /// # Errors
@@ -102,8 +126,8 @@ pub fn read_secret(
     let found = box_at(rows, caller, gate, at, Role::Read)?;
     gate.check_lease(&found.distribute)?;
     let row = rows.read::<CurrentSecret>(caller.realm, &path.below(at.1))?.ok_or(Refusal::NotFound("secret"))?;
-    let CurrentSecret { data, version_id, created, updated } = row.value;
-    Ok(SecretView { data, version_id, created, updated })
+    let CurrentSecret { data, version_id, created, updated, version, marks } = row.value;
+    Ok(SecretView { data, version_id, created, updated, version, marks })
 }
 
 /// The names directly below a folder (`None`: the box itself), folders with `/` at their end. A name may stand for a

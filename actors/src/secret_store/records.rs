@@ -1,5 +1,7 @@
 //! What is stored about boxes and secrets.
 
+use std::collections::BTreeSet;
+
 use holdfast_protocol::ids::SiteName;
 use holdfast_protocol::secret::{SecretBytes, sealed};
 use serde::{Deserialize, Serialize};
@@ -104,6 +106,10 @@ pub struct DepositBox {
     pub created: Stamp,
     /// When it was last changed; its secrets apart.
     pub updated: Stamp,
+    /// Versions that are kept of each secret, the current one included; `None`: all.
+    pub max_versions: Option<u32>,
+    /// A secret is written only by who says which version it replaces.
+    pub cas_required: bool,
 }
 
 impl DepositBox {
@@ -180,10 +186,23 @@ pub struct CurrentSecret {
     pub created: Stamp,
     /// When this version was written.
     pub updated: Stamp,
+    /// Number of this version. It grows with every change at this path, deletions too, and never comes back.
+    pub version: u64,
+    /// What stands beside the members.
+    pub marks: Marks,
 }
 
 impl Record for CurrentSecret {
     const KIND: Kind = Kind::Secret;
+}
+
+/// What a vault's client says of a secret beside its members.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// Names of members whose text is the base64 of binary data.
+    pub binary: BTreeSet<String>,
+    /// Patterns of images of containers that may be given the secret; whoever starts containers goes by them.
+    pub image_access: Vec<String>,
 }
 
 /// What ended a version.
@@ -207,8 +226,39 @@ pub struct SecretVersion {
     pub written: Stamp,
     /// When it ended.
     pub ended: Stamp,
+    /// Its number, see [`CurrentSecret::version`].
+    pub version: u64,
+    /// What stood beside the members.
+    pub marks: Marks,
 }
 
 impl Record for SecretVersion {
     const KIND: Kind = Kind::SecretVersion;
+}
+
+/// Which earlier versions of a secret are kept, in a box with a bound on them: `[slug, segments..]`. So the oldest is
+/// found without reading any. Versions from before the box had a bound are not in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretHistory {
+    /// Oldest first.
+    pub kept: Vec<KeptVersion>,
+}
+
+impl Record for SecretHistory {
+    const KIND: Kind = Kind::SecretHistory;
+}
+
+/// An earlier version, by its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptVersion {
+    /// Its number.
+    pub version: u64,
+    /// Its UUID: the last part of its row's path.
+    pub id: String,
+    /// When it was written.
+    pub written: Stamp,
+    /// When it ended.
+    pub ended: Stamp,
+    /// What ended it.
+    pub action: VersionAction,
 }

@@ -1,17 +1,17 @@
-//! Secrets: written and deleted, with what was there before kept as a version.
+//! Secrets: their paths and bounds, and how Cerberus writes and deletes them.
 
 use holdfast_protocol::limits::{PATH_LEVELS_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX};
 use holdfast_protocol::secret::SecretBytes;
 
 use crate::access_control::Caller;
-use crate::audit_log::Line;
-use crate::distribute::Gate;
 use crate::ports::Now;
-use crate::rows::{Batch, ReadRows, Refusal, Rows};
+use crate::rows::{Batch, Expected, Refusal, Rows};
 use crate::secret_store::faults::{Fault, Invalid};
 use crate::secret_store::json;
-use crate::secret_store::reading::box_at;
-use crate::secret_store::records::{CurrentSecret, DepositBox, Role, SecretVersion, Stamp, VersionAction};
+use crate::secret_store::records::{DepositBox, Marks};
+use crate::secret_store::writing::{
+    Content, IMAGE_ACCESS_MAX, PutSecret, RemoveSecret, Terms, put_secret, remove_secret,
+};
 
 /// Longest secret. The rest of a record is for who wrote it and when.
 pub const SECRET_BYTES_MAX: usize = RECORD_BYTES_MAX - 2048;
@@ -86,48 +86,49 @@ impl CheckedData {
         if json::is_object(data.expose()) { Ok(Self(data)) } else { Err(Fault::BODY_MALFORMED.into()) }
     }
 
-    fn duplicate(&self) -> SecretBytes {
-        SecretBytes::new(self.0.expose().to_vec())
+    /// Whether there is room for what stands beside it in the same record.
+    ///
+    /// # Errors
+    /// Too long together, or too many patterns of images.
+    pub fn beside(&self, marks: &Marks) -> Result<(), Invalid> {
+        let texts = marks.binary.iter().chain(&marks.image_access);
+        let beside: usize = texts.map(|text| text.len() + 3).sum();
+        if SECRET_BYTES_MAX < self.0.expose().len() + beside {
+            return Err(Fault::other("A secret has at most 254 KiB.").into());
+        }
+        let bad = |text: &String| text.is_empty() || 512 < text.len() || text.contains(char::is_control);
+        if IMAGE_ACCESS_MAX < marks.image_access.len() || marks.image_access.iter().any(bad) {
+            return Err(Fault::other("allow-image-access has at most 64 patterns of 1 to 512 bytes.").into());
+        }
+        Ok(())
+    }
+
+    /// A second owner.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(SecretBytes::new(self.0.expose().to_vec()))
+    }
+
+    /// The object.
+    pub fn into_bytes(self) -> SecretBytes {
+        self.0
     }
 }
 
-/// Writes a secret.
+/// Writes a secret, whatever stands there.
 ///
 /// # Errors
-/// [`Refusal::NotFound`]: no such box; [`Refusal::Denied`]; [`Refusal::Unauthenticated`].
+/// As [`put_secret`].
 pub fn write_secret(cmd: &WriteSecret, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
-    let caller = cmd.caller.renewed(rows, now)?;
-    let at = (cmd.at.0.as_str(), cmd.at.1.as_str());
-    let of = box_at(rows, &caller, &Gate::CENTRAL, at, Role::Write)?;
-    let path = cmd.path.below(at.1);
-    let stamp = Stamp { by: caller.actor().to_owned(), at_us: now.wall_us };
-    let line = Line::done(now.wall_us, caller.actor(), "secret.write", cmd.path.under(&of));
-    let mut batch = Batch::new(caller.realm, line);
-    let created = match rows.read::<CurrentSecret>(caller.realm, &path)? {
-        Some(old) => {
-            let created = old.value.created.clone();
-            archive(&mut batch, &caller, &path, old.value, VersionAction::Update, &stamp);
-            created
-        }
-        None => stamp.clone(),
+    let cmd = PutSecret {
+        caller: cmd.caller.clone(),
+        at: cmd.at.clone(),
+        path: cmd.path.clone(),
+        content: Content::Data(cmd.data.duplicate()),
+        terms: Terms::default(),
+        version_id: cmd.version_id.clone(),
     };
-    let current =
-        CurrentSecret { data: cmd.data.duplicate(), version_id: cmd.version_id.clone(), created, updated: stamp };
-    batch.put(caller.realm, &path, &current);
-    Ok((batch, ()))
-}
-
-fn archive(
-    batch: &mut Batch,
-    caller: &Caller,
-    path: &[&str],
-    old: CurrentSecret,
-    action: VersionAction,
-    ended: &Stamp,
-) {
-    let CurrentSecret { data, version_id, updated: written, .. } = old;
-    let path: Vec<&str> = path.iter().copied().chain([version_id.as_str()]).collect();
-    batch.put(caller.realm, &path, &SecretVersion { data, action, written, ended: ended.clone() });
+    put_secret(&cmd, rows, now).map(|(batch, _)| (batch, ()))
 }
 
 /// Deletes what stands at a path; it remains as a version.
@@ -141,20 +142,13 @@ pub struct DeleteSecret {
     pub path: SecretPath,
 }
 
-/// Deletes a secret.
+/// Deletes a secret, whatever it is.
 ///
 /// # Errors
-/// [`Refusal::NotFound`], [`Refusal::Denied`], [`Refusal::Unauthenticated`].
+/// As [`remove_secret`].
 pub fn delete_secret(cmd: &DeleteSecret, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
-    let caller = cmd.caller.renewed(rows, now)?;
-    let at = (cmd.at.0.as_str(), cmd.at.1.as_str());
-    let of = box_at(rows, &caller, &Gate::CENTRAL, at, Role::Write)?;
-    let path = cmd.path.below(at.1);
-    let old = rows.read::<CurrentSecret>(caller.realm, &path)?.ok_or(Refusal::NotFound("secret"))?;
-    let stamp = Stamp { by: caller.actor().to_owned(), at_us: now.wall_us };
-    let line = Line::done(now.wall_us, caller.actor(), "secret.delete", cmd.path.under(&of));
-    let mut batch = Batch::new(caller.realm, line);
-    archive(&mut batch, &caller, &path, old.value, VersionAction::Delete, &stamp);
-    batch.delete::<CurrentSecret>(caller.realm, &path);
-    Ok((batch, ()))
+    let DeleteSecret { caller, at, path } = cmd;
+    let expected = Expected::Anything;
+    let cmd = RemoveSecret { caller: caller.clone(), at: at.clone(), path: path.clone(), expected };
+    remove_secret(&cmd, rows, now)
 }

@@ -17,6 +17,8 @@ use crate::distribute::{Distribute, Gate, Placement};
 use crate::rows::{Batch, Kind, ReadRows, Refusal};
 use crate::testing::{MapRows, at, secret};
 
+mod vaults;
+
 const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
 const REALM: Realm = Realm(2);
 

@@ -28,8 +28,11 @@ use crate::quic::{Central, Host, first_of, secret};
 use crate::world::SEAL;
 
 /// What the attacked tenant calls its things; none of it may come out.
-const NAMES: [&str; 4] = ["acme", "alpha-vault", "dbpass", "swordfish"];
+const NAMES: [&str; 5] = ["acme", "alpha-vault", "alpha-role", "dbpass", "swordfish"];
 const BOX: &str = "/v2/safe-deposit-box";
+const VAULTS: &str = "/v1/config/strongbox/vaults";
+const APPROLES: &str = "/v1/config/strongbox/authentication/approles";
+const APPROLE_STATE: &str = "/v1/state/strongbox/authentication/approles";
 
 /// Who asks, and by what.
 struct Credential {
@@ -73,6 +76,8 @@ struct World {
     box_id: String,
     /// Of its administrator's token.
     accessor: String,
+    /// A program of the attacked tenant: its role-id and a secret-id.
+    program: [String; 2],
     credentials: Vec<Credential>,
 }
 
@@ -88,7 +93,8 @@ impl World {
         }
         let host = Host::join_as(&central, first_of("udc1"), 1).await;
         let (acme, [box_id, accessor]) = ((Realm(2), String::new()), [String::new(), String::new()]);
-        let mut world = Self { central, acme, box_id, accessor, credentials: vec![] };
+        let (program, credentials) = (Default::default(), vec![]);
+        let mut world = Self { central, acme, box_id, accessor, program, credentials };
         world.acme.1 = world.token(Realm(2), "ann", 3600).await;
         world.add_user(Realm(2), &realms["acme"], "zoe").await;
         world.fill().await;
@@ -113,6 +119,16 @@ impl World {
             let write = ask("/v1/secret/app/alpha-vault/dbpass", json!({ "value": value }));
             assert_eq!(self.answer("POST", &write, &owner).await.status, 204);
         }
+        let role =
+            json!({ "name": "alpha-role", "token-policies": ["admins-of-vaults"], "distribute": { "to": "all" } });
+        let made = self.answer("POST", &ask(APPROLES, role), &owner).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let mint = format!("{APPROLE_STATE}/alpha-role/generate-secret-id");
+        let minted = self.answer("POST", &ask(mint, Value::Null), &owner).await;
+        let member = |answer: &Answer, name: &str| {
+            serde_json::from_str::<Value>(&answer.text).unwrap()[name].as_str().unwrap().to_owned()
+        };
+        self.program = [member(&made, "role-id"), member(&minted, "secret-id")];
     }
 
     fn acme(&self) -> Credential {
@@ -262,6 +278,41 @@ impl World {
                 let at = |name: &str| ask(path, tenant(name));
                 Trial::Pair { there: at("acme"), absent: at("xxxx"), words: words("acme", "xxxx") }
             }
+            // A vault, a secret in it and an approle may be called as another tenant's are.
+            _ if path.starts_with(VAULTS) || path.starts_with("/v1/state/strongbox/vaults") => {
+                let at = |name: &str| {
+                    let path = path.replace("{vault}", name).replace("{secret}", "dbpass");
+                    let in_it = path.ends_with("secrets") || path.ends_with("dbpass");
+                    let (secret, vault) =
+                        (json!({ "name": "dbpass", "data": { "a": "mine" } }), json!({ "name": name }));
+                    ask(path, if in_it { secret } else { vault })
+                };
+                let words = words("alpha-vault", "omega-vault");
+                Trial::Pair { there: at("alpha-vault"), absent: at("omega-vault"), words }
+            }
+            _ if path.starts_with(APPROLES) => {
+                let at = |name: &str| ask(path.replace("{approle}", name), json!({ "name": name }));
+                Trial::Pair {
+                    there: at("alpha-role"),
+                    absent: at("omega-role"),
+                    words: words("alpha-role", "omega-role"),
+                }
+            }
+            _ if path.starts_with(APPROLE_STATE) => {
+                let at = |name: &str| ask(path.replace("{approle}", name), Value::Null);
+                Trial::Pair {
+                    there: at("alpha-role"),
+                    absent: at("omega-role"),
+                    words: words("alpha-role", "omega-role"),
+                }
+            }
+            "/v1/approle-login" => {
+                let [role_id, secret_id] = &self.program;
+                let at =
+                    |role_id: &str, secret_id: &str| ask(path, json!({ "role-id": role_id, "secret-id": secret_id }));
+                let (there, absent) = (at(role_id, &secret_id[..secret_id.len() - 1]), at("hfr_none", secret_id));
+                Trial::Pair { there, absent, words: words(role_id, "hfr_none") }
+            }
             // A box may be called as another tenant's is.
             "/v2/safe-deposit-box" | "/v2/safe-deposit-box/" => {
                 let body = |name: &str| json!({ "name": name, "category_id": APP, "owner": "admins" });
@@ -315,11 +366,18 @@ impl World {
     async fn view(&self) -> Vec<Answer> {
         let owner = self.acme();
         let mut seen = Vec::new();
-        for path in [BOX, &format!("{BOX}/{}", self.box_id), "/v1/secret/app/alpha-vault/dbpass", "/v1/config/tenants"]
-        {
+        let (of_box, approle) = (format!("{BOX}/{}", self.box_id), format!("{APPROLES}/alpha-role"));
+        let state = "/v1/state/strongbox/vaults/alpha-vault/secrets/dbpass";
+        let (vault, secret) = (format!("{VAULTS}/alpha-vault"), "/v1/secret/app/alpha-vault/dbpass");
+        for path in [BOX, &of_box, secret, state, &vault, &approle, "/v1/config/tenants"] {
             seen.push(self.answer("GET", &ask(path, Value::Null), &owner).await);
         }
         assert!(seen[2].text.contains("second swordfish"));
+        // What was written as a box is read as a vault.
+        assert_eq!(
+            serde_json::from_str::<Value>(&seen[3].text).unwrap()["dict"],
+            json!({ "value": "second swordfish" })
+        );
         seen
     }
 }
@@ -341,7 +399,7 @@ impl Answer {
     fn blurred(mut self, words: &[String; 2]) -> Self {
         let blur = |text: &str| words.iter().fold(text.to_owned(), |text, word| text.replace(word.as_str(), "NAME"));
         self.text = blur(&self.text);
-        if self.status == 201 {
+        if self.status == 201 && !self.text.is_empty() {
             let made: BTreeMap<String, Value> = serde_json::from_str(&self.text).unwrap();
             self.text = made.into_keys().collect::<Vec<_>>().join(" ");
             self.headers.remove("location");
@@ -351,19 +409,21 @@ impl Answer {
     }
 }
 
-/// Whatever takes a caller's own token away comes last.
+/// Whatever takes a caller's own token away comes last, and before that what makes things of his own: then there are
+/// some that he may see.
 fn order(path: &str) -> u8 {
     match path {
-        "/v2/auth/user/refresh" => 1,
-        "/v1/state/strongbox/token/refresh" => 2,
-        "/v1/auth" => 3,
-        _ => 0,
+        "/v2/auth/user/refresh" => 2,
+        "/v1/state/strongbox/token/refresh" => 3,
+        "/v1/auth" => 4,
+        _ => u8::from(makes_own(path)),
     }
 }
 
 /// Routes at which a stranger may name an own thing as he likes: what he makes there is his.
 fn makes_own(path: &str) -> bool {
-    path.trim_end_matches('/') == BOX || path.starts_with("/v1/config/strongbox/authentication/userpass")
+    const OWN: [&str; 3] = [VAULTS, APPROLES, "/v1/config/strongbox/authentication/userpass"];
+    path.trim_end_matches('/') == BOX || OWN.iter().any(|of| path.starts_with(of))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -404,6 +464,10 @@ async fn no_route_of_central_tells_one_tenant_of_another_or_changes_anything_of_
     assert_eq!(world.view().await, view);
     let write = ask("/v1/secret/app/alpha-vault/dbpass", json!({ "value": "third" }));
     assert_eq!(world.answer("PUT", &write, &world.acme()).await.status, 204, "nobody was locked out");
+    let [role_id, secret_id] = &world.program;
+    let nobody = Credential { name: "nothing", token: None, certificate: None };
+    let login = ask("/v1/approle-login", json!({ "role-id": role_id, "secret-id": secret_id }));
+    assert_eq!(world.answer("POST", &login, &nobody).await.status, 200, "nor its program");
     Figures::of("isolation-at-central")
         .add("routes", table.len())
         .add("credentials", world.credentials.len())

@@ -11,13 +11,19 @@ use crate::world::{SEAL, World};
 
 /// What a route is tried with, and what comes of it; `None` for one that nobody has thought of.
 fn trial(method: &str, path: &str) -> Option<(String, Value, u16)> {
-    let at = path.replace("{site}", "udc1");
+    let at = path.replace("{site}", "udc1").replace("{vault}", "shop").replace("{secret}", "db");
+    let at = at.replace("{approle}", "reader");
     let host = json!({ "host": "udc1-001" });
     let system = path.strip_prefix("/v1/state/strongbox/system/");
     let of_site = path.strip_prefix("/v1/state/system/sites/{site}/");
     Some(match (method, path, system, of_site) {
         // Trying a proof would be giving it.
         ("POST", "/v1/login", ..) => (at, json!({ "username": "ann", "password": "x" }), 400),
+        ("POST", "/v1/approle-login", ..) => (at, json!({ "role-id": "x", "secret-id": "y" }), 400),
+        ("POST", "/v1/config/strongbox/vaults" | "/v1/config/strongbox/authentication/approles", ..)
+        | ("POST", "/v1/config/strongbox/vaults/{vault}/secrets", ..) => (at, json!({ "name": "other" }), 204),
+        (_, path, ..) if path.starts_with("/v1/config/strongbox/vaults/") => (at, json!({}), 204),
+        (_, path, ..) if path.contains("/strongbox/authentication/approles/{approle}") => (at, json!({}), 204),
         ("POST", _, Some("create-root-token"), _) => (at, json!({ "sealkey": "x" }), 400),
         ("POST", _, Some("block-tenant" | "unblock-tenant"), _) => (at, json!({ "tenant": "acme" }), 204),
         ("POST", "/v1/config/strongbox/authentication/userpass", ..) => {
@@ -63,6 +69,13 @@ async fn what_is_only_tried_changes_nothing_on_any_route() {
     assert_eq!(world.create_tenant(&first.token, "acme").await.status, 201);
     let site = json!({ "name": "udc1", "hosts": [{ "name": "udc1-001" }] });
     assert_eq!(world.post_as(&first.token, "/v1/config/system/sites", Some(site)).await.status, 201);
+    for (path, name) in [
+        ("/v1/config/strongbox/vaults", "shop"),
+        ("/v1/config/strongbox/vaults/shop/secrets", "db"),
+        ("/v1/config/strongbox/authentication/approles", "reader"),
+    ] {
+        assert_eq!(world.post_as(&first.token, path, Some(json!({ "name": name }))).await.status, 201, "{path}");
+    }
     let revision = |world: &World| world.running().node().barrier.snapshot().unwrap().revision();
     let before = revision(&world);
     for (path, methods) in routes(&format!("{:?}", world.running().front())) {

@@ -65,6 +65,7 @@ impl BoxBody {
                 .map(|p| (p.iam_principal_arn.unwrap_or_default(), p.role_id.unwrap_or_default()))
                 .collect(),
             distribute,
+            ..NewBox::default()
         };
         new.check(categories)
     }

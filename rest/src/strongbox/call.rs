@@ -37,6 +37,9 @@ pub(super) enum Right {
     TenantAdmin,
     /// Those, and who only looks in a tenant.
     TenantReader,
+    /// Whoever has a token and is there for more than to look: what he may do depends on the thing, and the decision
+    /// says it.
+    Editor,
     /// Whoever has a token.
     Anyone,
 }
@@ -49,6 +52,7 @@ impl Right {
             Self::SystemReader => looks && caller.is_system(),
             Self::TenantAdmin => caller.is_admin(),
             Self::TenantReader => looks,
+            Self::Editor => !caller.is_reader(),
             Self::Anyone => true,
         };
         if has { Ok(()) } else { Err(Refusal::Denied) }
@@ -178,7 +182,7 @@ pub(super) fn note(
     Ok(())
 }
 
-async fn params(parts: &mut Parts) -> Vec<(String, String)> {
+pub(super) async fn params(parts: &mut Parts) -> Vec<(String, String)> {
     match RawPathParams::from_request_parts(parts, &()).await {
         Ok(params) => params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         Err(_) => Vec::new(),

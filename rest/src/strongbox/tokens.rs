@@ -22,10 +22,16 @@ struct Nothing {}
 /// renewed by another finds that it has ended.
 const REFRESHES_MAX: u32 = u32::MAX;
 
-/// Exchanges the token of the call for a new one; 403 for a root token, which has no end.
+/// Exchanges the token of the call for a new one; 403 for a root token, which has no end. A program's one before holds
+/// until its own end.
 pub(super) async fn refresh(call: Call) -> Result<Response, Problem> {
     let Nothing {} = call.body().await?;
     let access = call.node.access.clone();
+    if call.caller.is_approle() {
+        call.acts()?;
+        let renewed = super::programs::refreshed(&access, call.caller.clone()).await?;
+        return Ok(call.format.reply(StatusCode::OK, &renewed));
+    }
     let (caller, id, ttl_s) = (call.caller.clone(), access.node().fresh_token_id(), call.node.login_ttl_s);
     let decide = move |rows: &dyn holdfast_actors::rows::Rows, now| {
         logins::refresh(&caller, id, ttl_s, REFRESHES_MAX, rows, now)
@@ -63,9 +69,9 @@ pub(super) async fn revoke(call: Call) -> Result<Response, Problem> {
 struct TokenAbout {
     accessor: String,
     tenant: String,
-    /// The user, or `root`.
+    /// The user, `root`, or `approle:` and the approle.
     principal: String,
-    /// `root` or `user`.
+    /// `root`, `user` or `approle`.
     kind: &'static str,
     creation_time: String,
     /// Absent for a token without end.
@@ -83,6 +89,7 @@ impl TokenAbout {
         let kind = match found.kind() {
             TokenKind::Root => "root",
             TokenKind::User => "user",
+            TokenKind::Approle(_) => "approle",
         };
         let Issued { id, token } = found;
         let ends = token.expires_us != 0;

@@ -1,6 +1,7 @@
 //! The Strongbox dialect over a real barrier, journal and TLS; only the seal's keeper and the fleet's connections are
 //! stood in for.
 
+mod approles;
 mod block;
 mod conventions;
 mod node;
@@ -11,3 +12,4 @@ mod sites;
 mod tenants;
 mod tokens;
 mod users;
+mod vaults;

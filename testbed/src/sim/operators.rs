@@ -11,7 +11,7 @@ use holdfast_actors::distribute::{Distribute, Placement};
 use holdfast_actors::ports::{Now, draw, draw_secret};
 use holdfast_actors::rows::{Batch, ReadRows, Refusal, Rows};
 use holdfast_actors::secret_store::{
-    CheckedData, CreateBox, CurrentSecret, DeleteSecret, DepositBox, NewBox, SecretPath, Stamp, WriteSecret,
+    CheckedData, CreateBox, CurrentSecret, DeleteSecret, DepositBox, Marks, NewBox, SecretPath, Stamp, WriteSecret,
     create_box, default_categories, delete_secret, write_secret,
 };
 use holdfast_actors::site_registry::authorities::FreshKey;
@@ -808,6 +808,10 @@ fn write_silently(cmd: &WriteSecret, value: &str, rows: &dyn Rows, now: Now) -> 
     let data = SecretBytes::new(format!("{{\"v\":\"{value}\"}}").into_bytes());
     let (version_id, created) = (cmd.version_id.clone(), stamp.clone());
     let path = cmd.path.below(&cmd.at.1);
-    silent.put(cmd.caller.realm, &path, &CurrentSecret { data, version_id, created, updated: stamp });
+    silent.put(
+        cmd.caller.realm,
+        &path,
+        &CurrentSecret { data, version_id, created, updated: stamp, version: 1, marks: Marks::default() },
+    );
     Ok((silent, ()))
 }

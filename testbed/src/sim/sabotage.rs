@@ -4,7 +4,7 @@
 use holdfast_actors::distribution::Copy;
 use holdfast_actors::ports::Clock;
 use holdfast_actors::rows::{Batch, ReadRows};
-use holdfast_actors::secret_store::{CurrentSecret, DepositBox, Stamp};
+use holdfast_actors::secret_store::{CurrentSecret, DepositBox, Marks, Stamp};
 use holdfast_protocol::ids::Realm;
 use holdfast_protocol::secret::SecretBytes;
 use holdfast_site_agent::local::Local;
@@ -102,7 +102,14 @@ impl World {
         let _ = at_once(local.barrier.run(move |_| {
             let data = SecretBytes::new(format!("{{\"v\":\"{value}\"}}").into_bytes());
             let (created, updated) = (stamp.clone(), stamp.clone());
-            let secret = CurrentSecret { data, version_id: "1".to_owned(), created, updated };
+            let secret = CurrentSecret {
+                data,
+                version_id: "1".to_owned(),
+                created,
+                updated,
+                version: 1,
+                marks: Marks::default(),
+            };
             let mut batch = Batch::housekeeping();
             batch.put(realm, &["b0", "s0"], &secret);
             Ok((batch, ()))

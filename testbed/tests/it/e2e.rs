@@ -26,6 +26,7 @@ mod rotation;
 mod secrecy;
 mod siblings;
 mod thieves;
+mod vaults;
 mod wire;
 
 /// Between two quotes of a host.

@@ -68,7 +68,19 @@ const OPEN: [&str; 15] = [
     "TokenId",
 ];
 /// Members of types with a derived `Debug` that are called like secrets, and are none.
-const HARMLESS: [(&str, &str); 15] = [
+const HARMLESS: [(&str, &str); 27] = [
+    ("Approle", "token_policies: BTreeSet<String>"),
+    ("Approle", "secret_id_minters: BTreeSet<String>"),
+    ("ApproleSpec", "token_policies: BTreeSet<String>"),
+    ("ApproleSpec", "secret_id_minters: BTreeSet<String>"),
+    ("ApproleAsked", "secret_id_ttl: Option<String>"),
+    ("ApproleAsked", "token_ttl: Option<String>"),
+    ("ApproleAsked", "token_policies: Option<BTreeSet<String>>"),
+    ("ApproleAsked", "secret_id_minters: Option<BTreeSet<String>>"),
+    ("ApproleShown", "secret_id_ttl: String"),
+    ("ApproleShown", "token_ttl: String"),
+    ("ApproleShown", "token_policies: BTreeSet<String>"),
+    ("ApproleShown", "secret_id_minters: BTreeSet<String>"),
     ("Connect", "token: Option<String>"),
     ("Expected", "qualifying_data: [u8; 32]"),
     ("EnrolAnswer", "secret: Vec<u8>"),

@@ -1,6 +1,6 @@
 //! What a host does with a bundle: it is judged, applied in parts, refused whole, and told of.
 
-use super::world::{Step, in_step};
+use super::world::{Step, World, in_step};
 use super::*;
 
 #[test]
@@ -108,4 +108,62 @@ fn lines_tell_what_was_applied() {
     let world = in_step();
     let report = verify_store(&*world.hosts[0].node.engine.snapshot().unwrap()).unwrap();
     assert_eq!((report.changes, report.first_break), (1, None));
+}
+
+#[test]
+fn an_approle_goes_where_it_says_as_long_as_the_tenant_has_content_there() {
+    let mut world = in_step();
+    let put = |world: &World, to: Placement| {
+        let approle = Approle {
+            role_id: SecretBytes::new(vec![1]),
+            fixed_role_id: false,
+            bind_secret_id: true,
+            weak_secret_id: false,
+            secret_id_ttl_s: 0,
+            secret_id_num_uses: 0,
+            token_ttl_s: 60,
+            token_policies: BTreeSet::new(),
+            secret_id_minters: BTreeSet::new(),
+            distribute: Distribute { to, offline_s: None },
+            instance: [1; 16],
+            created_by: "alice".to_owned(),
+            created_us: 1,
+        };
+        world.central.write(|batch| {
+            batch.put(TENANTS[0].1, &["reader"], &approle);
+            let id = SecretId {
+                approle: "reader".to_owned(),
+                instance: [1; 16],
+                uses_left: None,
+                expires_us: 0,
+                accessor: [0; 16],
+                by: "alice".to_owned(),
+            };
+            batch.put(TENANTS[0].1, &["1", "hash"], &id);
+        });
+    };
+    let there = |world: &World, kind: Kind| {
+        let host = &world.hosts[0];
+        let realm = host.copy(0).and_then(|copy| copy.realm).unwrap();
+        host.node.rows(&[kind], realm).len()
+    };
+    for (to, expected) in [
+        (Placement::None, 0),
+        (Placement::All, 1),
+        (Placement::Sites([site_name(1)].into()), 0),
+        (Placement::Sites([site_name(0)].into()), 1),
+    ] {
+        let shown = format!("{to:?}");
+        put(&world, to);
+        world.step(Step::Sync { host: 0, tenant: 0 });
+        assert_eq!((there(&world, Kind::Approle), there(&world, Kind::SecretId)), (expected, 0), "{shown}");
+    }
+    // A full copy has it too, and without any box there is nothing at all.
+    world.step(Step::Compact);
+    world.step(Step::PutSecret { tenant: 0, slug: 0, name: 1, bytes: 1 });
+    world.step(Step::Sync { host: 0, tenant: 0 });
+    assert_eq!(there(&world, Kind::Approle), 1);
+    world.step(Step::DeleteBox { tenant: 0, slug: 0 });
+    world.step(Step::Sync { host: 0, tenant: 0 });
+    assert_eq!(there(&world, Kind::Approle), 0);
 }

@@ -99,6 +99,8 @@ impl World {
                     action: VersionAction::Update,
                     written: stamp(),
                     ended: stamp(),
+                    version: 1,
+                    marks: Marks::default(),
                 };
                 self.central.write(|batch| {
                     batch.put(realm(tenant), &[&slug(of), "dir", &name.to_string()], &current(data));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use holdfast_actors::access_control::TokenId;
+use holdfast_actors::access_control::logins::{LogIn, PutUser, log_in, login_of, put_user};
 use holdfast_actors::access_control::tenants::create_root_token;
 use holdfast_actors::audit_log::journal::{Journal, Limits, verify_journal};
 use holdfast_actors::audit_log::verify::{Report, verify_store};
@@ -189,6 +190,22 @@ impl Central {
             Ok((batch, ()))
         };
         self.access.node().barrier().run(joined).await.unwrap();
+    }
+
+    /// A user of the admin's tenant: its token.
+    pub(super) async fn user_of(&self, admin: &str, name: &str, groups: &[String]) -> String {
+        let node = self.access.node();
+        let caller = node.whose(admin).unwrap();
+        let (realm, now) = (caller.realm, node.now());
+        let (username, groups) = (name.to_owned(), groups.iter().cloned().collect());
+        let password_hash = Some("nobody logs in by it".to_owned());
+        let cmd = PutUser { caller, username, password_hash, full_name: None, groups, disabled: false };
+        node.barrier().run(move |rows| put_user(&cmd, rows, now)).await.unwrap();
+        let version = login_of(&node.barrier().snapshot().unwrap(), realm, name).unwrap().unwrap().version;
+        let token_id = node.fresh_token_id();
+        let cmd = LogIn { realm, username: name.to_owned(), verified_version: version, token_id, ttl_s: 3600 };
+        let (about, _) = node.barrier().run(move |rows| log_in(&cmd, rows, now)).await.unwrap();
+        self.access.mint(&about.claims).unwrap().to_string()
     }
 
     /// Lines of changes, and lines of reads and refusals, so far.

@@ -140,6 +140,38 @@ async fn no_route_of_a_host_tells_one_tenant_of_another_or_of_what_is_placed_els
                         answers.dedup();
                         assert_eq!(answers.len(), 1, "{what}");
                     }
+                    _ if path.starts_with("/v1/state/strongbox/vaults/{vault}") => {
+                        let mut answers = Vec::new();
+                        for word in ["alpha-vault", "gamma-vault", "omega-vault"] {
+                            let path = path.replace("{vault}", word).replace("{secret}", "dbpass");
+                            let answer = caller.ask(method.clone(), &path, None).await.unwrap();
+                            assert!(!(200..300).contains(&answer.status), "{what}: {}", answer.text());
+                            answers.push(blurred(&answer, [word, "dbpass"]));
+                            asked += 1;
+                        }
+                        answers.dedup();
+                        assert_eq!(answers.len(), 1, "{what}");
+                    }
+                    "/v1/state/strongbox/vaults" => {
+                        let answer = caller.ask(method.clone(), path, None).await.unwrap();
+                        let names = ["alpha", "gamma"].iter().find(|name| answer.text().contains(*name));
+                        assert_eq!(names, None, "{what}: {}", answer.text());
+                        asked += 1;
+                    }
+                    "/v1/login"
+                    | "/v1/approle-login"
+                    | "/v1/state/strongbox/token/refresh"
+                    | "/v1/state/strongbox/authentication/approles"
+                    | "/v1/state/strongbox/authentication/approles/{approle}"
+                    | "/v1/state/strongbox/authentication/approles/{approle}/generate-secret-id" => {
+                        let path = path.replace("{approle}", "alpha-role");
+                        let answer = caller.ask(method.clone(), &path, Some(&json!({}))).await.unwrap();
+                        let names = ["acme", "alpha", "vault"].iter().find(|name| answer.text().contains(*name));
+                        assert_eq!(names, None, "{what}: {}", answer.text());
+                        let lists = path.ends_with("approles") && matches!(answer.text().trim(), "" | "[]");
+                        assert!(lists || !(200..300).contains(&answer.status), "{what}: {}", answer.text());
+                        asked += 1;
+                    }
                     "/v1/state/strongbox/system/seal-status"
                     | "/v1/state/strongbox/system/create-root-token"
                     | "/v1/state/strongbox/system/unseal"
