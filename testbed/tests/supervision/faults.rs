@@ -34,7 +34,7 @@ async fn standing(stage: &Stage) -> serde_json::Value {
     let mut sites = stage.operator.get(SITES).await.unwrap().good().unwrap();
     for site in sites.as_array_mut().unwrap() {
         for host in site["hosts"].as_array_mut().unwrap() {
-            for passing in ["standing", "last-seen", "lag", "reasons"] {
+            for passing in ["standing", "last-seen", "last-quote", "lag", "lag-seconds", "reasons"] {
                 host.as_object_mut().unwrap().remove(passing);
             }
         }
