@@ -29,10 +29,12 @@ fn of_host() -> Vec<&'static str> {
     ACTORS.iter().filter(|(node, _)| *node == Node::Host).map(|(_, name)| *name).collect()
 }
 
-/// What no restart may change, as central says it: all but whether a host's last verdict holds just now.
+/// What no restart may change, as central says it: all but whether a host's last verdict holds just now, and how far behind it is.
 async fn standing(stage: &Stage) -> serde_json::Value {
     let mut sites = stage.operator.get(SITES).await.unwrap().good().unwrap();
     for site in sites.as_array_mut().unwrap() {
+        // Counts of what is passing.
+        site.as_object_mut().unwrap().remove("summary");
         for host in site["hosts"].as_array_mut().unwrap() {
             for passing in ["standing", "last-seen", "last-quote", "lag", "lag-seconds", "reasons"] {
                 host.as_object_mut().unwrap().remove(passing);
