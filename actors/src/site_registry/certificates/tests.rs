@@ -108,6 +108,14 @@ impl World {
         known && self.authorities().iter().any(|issuer| read::issued_by(&machine.dist[0], issuer).is_ok())
     }
 
+    /// What a host that has passed is given.
+    fn issues(&mut self, whom: &HostId) -> Vec<Given> {
+        self.drawn = self.drawn.wrapping_add(1);
+        let serials = Serials { dist: Serial([self.drawn; 16]), api: Serial([self.drawn; 16]) };
+        let (cmd, now) = (Issue { host: whom.clone(), serials }, self.now);
+        self.store.run(move |rows| issue(&cmd, rows, now)).unwrap()
+    }
+
     /// Sessions of a host until there is nothing left to be given; `None`: they broke off.
     fn meets(&mut self, machine: &mut Machine, steps: &mut Steps) -> Option<()> {
         machine.shown = machine.api.clone();
@@ -121,12 +129,8 @@ impl World {
                 self.store.run(move |rows| confirm(&whom, DIST, &dist, rows, now)).unwrap();
             }
             steps.take()?;
-            self.drawn = self.drawn.wrapping_add(1);
-            let serials = Serials { dist: Serial([self.drawn; 16]), api: Serial([self.drawn; 16]) };
-            let cmd = Issue { host: whom.clone(), serials };
-            let given = self.store.run(move |rows| issue(&cmd, rows, now)).unwrap();
             let mut comes_again = false;
-            for Given { which, chain } in given {
+            for Given { which, chain } in self.issues(&whom) {
                 steps.take()?;
                 let given = fingerprint(&chain);
                 match which {
@@ -196,6 +200,22 @@ fn a_rotation_that_breaks_off_between_any_two_steps_is_carried_through() {
                 assert_eq!(world.authorities()[0], a.dist[1]);
             }
         }
+    }
+}
+
+#[test]
+fn a_rotation_that_overtakes_another_in_one_session_leaves_the_host_what_it_may_have_on_its_disk() {
+    for steps in 0..STEPS {
+        let (mut world, mut a, _) = World::new();
+        world.rotates(DIST, true).unwrap();
+        let _ = world.meets(&mut a, &mut Steps(steps));
+        world.rotates(DIST, true).unwrap();
+        // Given at once to who is connected, and lost with the connection.
+        world.issues(&a.id);
+        assert!(world.lets_in(&a), "after {steps} steps");
+        world.visits(&mut a);
+        assert_eq!(world.progress(A).1, Progress::Confirmed);
+        assert_eq!(world.identity(&a.id).dist.held.generation, CertificateGeneration(3));
     }
 }
 
