@@ -133,6 +133,8 @@ async fn a_store_that_can_not_be_written_ends_an_agents_process() {
         () = agent.ends_for("the store failed: ") => {}
         () = writing => {}
     }
+    // It may have failed at something else, before the first of them was there.
+    world.write("canary-box-of-all/more-0", "written after the end").await;
     let again = Agent::start(&world, &place, &doomed).await;
     let last = async || Ok((again.client.get(&secret("canary-box-of-all/more-0")).await?.status == 200).then_some(()));
     until("what it could not write before", SOON, last).await.unwrap();
