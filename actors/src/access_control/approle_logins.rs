@@ -15,7 +15,7 @@ use holdfast_protocol::ids::{ItemName, Realm};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use zeroize::Zeroizing;
 
-use crate::access_control::approles::{is_no_tenant, parse_role_id};
+use crate::access_control::approles::{NO_APPROLE, TEXT_BYTES_MAX, is_no_tenant, parse_role_id};
 use crate::access_control::logins::refuse_blocked;
 use crate::access_control::records::{Approle, HostTokenKey, Instance, SecretId};
 use crate::access_control::tenants::{Issue, after, issue, issue_time};
@@ -28,13 +28,10 @@ use crate::rows::{Batch, Kind, ReadRows, Refusal, RowKey, Rows};
 
 /// What a secret-id begins with.
 const SECRET_ID: &str = "hfs_";
-/// Longest text that is looked at.
-const TEXT_BYTES_MAX: usize = 256;
 /// Live secret-ids of one tenant at one node.
 pub const SECRET_IDS_MAX: usize = 1024;
 /// Dead ones that go when a new one is made.
 const SWEPT_MAX: usize = 64;
-const NO_APPROLE: Refusal = Refusal::NotFound("approle");
 
 /// Where something is issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,14 +110,18 @@ pub struct Minted {
     pub num_uses: Option<u32>,
 }
 
-/// Whether a caller may have secret-ids of an approle made.
+/// Whether a caller may have secret-ids of an approle made, and so may know its role-id.
+pub fn may_mint(caller: &Caller, of: &Approle) -> bool {
+    caller.is_admin() || (!caller.is_reader() && !of.secret_id_minters.is_disjoint(&caller.groups))
+}
+
+/// The approle of which a caller may have secret-ids made.
 ///
 /// # Errors
-/// [`Refusal::NotFound`], also for who may not know whether there is one; [`Refusal::Denied`].
+/// [`Refusal::NotFound`]; [`Refusal::Denied`].
 pub fn check_minter(rows: &dyn Rows, caller: &Caller, name: &ItemName) -> Result<Approle, Refusal> {
     let found = rows.read::<Approle>(caller.realm, &[name.as_str()])?.ok_or(NO_APPROLE)?.value;
-    let may = caller.is_admin() || (!caller.is_reader() && !found.secret_id_minters.is_disjoint(&caller.groups));
-    if may { Ok(found) } else { Err(Refusal::Denied) }
+    if may_mint(caller, &found) { Ok(found) } else { Err(Refusal::Denied) }
 }
 
 /// Makes a secret-id.

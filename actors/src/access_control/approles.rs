@@ -32,9 +32,11 @@ const GROUPS_MAX: usize = 64;
 pub const TOKEN_TTL_S: u64 = 3600;
 /// What a role-id that was drawn begins with.
 const ROLE_ID: &str = "hfr_";
+/// Longest role-id or secret-id that is looked at.
+pub(super) const TEXT_BYTES_MAX: usize = 256;
 /// Secret-ids that one change takes away; the others hold no longer either, and go when new ones are made.
 const REMOVED_MAX: usize = 64;
-const NO_APPROLE: Refusal = Refusal::NotFound("approle");
+pub(super) const NO_APPROLE: Refusal = Refusal::NotFound("approle");
 
 /// An approle as somebody asks for it.
 #[derive(Debug, Clone)]
@@ -290,7 +292,7 @@ fn drawn_role_id(tenant: u32, name: &str, random: &[u8; 16]) -> String {
 
 /// The tenant's number and the approle's name in a role-id that was drawn.
 pub(super) fn parse_role_id(text: &[u8]) -> Option<(u32, ItemName)> {
-    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= 256)?;
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= TEXT_BYTES_MAX)?;
     let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(ROLE_ID)?).ok()?;
     let (tenant, rest) = bytes.split_first_chunk::<4>()?;
     let name = std::str::from_utf8(rest.get(16..)?).ok()?;

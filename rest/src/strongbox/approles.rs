@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use holdfast_actors::access_control::approle_logins::check_minter;
+use holdfast_actors::access_control::approle_logins::{check_minter, may_mint};
 use holdfast_actors::access_control::approles::{
     ApproleSpec, Change, FreshRole, PutApprole, PutDone, approle, delete_approle, put_approle, revoke_approle,
 };
@@ -268,8 +268,7 @@ pub(super) fn read_config(view: &View<'_>, asked: &Asked) -> Result<Seen<Approle
 /// Those whose secret-ids the caller may have made, at this node.
 pub(super) fn list_state(view: &View<'_>, _: &Asked) -> Result<Seen<Vec<ApproleState>>, Refusal> {
     let all = view.rows.list::<Approle>(view.caller.realm, &[])?.into_iter();
-    let may = |of: &Approle| view.caller.is_admin() || !of.secret_id_minters.is_disjoint(&view.caller.groups);
-    let seen = all.filter(|row| may(&row.value)).map(|row| ApproleState::new(row.name(), &row.value));
+    let seen = all.filter(|row| may_mint(view.caller, &row.value)).map(|row| ApproleState::new(row.name(), &row.value));
     Ok(Seen { body: seen.collect(), version: None })
 }
 

@@ -180,8 +180,14 @@ async fn who_starts_programs_has_secret_ids_made_and_sees_role_ids() {
     assert_eq!(shop.status(&sam, Method::GET, &format!("{STATE}/reader")).await, 200);
     assert_eq!(shop.status(&sam, Method::GET, &format!("{CONFIG}/reader")).await, 403);
     assert_eq!(shop.status(&nora, Method::GET, &format!("{STATE}/reader")).await, 403);
-    let keys = shop.ask(Some(&nora), Method::GET, &format!("{STATE}?keys"), Value::Null).await;
-    assert_eq!(keys.json(), json!([]));
+    // Who only looks starts none, whatever else he is: a role-id may be all that a program shows.
+    let groups = ["schedulers", "read-only"].map(str::to_owned);
+    let rita = shop.central.user_of(&shop.admin, "rita", &groups).await;
+    assert_eq!(shop.status(&rita, Method::GET, &format!("{STATE}/reader")).await, 403);
+    for (who, seen) in [(&sam, json!(["reader"])), (&nora, json!([])), (&rita, json!([]))] {
+        let keys = shop.ask(Some(who), Method::GET, &format!("{STATE}?keys"), Value::Null).await;
+        assert_eq!(keys.json(), seen);
+    }
     let central = &shop.central;
     central.refuses(401, Method::POST, &mint, None, "{").await;
     central.refuses(403, Method::POST, &mint, Some(&nora), "{").await;
