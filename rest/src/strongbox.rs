@@ -163,7 +163,9 @@ fn access_routes(n: &Arc<StrongboxNode>) -> Router {
         .route(USERS, users.post(op(n, "user.write", ADMIN, users::create)))
         .route(
             &format!("{USERS}/{{username}}"),
-            user.put(op(n, "user.write", ADMIN, users::put)).delete(op(n, "user.delete", ADMIN, users::delete)),
+            user.put(op(n, "user.write", ADMIN, users::put))
+                .patch(op(n, "user.write", ADMIN, users::patch))
+                .delete(op(n, "user.delete", ADMIN, users::delete)),
         )
         .route(TOKEN, get(op(n, "token.read", Right::Anyone, tokens::own)))
         .route(&format!("{TOKEN}/refresh"), post(op(n, "token.refresh", Right::Anyone, tokens::refresh)))

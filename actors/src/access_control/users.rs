@@ -1,12 +1,12 @@
-//! Users of a tenant as its administrators see them: listed, shown, taken away. They are made in
-//! [`crate::access_control::logins`].
+//! Users of a tenant as its administrators see them: listed, shown, changed in part, taken away. They are made, and
+//! written whole, in [`crate::access_control::logins`].
 
 use std::collections::BTreeSet;
 
 use holdfast_protocol::ids::Realm;
 
 use crate::access_control::ADMINS;
-use crate::access_control::logins::{check_username, end_tokens, login_of};
+use crate::access_control::logins::{PutUser, check_username, end_tokens, login_of, put_user};
 use crate::access_control::records::{Login, Principal};
 use crate::access_control::tokens::Caller;
 use crate::audit_log::Line;
@@ -69,6 +69,51 @@ fn with_principal(rows: &dyn Rows, realm: Realm, username: &str, login: Row<Logi
 /// [`Refusal::Changed`]; the store's refusals.
 pub fn expect(rows: &dyn Rows, realm: Realm, username: &str, expected: &Expected) -> Result<(), Refusal> {
     expected.check(user(rows, realm, username)?.map(|user| user.version))
+}
+
+/// Changes some of what there is of a user and leaves the rest. Carries a password's hash, so it has no `Debug`.
+pub struct PatchUser {
+    /// Who asks; an administrator of the tenant.
+    pub caller: Caller,
+    /// Which user of the caller's tenant.
+    pub username: String,
+    /// The state that the caller expects him to be in.
+    pub expected: Expected,
+    /// Of [`crate::access_control::password::hash`].
+    pub password_hash: Option<String>,
+    /// For people.
+    pub full_name: Option<String>,
+    /// Groups that he joins.
+    pub joins: BTreeSet<String>,
+    /// Groups that he leaves, if he is in them.
+    pub leaves: BTreeSet<String>,
+    /// Neither logs in nor uses tokens.
+    pub disabled: Option<bool>,
+}
+
+/// Changes a user. A new password ends the tokens that the old one has given.
+///
+/// # Errors
+/// [`Refusal::NotFound`]; [`Refusal::Changed`]; [`Refusal::Invalid`]: a group both joined and left; those of [`put_user`].
+pub fn patch_user(cmd: &PatchUser, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
+    let caller = cmd.caller.renewed(rows, now)?;
+    if !caller.is_admin() {
+        return Err(Refusal::Denied);
+    }
+    let user = user(rows, caller.realm, &cmd.username)?.ok_or(Refusal::NotFound("user"))?;
+    cmd.expected.check(Some(user.version))?;
+    if !cmd.joins.is_disjoint(&cmd.leaves) {
+        return Err(Refusal::Invalid("a group is either joined or left".to_owned()));
+    }
+    let whole = PutUser {
+        caller,
+        username: cmd.username.clone(),
+        password_hash: cmd.password_hash.clone(),
+        full_name: cmd.full_name.clone().or(user.full_name),
+        groups: user.groups.union(&cmd.joins).filter(|group| !cmd.leaves.contains(*group)).cloned().collect(),
+        disabled: cmd.disabled.unwrap_or(user.disabled),
+    };
+    put_user(&whole, rows, now).map(|(batch, _)| (batch, ()))
 }
 
 /// Takes a user away, and with him all tokens that he has.

@@ -32,8 +32,9 @@ fn trial(method: &str, path: &str) -> Option<(String, Value, u16)> {
         ("PUT", "/v1/config/strongbox/authentication/userpass/{username}", ..) => {
             (at.replace("{username}", "ann"), json!({ "password": "x" }), 204)
         }
-        // There is nobody yet.
-        ("DELETE", "/v1/config/strongbox/authentication/userpass/{username}", ..) => (at, Value::Null, 404),
+        ("PATCH" | "DELETE", "/v1/config/strongbox/authentication/userpass/{username}", ..) => {
+            (at.replace("{username}", "zoe"), json!({}), 204)
+        }
         // A root token can't be renewed.
         ("POST", "/v1/state/strongbox/token/refresh", ..) => (at, Value::Null, 403),
         ("POST", "/v1/state/strongbox/token/revoke", ..) => (at, Value::Null, 204),
@@ -69,6 +70,9 @@ async fn what_is_only_tried_changes_nothing_on_any_route() {
     assert_eq!(world.create_tenant(&first.token, "acme").await.status, 201);
     let site = json!({ "name": "udc1", "hosts": [{ "name": "udc1-001" }] });
     assert_eq!(world.post_as(&first.token, "/v1/config/system/sites", Some(site)).await.status, 201);
+    let zoe = json!({ "username": "zoe", "password": "x" });
+    let users = "/v1/config/strongbox/authentication/userpass";
+    assert_eq!(world.post_as(&first.token, users, Some(zoe)).await.status, 201);
     for (path, name) in [
         ("/v1/config/strongbox/vaults", "shop"),
         ("/v1/config/strongbox/vaults/shop/secrets", "db"),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::access_control::logins::{PutUser, check_username, put_user};
-use holdfast_actors::access_control::users::{self, User};
+use holdfast_actors::access_control::users::{self, PatchUser, User, patch_user};
 use holdfast_actors::ports::draw;
 use holdfast_actors::rows::Refusal;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,24 @@ struct UserAsked {
     /// Neither logs in nor uses tokens.
     #[serde(default)]
     disabled: bool,
+}
+
+/// A change of a user; what is not named stays.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct UserPatched {
+    /// The one in the path, if it is named at all.
+    username: Option<String>,
+    /// Ends the tokens that the old one has given.
+    password: Option<SecretText>,
+    fullname: Option<String>,
+    /// Added to those that he is in.
+    #[serde(default)]
+    groups: BTreeSet<String>,
+    /// Taken from those that he is in.
+    #[serde(default)]
+    remove_groups: BTreeSet<String>,
+    disabled: Option<bool>,
 }
 
 /// A user as shown.
@@ -93,9 +111,7 @@ pub(super) async fn put(call: Call) -> Result<Response, Problem> {
     let username = named(&call)?;
     let expected = call.expected()?;
     let asked: UserAsked = call.body().await?;
-    if asked.username.as_ref().is_some_and(|name| *name != username) {
-        return Err(Problem::bad_request("username is another one in the path"));
-    }
+    check_same(asked.username.as_deref(), &username)?;
     let cmd = command(&call, username.clone(), asked).await?;
     let realm = call.caller.realm;
     let decide = move |rows: &dyn holdfast_actors::rows::Rows, now| {
@@ -107,6 +123,35 @@ pub(super) async fn put(call: Call) -> Result<Response, Problem> {
     }
     let pending = call.bite(realm).await;
     Ok(pending.told_in(StatusCode::NO_CONTENT.into_response()))
+}
+
+fn check_same(said: Option<&str>, username: &str) -> Result<(), Problem> {
+    match said {
+        Some(said) if said != username => Err(Problem::bad_request("username is another one in the path")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Changes what the body names. For a user who is not there no password is hashed.
+pub(super) async fn patch(call: Call) -> Result<Response, Problem> {
+    let username = named(&call)?;
+    let expected = call.expected()?;
+    let asked: UserPatched = call.body().await?;
+    check_same(asked.username.as_deref(), &username)?;
+    let realm = call.caller.realm;
+    users::user(&call.snapshot()?, realm, &username)?.ok_or(Refusal::NotFound("user"))?;
+    let cmd = PatchUser {
+        caller: call.caller.clone(),
+        username,
+        expected,
+        password_hash: hashed(&call, asked.password).await?,
+        full_name: asked.fullname,
+        joins: asked.groups,
+        leaves: asked.remove_groups,
+        disabled: asked.disabled,
+    };
+    call.change(move |rows, now| patch_user(&cmd, rows, now)).await?;
+    Ok(call.bite(realm).await.told_in(StatusCode::NO_CONTENT.into_response()))
 }
 
 pub(super) async fn delete(call: Call) -> Result<Response, Problem> {
@@ -122,17 +167,17 @@ pub(super) async fn delete(call: Call) -> Result<Response, Problem> {
     Ok(call.bite(realm).await.told_in(StatusCode::NO_CONTENT.into_response()))
 }
 
-/// The password is hashed before the decision, which is too short for it.
 async fn command(call: &Call, username: String, asked: UserAsked) -> Result<PutUser, Problem> {
     check_username(&username)?;
-    let access = &call.node.access;
-    let password_hash = match asked.password {
-        Some(password) => {
-            let salt = draw(&*access.entropy());
-            Some(access.node().passwords().hash(password.to_bytes(), salt).await?)
-        }
-        None => None,
-    };
-    let UserAsked { fullname: full_name, groups, disabled, .. } = asked;
+    let UserAsked { password, fullname: full_name, groups, disabled, .. } = asked;
+    let password_hash = hashed(call, password).await?;
     Ok(PutUser { caller: call.caller.clone(), username, password_hash, full_name, groups, disabled })
+}
+
+/// The password is hashed before the decision, which is too short for it.
+async fn hashed(call: &Call, password: Option<SecretText>) -> Result<Option<String>, Problem> {
+    let Some(password) = password else { return Ok(None) };
+    let access = &call.node.access;
+    let salt = draw(&*access.entropy());
+    Ok(Some(access.node().passwords().hash(password.to_bytes(), salt).await?))
 }

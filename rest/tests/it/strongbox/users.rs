@@ -2,12 +2,13 @@
 
 use axum::http::{Method, header};
 use holdfast_protocol::ids::Realm;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::node::{Central, request};
 use crate::client::Answer;
 
 const USERS: &str = "/v1/config/strongbox/authentication/userpass";
+const TOKEN: &str = "/v1/state/strongbox/token";
 
 fn at(name: &str) -> String {
     format!("{USERS}/{name}")
@@ -60,6 +61,71 @@ async fn a_user_is_made_shown_changed_and_taken_away() {
     // One who is called the same later does not get what is left of the tokens.
     assert_eq!(ask(Method::PUT, &at("bob@acme.com"), "password: other").await.status.as_u16(), 201);
     central.refuses(401, Method::GET, "/v1/state/strongbox/token", Some(&bob), "").await;
+}
+
+#[tokio::test]
+async fn a_user_is_changed_in_part_and_what_is_not_named_stays() {
+    let central = Central::start().await;
+    let acme = central.tenant("acme").await;
+    let patch = async |body: Value| {
+        let before = (central.lines(), central.hosts.bitten.lock().unwrap().len());
+        let done = central.ask(Method::PATCH, &at("bob"), Some(&acme), &body.to_string()).await;
+        assert_eq!((done.status.as_u16(), done.text.as_str()), (204, ""), "{body}: {}", done.text);
+        assert_eq!(central.lines(), (before.0.0 + 1, before.0.1), "{body}");
+        assert_eq!(central.hosts.bitten.lock().unwrap()[before.1..], [Realm(2)], "{body}");
+    };
+    let shown = async || central.ask(Method::GET, &at("bob"), Some(&acme), "").await.json();
+    let own = async |token: &str| central.ask(Method::GET, TOKEN, Some(token), "").await.status.as_u16();
+    let bob = central.user(&acme, "acme", "bob", &["devs"]).await;
+
+    patch(json!({ "fullname": "Bob", "groups": ["admins", "ops"] })).await;
+    patch(json!({})).await;
+    let expected = json!({ "username": "bob", "fullname": "Bob", "groups": ["admins", "devs", "ops"], "disabled": false });
+    assert_eq!(shown().await, expected);
+    // Rights change without a new token, and the password stays.
+    assert_eq!(central.ask(Method::GET, USERS, Some(&bob), "").await.status.as_u16(), 200);
+    patch(json!({ "username": "bob", "remove-groups": ["admins", "never-in-it"] })).await;
+    central.refuses(403, Method::GET, USERS, Some(&bob), "").await;
+    assert_eq!(shown().await["groups"], json!(["devs", "ops"]));
+    central.log_in("acme", "bob", "pw").await;
+    patch(json!({ "disabled": true })).await;
+    assert_eq!(own(&bob).await, 401);
+    patch(json!({ "disabled": false })).await;
+    assert_eq!(own(&bob).await, 200);
+    patch(json!({ "password": "other" })).await;
+    assert_eq!(own(&bob).await, 401, "a new password ends the tokens of the old one");
+    central.log_in("acme", "bob", "other").await;
+    assert_eq!(shown().await["fullname"], "Bob");
+}
+
+#[tokio::test]
+async fn a_partial_change_that_can_not_be_is_refused() {
+    let central = Central::start().await;
+    let acme = central.tenant("acme").await;
+    let bob = central.user(&acme, "acme", "bob", &["devs"]).await;
+    let other = central.tenant("other").await;
+    for body in [
+        "username: eve",
+        "groups: ['']",
+        "groups: [ops]\nremove-groups: [ops]",
+        "password: ''",
+        "password: [hunter2]",
+        "admin: true",
+        "disabled: perhaps",
+        "{",
+    ] {
+        let answer = central.refuses(400, Method::PATCH, &at("bob"), Some(&acme), body).await;
+        assert!(!answer.text.contains("hunter2"), "{}", answer.text);
+    }
+    central.refuses(401, Method::PATCH, &at("bob"), None, "{").await;
+    central.refuses(403, Method::PATCH, &at("bob"), Some(&bob), "{").await;
+    central.refuses(404, Method::PATCH, &at("bob"), Some(&other), "{}").await;
+    central.refuses(404, Method::PATCH, &at("nobody"), Some(&acme), "password: hunter2").await;
+    for body in ["remove-groups: [admins]", "disabled: true"] {
+        central.refuses(409, Method::PATCH, &at("ann"), Some(&acme), body).await;
+    }
+    let stale = with_header(&central, Method::PATCH, "nobody", ("if-match", "bob"), "{}").await;
+    assert_eq!(stale.status.as_u16(), 400);
 }
 
 #[tokio::test]
@@ -130,6 +196,9 @@ async fn a_user_is_changed_only_in_the_version_that_was_seen() {
     assert!(late.json()["errors"][0]["error-message"].as_str().unwrap().contains("precondition"));
     assert_eq!(central.lines(), (before.0, before.1 + 1));
     assert_eq!(put(("if-match", "bob")).await.status.as_u16(), 400);
+    let patch = async |tag: (&str, &str)| with_header(&central, Method::PATCH, "bob", tag, "disabled: true").await;
+    assert_eq!(patch(("if-match", &tag)).await.status.as_u16(), 412);
+    assert_eq!(patch(("if-none-match", "*")).await.status.as_u16(), 412);
     let gone = with_header(&central, Method::DELETE, "bob", ("if-match", &tag), "").await;
     assert_eq!(gone.status.as_u16(), 412);
     let now = central.get(&at("bob")).await.header("etag").to_owned();
