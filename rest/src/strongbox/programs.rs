@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::access_control::approle_logins::{
@@ -24,6 +25,7 @@ use super::approles::seconds;
 use super::call::{note, params};
 use super::conventions::{Parameters, Wanted};
 use super::login::TokenShown;
+use super::tokens::Nothing;
 use crate::access::{Access, bearer};
 use crate::body;
 use crate::failures::{Failure, Failures};
@@ -216,16 +218,26 @@ async fn minted(
 }
 
 /// Exchanges a program's token at a site host; the one before holds until its own end.
-pub(super) async fn refresh(
-    State(door): State<Arc<Door>>,
-    wanted: Wanted,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub(super) async fn refresh(State(door): State<Arc<Door>>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
     let deed = Deed::of(REFRESH, "");
-    let caller = door.access.consult(bearer(&headers), &deed, |view| Ok(view.caller.clone())).await?;
+    let caller = door.access.consult(bearer(&parts.headers), &deed, |view| match view.caller.is_approle() {
+        true => Ok(view.caller.clone()),
+        false => Err(Refusal::Denied),
+    });
+    let caller = caller.await?;
     let (realm, actor) = (caller.realm, caller.actor().to_owned());
-    let outcome = refreshed(&door.access, caller).await.map(|token| wanted.reply(StatusCode::OK, &token));
+    let outcome = renewed(&door.access, caller, (&parts, body)).await;
     refused(&door.access, (realm, &actor), (REFRESH, ""), outcome)
+}
+
+async fn renewed(access: &Access, caller: Caller, (parts, body): (&Parts, Body)) -> Result<Response, Problem> {
+    let query = Parameters::of(&parts.method, &parts.uri, Format::accepted(&parts.headers), &[])?;
+    let Nothing {} = body::decode_up_to(&parts.headers, body, LOGIN_BYTES_MAX).await?;
+    if query.validate {
+        return Err(Problem::validated());
+    }
+    Ok(query.wanted.reply(StatusCode::OK, &refreshed(access, caller).await?))
 }
 
 /// A new token for a program.

@@ -176,6 +176,7 @@ impl SiteUnsealAsked {
 pub(super) async fn site_unseal(
     State(node): State<Arc<StrongboxSite>>,
     Extension(peer): Extension<Peer>,
+    _: Wanted,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {

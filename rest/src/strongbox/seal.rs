@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,16 +19,19 @@ use zeroize::Zeroizing;
 
 use super::call::{self, Call, Right};
 use super::control::{Operator, Revealed, RungState, SiteSealStatus, Unsealing};
-use super::conventions::Wanted;
+use super::conventions::{Parameters, Wanted};
 use super::handed::when_handed;
 use super::{StrongboxNode, StrongboxSite};
 use crate::access::Access;
 use crate::body;
 use crate::peer::Peer;
 use crate::problem::Problem;
+use crate::reply::Format;
 use crate::secret::{Reveal, SecretText};
 use crate::time::rfc3339_us;
 
+/// Of a host, in the audit log.
+const SEAL: &str = "seal.seal";
 /// The header that carries the bootstrap secret.
 const BOOTSTRAP_SECRET: &str = "holdfast-bootstrap-secret";
 
@@ -237,11 +240,19 @@ pub(super) async fn site_status(State(node): State<Arc<StrongboxSite>>, format: 
 pub(super) async fn site_seal(
     State(node): State<Arc<StrongboxSite>>,
     Extension(peer): Extension<Peer>,
+    (method, uri): (Method, Uri),
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let class = class_of(&peer, &node.admin_identities);
-    let name = operator_by(&node.access, &headers, (&peer, class), "seal.seal").await?;
-    node.seal.seal(Operator { class, name }).await?;
+    let name = operator_by(&node.access, &headers, (&peer, class), SEAL).await?;
+    let query = Parameters::of(&method, &uri, Format::accepted(&headers), &[]);
+    let query = query.or_else(|problem| {
+        call::note(&node.access, Realm::NODE, &name, (SEAL, ""), &problem)?;
+        Err(problem)
+    })?;
+    if !query.validate {
+        node.seal.seal(Operator { class, name }).await?;
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -16,7 +16,7 @@ use crate::time::rfc3339_us;
 /// A body without members.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 /// How often a token may be renewed: a program that runs for years renews its own for years. Whoever's token was
 /// renewed by another finds that it has ended.

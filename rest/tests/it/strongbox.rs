@@ -9,6 +9,7 @@ mod roles;
 mod root_token;
 mod seal;
 mod sites;
+mod statuses;
 mod tenants;
 mod tokens;
 mod users;

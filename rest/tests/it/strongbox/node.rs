@@ -276,7 +276,7 @@ async fn begin(barrier: &Barrier, clock: &Arc<Stepped>) -> String {
     holdfast_actors::access_control::tokens::mint(&barrier.snapshot().unwrap(), &claims).unwrap().to_string()
 }
 
-struct Sealable(Barrier);
+pub(super) struct Sealable(pub(super) Barrier);
 
 impl NodeState for Sealable {
     fn seal_state(&self) -> SealState {

@@ -80,7 +80,8 @@ async fn a_user_is_changed_in_part_and_what_is_not_named_stays() {
 
     patch(json!({ "fullname": "Bob", "groups": ["admins", "ops"] })).await;
     patch(json!({})).await;
-    let expected = json!({ "username": "bob", "fullname": "Bob", "groups": ["admins", "devs", "ops"], "disabled": false });
+    let expected =
+        json!({ "username": "bob", "fullname": "Bob", "groups": ["admins", "devs", "ops"], "disabled": false });
     assert_eq!(shown().await, expected);
     // Rights change without a new token, and the password stays.
     assert_eq!(central.ask(Method::GET, USERS, Some(&bob), "").await.status.as_u16(), 200);

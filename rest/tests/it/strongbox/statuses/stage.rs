@@ -45,7 +45,7 @@ const PARTS: [(&str, &str); 8] = [
     ("accessor", "$accessor"),
 ];
 
-/// The password of `lea`, who administers `acme`.
+/// The password of `lea`, who administers `acme`, too.
 const PASSWORD: &str = "pw";
 static HASH: LazyLock<String> = LazyLock::new(|| password::hash(PASSWORD.as_bytes(), &[7; 16]).unwrap());
 
@@ -80,6 +80,10 @@ impl Stage {
         let host = AtHost::beside(&stage.central);
         stage.front = host.front.clone();
         stage.host = Some(host);
+        // One that was made at central is good there.
+        let secret_id = stage.mint().await;
+        stage.words.retain(|(word, _)| *word != "$secret-id");
+        stage.words.push(("$secret-id", secret_id));
         stage
     }
 
@@ -114,9 +118,8 @@ impl Stage {
             let token = self.central.user_of(of, name, &[group.to_owned()]).await;
             self.tokens.insert(name, token);
         }
-        // The one administrator of `acme` besides `lea` must not save `lea` from being the last.
-        let mut blocked = self.set_up("blok").await;
-        std::mem::swap(&mut blocked, &mut self.central.user_of(&blocked.clone(), "ada", &["admins".to_owned()]).await);
+        let blok = self.set_up("blok").await;
+        let blocked = self.central.user_of(&blok, "ada", &["admins".to_owned()]).await;
         self.bad_tokens.push(("a token of a blocked tenant", blocked));
         let now = self.central.access.now();
         self.run(move |rows| set_blocked(&"blok".parse().unwrap(), true, "olga", rows, now)).await;
@@ -167,9 +170,7 @@ impl Stage {
         let made = self.set(201, "ann", Method::POST, approles, reader).await;
         let trusting = json!({ "name": "trusting", "bind-secret-id": false, "distribute": { "sites": ["udc1"] } });
         self.set(201, "ann", Method::POST, approles, trusting).await;
-        let mint = "/v1/state/strongbox/authentication/approles/reader/generate-secret-id";
-        let minted = self.set(200, "ann", Method::POST, mint, json!({})).await;
-        let [role_id, secret_id] = [&made["role-id"], &minted["secret-id"]].map(|id| id.as_str().unwrap().to_owned());
+        let (role_id, secret_id) = (made["role-id"].as_str().unwrap().to_owned(), self.mint().await);
         let login = json!({ "role-id": role_id, "secret-id": secret_id });
         let program = self.set(200, "root", Method::POST, "/v1/approle-login", login).await;
         self.tokens.insert("prog", program["token"].as_str().unwrap().to_owned());
@@ -181,6 +182,14 @@ impl Stage {
             ("$sealkey", STANDARD.encode(sealkey().expose())),
             ("$remote-sealkey", AtHost::remote_sealkey()),
         ];
+    }
+
+    /// A secret-id, where the calls go.
+    async fn mint(&self) -> String {
+        let path = "/v1/state/strongbox/authentication/approles/reader/generate-secret-id";
+        let asked = request(Method::POST, path, None, "application/json", "");
+        let answer = self.answer(asked, Some(&self.tokens["ann"]), false).await;
+        answer.json()["secret-id"].as_str().unwrap().to_owned()
     }
 
     /// None of these may do anything.
@@ -195,9 +204,10 @@ impl Stage {
         self.bad_tokens.push(("a revoked token", revoked));
         let disabled = self.central.user_of(&ann, "dan", &["admins".to_owned()]).await;
         let caller = self.central.access.node().whose(&ann).unwrap();
-        self.run(move |rows| put_user(&disabled_user(caller.clone()), rows, now)).await;
+        let (username, groups) = ("dan".to_owned(), Default::default());
+        let dan = PutUser { caller, username, password_hash: None, full_name: None, groups, disabled: true };
+        self.run(move |rows| put_user(&dan, rows, now)).await;
         self.bad_tokens.push(("a token of a disabled user", disabled));
-        // Nobody but `lea` is an administrator who could log in.
         self.bad_tokens.push(("an expired token", self.one_more("ann", 1).await));
         self.central.clock.0.fetch_add(2, Ordering::SeqCst);
     }
@@ -246,6 +256,11 @@ impl Stage {
         .await;
     }
 
+    /// What prints as a list of the routes.
+    pub(super) fn routes(&self) -> String {
+        self.host.as_ref().map_or_else(|| format!("{:?}", self.front), |host| host.routes.clone())
+    }
+
     /// The rows' revision.
     pub(super) fn revision(&self) -> Revision {
         self.central.access.node().barrier().engine().snapshot().unwrap().revision()
@@ -290,9 +305,4 @@ impl Stage {
         let peer = Peer::new(SocketAddr::from((from, 5000)), None);
         Answer::read(self.front.answer(peer, asked).await).await
     }
-}
-
-fn disabled_user(caller: holdfast_actors::access_control::Caller) -> PutUser {
-    let (username, password_hash) = ("dan".to_owned(), None);
-    PutUser { caller, username, password_hash, full_name: None, groups: Default::default(), disabled: true }
 }
