@@ -67,11 +67,13 @@ pub struct Gate<'a> {
     pub site: Option<&'a SiteName>,
     /// Whether content with this bound (see [`Distribute::offline_s`]) may still be served.
     pub lease_ok: &'a dyn Fn(Option<u64>) -> bool,
+    /// Hears of each secret that is read: its names, box first, and its version.
+    pub read: &'a dyn Fn(&[&str], &str),
 }
 
 impl Gate<'static> {
     /// Central's.
-    pub const CENTRAL: Self = Self { site: None, lease_ok: &|_| true };
+    pub const CENTRAL: Self = Self { site: None, lease_ok: &|_| true, read: &|_, _| {} };
 }
 
 impl Gate<'_> {
@@ -114,7 +116,7 @@ mod tests {
             assert_eq!(distribute.check().is_ok(), good, "{offline_s:?}");
         }
         let site: SiteName = "udc1".parse().unwrap();
-        let cut_off = Gate { site: Some(&site), lease_ok: &|offline_s| offline_s.is_none() };
+        let cut_off = Gate { site: Some(&site), lease_ok: &|offline_s| offline_s.is_none(), read: &|_, _| {} };
         let brief = Distribute { to: Placement::All, offline_s: Some(60) };
         assert!(cut_off.check_lease(&Distribute::default()).is_ok());
         assert!(matches!(cut_off.check_lease(&brief), Err(Refusal::LeaseExpired)));

@@ -5,9 +5,12 @@
 
 #[cfg(feature = "shell")]
 mod actor;
+pub mod blast;
 pub mod build;
 pub mod core;
+pub mod holdings;
 pub mod placement;
+pub mod reads;
 pub mod replica;
 pub mod streams;
 
@@ -16,6 +19,8 @@ use holdfast_protocol::wire::Position;
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{Kind, Record};
+
+pub use holdings::{Holding, HostHolding};
 
 /// Cuts remembered per (tenant, site): a host further behind takes a full copy.
 pub const CUTS_KEPT: usize = 64;
@@ -58,24 +63,6 @@ pub struct Cut {
     pub revision: Revision,
     /// Whether anything of the tenant was placed at the site.
     pub has_content: bool,
-}
-
-/// What a site was sent; row `[site, tenant, hash of the store key]` of the node's realm. Committed before the first
-/// byte goes out, never taken back: it is what a thief of the site may know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
-    /// Number of the row's kind.
-    pub kind: u8,
-    /// The row's names.
-    pub path: Vec<String>,
-    /// The newest version sent.
-    pub version: u64,
-    /// Whether it was taken away again.
-    pub left: bool,
-}
-
-impl Record for Holding {
-    const KIND: Kind = Kind::Holding;
 }
 
 /// A tenant's content at a site host; row `[tenant]` of the host's node realm.

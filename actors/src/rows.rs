@@ -44,6 +44,14 @@ pub enum Kind {
     Unsealing = 0x19,
     /// That there was a site of this name, and which numbers its hosts had.
     Departed = 0x1a,
+    /// Which cuts a host has been sent.
+    HostHolding = 0x1c,
+    /// Why and when a site got new keys.
+    Rotations = 0x1d,
+    /// A host's receipts for new keys.
+    Receipts = 0x1e,
+    /// When a secret was last read at a site.
+    LastReads = 0x1f,
     // A tenant's realm.
     /// A person or program that logs in: its password hash.
     Login = 0x20,
@@ -81,7 +89,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::Tenant,
         Self::Site,
         Self::Host,
@@ -93,6 +101,10 @@ impl Kind {
         Self::Shown,
         Self::Unsealing,
         Self::Departed,
+        Self::HostHolding,
+        Self::Rotations,
+        Self::Receipts,
+        Self::LastReads,
         Self::Login,
         Self::Principal,
         Self::Token,

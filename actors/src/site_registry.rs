@@ -22,6 +22,7 @@ use crate::site_registry::certificates::{Certified, SiteCertificates};
 
 pub mod authorities;
 pub mod certificates;
+pub mod consequences;
 pub mod enrolment;
 pub mod failure_lines;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod fixtures;
 pub mod initialise;
 pub mod rehearsal;
 pub mod restored;
+pub mod rotations;
 pub mod session;
 pub mod sites;
 pub mod standing;

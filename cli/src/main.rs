@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod operator;
 mod programs;
+mod receipts;
 mod site;
 mod status;
 mod tenant;
@@ -112,6 +113,7 @@ mod tests {
             "site create --dir d udc1 --host udc1-001 --host udc1-002 --learn-reference-values",
             "site quarantine --dir d udc1 --wipe",
             "site quarantine-host --dir d udc1 udc1-001",
+            "site verify-receipt receipts.json --root ca.crt",
             "central adopt-restored --dir d --validate --json",
             "audit verify --data d",
         ] {

@@ -105,6 +105,14 @@ pub(crate) enum Command {
     },
     /// Lift a host's quarantine.
     UnquarantineHost(NamedHost),
+    /// Check hosts' receipts for new keys. Asks nobody.
+    VerifyReceipt {
+        /// Central's answer to rotation-receipts, or one proof of it (JSON).
+        file: PathBuf,
+        /// The deployment's root certificate (PEM).
+        #[arg(long, value_name = "FILE")]
+        root: PathBuf,
+    },
 }
 
 /// Runs one of them.
@@ -147,6 +155,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             let done = format!("may use {} again", host.host);
             operate(&host.named, "unquarantine-site-host", &json!({"host": host.host}), &done).await
         }
+        Command::VerifyReceipt { file, root } => crate::receipts::verify(&file, &root),
     }
 }
 

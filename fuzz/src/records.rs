@@ -5,7 +5,8 @@ use holdfast_actors::access_control::{
     Approle, HostTokenKey, Login, Principal, Revocation, SecretId, Tenant, Token, TokenKey, TokenVerifier,
 };
 use holdfast_actors::audit_log::{CommitLine, Head, Line};
-use holdfast_actors::distribution::{Copy, Cuts, Holding};
+use holdfast_actors::distribution::reads::LastReads;
+use holdfast_actors::distribution::{Copy, Cuts, Holding, HostHolding};
 use holdfast_actors::ports::draw_secret;
 use holdfast_actors::rows::{Kind, Record, Rows, decode_body, encode_body};
 use holdfast_actors::seal_keeper::record::WrappedRoot;
@@ -14,6 +15,7 @@ use holdfast_actors::seal_keeper::{Attempts, BootRecord, FreshSeal, Revealer};
 use holdfast_actors::secret_store::{BoxId, Category, CurrentSecret, DepositBox, SecretHistory, SecretVersion};
 use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::restored::{Adopted, Beyond, Restored, Shown};
+use holdfast_actors::site_registry::rotations::{Receipts, Rotations};
 use holdfast_actors::site_registry::sites::removal::Departed;
 use holdfast_actors::site_registry::unsealing::Unsealing;
 use holdfast_actors::site_registry::{AuthorityKey, Deployment, Host, Site};
@@ -35,7 +37,7 @@ pub const MEMORY: Memory = Memory { fixed: 64 << 10, each: 512 };
 /// A decoder of a row's body, by the kind of row.
 type Row = (Kind, fn(&[u8]));
 
-const ROWS: [Row; 27] = [
+const ROWS: [Row; 31] = [
     (Kind::Tenant, row::<Tenant>),
     (Kind::Site, row::<Site>),
     (Kind::Host, row::<Host>),
@@ -47,6 +49,10 @@ const ROWS: [Row; 27] = [
     (Kind::Shown, row::<Shown>),
     (Kind::Unsealing, row::<Unsealing>),
     (Kind::Departed, row::<Departed>),
+    (Kind::HostHolding, row::<HostHolding>),
+    (Kind::Rotations, row::<Rotations>),
+    (Kind::Receipts, row::<Receipts>),
+    (Kind::LastReads, row::<LastReads>),
     (Kind::Login, row::<Login>),
     (Kind::Principal, row::<Principal>),
     (Kind::Token, row::<Token>),

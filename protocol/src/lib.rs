@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod ids;
 pub mod limits;
 pub mod pki;
+pub mod receipt;
 pub mod secret;
 pub mod session;
 pub mod signed;

@@ -1,6 +1,7 @@
 //! What the dialects ask of the node they stand on: who calls, what the rows of one snapshot say, a change; with the
 //! audit line of each read and refusal written before anybody hears the answer.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use holdfast_actors::access_control::approle_logins::Issuer;
@@ -30,6 +31,9 @@ pub trait Place: Send + Sync {
 
     /// Whether content of `realm` with this bound (`None`: without end) may still be served.
     fn lease_ok(&self, realm: Realm, offline_s: Option<u64>) -> bool;
+
+    /// A version of a secret of tenant `tenant` was read here, and has its audit line. Must not wait.
+    fn note_read(&self, _tenant: u32, _path: Vec<String>, _version: String) {}
 }
 
 /// Central: every tenant is here, nothing expires.
@@ -175,12 +179,23 @@ impl Node {
             Err(refusal) => return Err(self.note_refusal(&rows, Realm::NODE, NOBODY, deed, refusal)),
         };
         let lease_ok = |offline_s| self.place.lease_ok(caller.realm, offline_s);
-        let gate = Gate { site: self.place.site(), lease_ok: &lease_ok };
+        let at_site = self.place.site().is_some();
+        let reads = RefCell::new(Vec::new());
+        let read = |path: &[&str], version: &str| {
+            if at_site {
+                let path: Vec<String> = path.iter().map(|segment| (*segment).to_owned()).collect();
+                reads.borrow_mut().push((path, version.to_owned()));
+            }
+        };
+        let gate = Gate { site: self.place.site(), lease_ok: &lease_ok, read: &read };
         match work(&View { rows: &rows, caller: &caller, gate: &gate, now }) {
             Ok(done) => {
                 if deed.noted == Noted::Always {
                     let line = Line::done(now.wall_us, clip(caller.actor()), deed.action, clip(&deed.object));
                     self.journal.append(&rows, caller.realm, &line)?;
+                }
+                for (path, version) in reads.take() {
+                    self.place.note_read(caller.tenant, path, version);
                 }
                 Ok(done)
             }

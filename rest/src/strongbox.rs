@@ -25,6 +25,7 @@
 //! | `/v1/config/strongbox/authentication/approles` and below, `revoke` | an admin |
 //! | `/v1/state/strongbox/authentication/approles` and below | an admin, or whom the approle names; at site hosts too |
 //! | `POST /v1/approle-login` | anybody; at site hosts too |
+//! | `GET /v1/state/strongbox/sites/NAME/blast-radius` | an admin, of the own tenant's content |
 //!
 //! A reader is who is in the group `read-only` and not in `admins`.
 
@@ -38,6 +39,7 @@ use holdfast_protocol::secret::SecretBytes;
 use crate::access::Access;
 
 mod approles;
+mod blast;
 mod block;
 mod ca;
 mod call;
@@ -60,6 +62,7 @@ mod users;
 mod vault_secrets;
 mod vaults;
 
+pub use blast::{BlastCounts, BlastEntry, BlastRadius, BlastSummary, TenantCounts};
 pub use control::{
     FleetControl, Operator, Revealed, Rotated, RungState, SealControl, SealError, SiteChange, SiteSealControl,
     SiteSealStatus, SiteUnsealError, Unsealing,
@@ -204,6 +207,12 @@ fn site_routes(n: &Arc<StrongboxNode>) -> Router {
         .route(&at("unquarantine-site"), post(op(n, "site.readmit", SYSTEM, fleet::unquarantine_site)))
         .route(&at("quarantine-site-host"), post(op(n, "host.quarantine", SYSTEM, fleet::quarantine_host)))
         .route(&at("unquarantine-site-host"), post(op(n, "host.readmit", SYSTEM, fleet::unquarantine_host)))
+        .route(&at("blast-radius"), get(op_with(n, "site.blast-radius", READER, blast::PARAMETERS, blast::of_site)))
+        .route(&at("rotation-receipts"), get(op(n, "site.rotation-receipts", READER, blast::receipts)))
+        .route(
+            "/v1/state/strongbox/sites/{site}/blast-radius",
+            get(op_with(n, "tenant.blast-radius", Right::TenantAdmin, blast::PARAMETERS, blast::of_tenant)),
+        )
 }
 
 fn vault_routes(n: &Arc<StrongboxNode>) -> Router {

@@ -45,6 +45,7 @@ mod metrics;
 pub mod node;
 pub mod ports;
 pub mod quic;
+pub mod reads;
 pub mod replica;
 pub mod seal;
 pub mod state;
@@ -144,7 +145,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let host = Arc::new(assemble(config, file, barrier, ports).await?);
     let metrics = Arc::new(Metrics::new());
     metrics::register(&metrics, host.clone(), journal.clone(), queue);
-    let place = AtSite { site: host.id().site, leases: host.leases.clone(), clock: host.clock.clone() };
+    let place = AtSite {
+        site: host.id().site,
+        leases: host.leases.clone(),
+        reads: host.reads.clone(),
+        clock: host.clock.clone(),
+    };
     let node = Arc::new(Node::new(host.barrier.clone(), journal.clone(), host.clock.clone(), Arc::new(place)));
     let fronted = Arc::new(Fronted { host: host.clone(), failed: failure.has_failed });
     let front = fronts::front(node, fronted, metrics.clone(), &host.config);

@@ -13,6 +13,7 @@ use crate::boot::{Boot, Contact};
 use crate::chip::SecretChip;
 use crate::join;
 use crate::lease::Leases;
+use crate::reads::Reads;
 use crate::replica::Replica;
 use crate::seal::{HostSeal, SealFault, SealParts};
 use crate::state::StateFile;
@@ -38,6 +39,8 @@ pub struct Local {
     pub replica: Replica,
     /// For how long it may be served.
     pub leases: Arc<Leases>,
+    /// What of it was read, for central.
+    pub reads: Arc<Reads>,
     /// The time.
     pub clock: Arc<AgentClock>,
     /// Randomness.
@@ -130,8 +133,9 @@ impl Local {
         let replica = Replica::new(barrier.clone(), clock.clone(), trust.clone());
         let status = Arc::new(Status::new(dialled));
         let contact = Mutex::new(contact);
-        let ladder = Ladder::default();
-        let local = Self { file, barrier, boot, seal, trust, replica, leases, clock, entropy, status, contact, ladder };
+        let (ladder, reads) = (Ladder::default(), Arc::default());
+        let local =
+            Self { file, barrier, boot, seal, trust, replica, leases, reads, clock, entropy, status, contact, ladder };
         local.status.noticed(local.notice()?.as_ref());
         Ok(local)
     }
@@ -223,6 +227,7 @@ impl Local {
     pub async fn shut(&self, by: &str) {
         self.seal.seal(by).await;
         self.replica.forget_keys();
+        self.reads.forget();
     }
 
     /// Takes what a passing verdict brings: time, head, lease.

@@ -18,6 +18,7 @@ use holdfast_rest::time::rfc3339_us;
 
 use crate::host::Host;
 use crate::lease::Leases;
+use crate::reads::Reads;
 use crate::unseal::{Attempted, NoChallenge, RemoteFault};
 
 /// A host's place: what is served there, and for how long.
@@ -26,6 +27,8 @@ pub struct AtSite {
     pub site: SiteName,
     /// The leases.
     pub leases: Arc<Leases>,
+    /// Who wants to know what is read.
+    pub reads: Arc<Reads>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -42,6 +45,10 @@ impl Place for AtSite {
 
     fn lease_ok(&self, _: Realm, offline_s: Option<u64>) -> bool {
         self.leases.holds(offline_s, self.clock.now().mono)
+    }
+
+    fn note_read(&self, tenant: u32, path: Vec<String>, version: String) {
+        self.reads.note(tenant, path, version, self.clock.now().wall_us);
     }
 }
 

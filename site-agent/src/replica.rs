@@ -45,6 +45,22 @@ impl Replica {
         }
     }
 
+    /// What comes under another key than the content that is held would be refused: nobody needs it any more.
+    fn forget_other_keys(&self, header: &Header) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_tenant) = keys.get_mut(&header.tenant) {
+            of_tenant.retain(|epoch, _| *epoch == header.target.dist_epoch);
+        }
+    }
+
+    /// The oldest epoch of the keys that content is held under; `None`: nothing is held. Keys before it are erased.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn installed(&self) -> Result<Option<DistEpoch>, Refusal> {
+        Ok(self.positions()?.into_iter().map(|held| held.position.dist_epoch).min())
+    }
+
     /// Erases all distribution keys.
     pub fn forget_keys(&self) {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -94,6 +110,7 @@ impl Replica {
             BundleKind::Full { .. } => self.apply_in_chunks(&header, items).await?,
         };
         if let Outcome::Applied { .. } = outcome {
+            self.forget_other_keys(&header);
             self.sweep().await?;
         }
         Ok(self.told(&header, outcome))

@@ -383,6 +383,29 @@ impl Deployment {
         self.kill_process(Some(pid))
     }
 
+    /// Holds a host and its TPM where they are: to everybody else it is as if it had no power.
+    ///
+    /// # Errors
+    /// They don't run.
+    pub fn freeze(&self, host: &str) -> io::Result<()> {
+        self.signal_host(host, Signal::STOP)
+    }
+
+    /// Lets a frozen host go on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn thaw(&self, host: &str) -> io::Result<()> {
+        self.signal_host(host, Signal::CONT)
+    }
+
+    fn signal_host(&self, host: &str, what: Signal) -> io::Result<()> {
+        let tpm = fs::read_to_string(self.host_dir(host)?.join("tpm.pid"))?;
+        let agent = self.host(host)?.pid.ok_or_else(|| Error::other("this host does not run"))?;
+        signal(agent, what)?;
+        signal(tpm.trim().parse().map_err(Error::other)?, what)
+    }
+
     /// The folder of a host.
     ///
     /// # Errors

@@ -202,6 +202,7 @@ fn made_of(spec: ApproleSpec, old: Option<&Row<Approle>>, cmd: &PutApprole, call
     };
     Approle {
         instance: old.filter(same).map_or(cmd.fresh.instance, |old| old.instance),
+        instance_us: old.filter(same).map_or(now.wall_us, |old| old.instance_us),
         created_by: old.map_or_else(|| caller.actor().to_owned(), |old| old.created_by.clone()),
         created_us: old.map_or(now.wall_us, |old| old.created_us),
         role_id,
@@ -250,6 +251,7 @@ pub fn revoke_approle(
     let path = [name.as_str()];
     let mut approle = rows.read::<Approle>(caller.realm, &path)?.ok_or(NO_APPROLE)?.value;
     let before = std::mem::replace(&mut approle.instance, instance);
+    approle.instance_us = now.wall_us;
     let line = Line::done(now.wall_us, caller.actor(), "approle.revoke", name.as_str());
     let mut batch = Batch::new(caller.realm, line);
     batch.put(caller.realm, &path, &approle);

@@ -184,6 +184,8 @@ pub struct Approle {
     pub distribute: Distribute,
     /// Drawn anew when older tokens and secret-ids are to end.
     pub instance: Instance,
+    /// When that was, microseconds since the Unix epoch.
+    pub instance_us: i64,
     /// Who made it.
     pub created_by: String,
     /// When it was made, microseconds since the Unix epoch.

@@ -176,6 +176,40 @@ impl Snapshot {
         Ok(rows)
     }
 
+    /// At most `limit` rows of a kind below `path`, tombstones included, that come after `after` in the store's own order,
+    /// which tells nothing of the names. Fewer: there are no more.
+    ///
+    /// # Errors
+    /// Faults and damage; [`Refusal::Invalid`]: `after` does not lie below `path`.
+    pub fn page(
+        &self,
+        (kind, realm): (Kind, Realm),
+        path: &[String],
+        after: Option<&[String]>,
+        limit: usize,
+    ) -> Result<Vec<RawRow>, Refusal> {
+        let keys = self.realm_keys(realm)?;
+        let prefix = store_key(&keys, kind, realm, path);
+        let mut from = match after {
+            Some(after) if after.starts_with(path) => store_key(&keys, kind, realm, after),
+            Some(_) => return Err(Refusal::Invalid("a page goes on from where another ended".to_owned())),
+            None => prefix.clone(),
+        };
+        from.push(0);
+        let found = self.view.range(&from, &after_prefix(&prefix), limit)?;
+        let open = |(key, entry): (Vec<u8>, Entry)| open_row(self.ring.deployment(), &keys, kind, realm, &key, &entry);
+        found.into_iter().map(open).collect()
+    }
+
+    /// Where a row is, or would be, for the store.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`]: no such realm; [`Refusal::Invalid`]: a path that no row can have.
+    pub fn store_key(&self, key: &RowKey) -> Result<Vec<u8>, Refusal> {
+        key.check()?;
+        Ok(store_key(&*self.realm_keys(key.realm)?, key.kind, key.realm, &key.path))
+    }
+
     /// One row, as [`Snapshot::changes`] gives it.
     ///
     /// # Errors

@@ -3,24 +3,27 @@
 //! Runs on a thread that may block, one at a time per (tenant, site). The snapshot stays open while the cut is
 //! committed, so that a bundle is of exactly the cut's state; if the state has moved on, the next cut follows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 
 use holdfast_protocol::bundle::{self, Body, BundleKind, Header, Item};
 use holdfast_protocol::codec::length_prefixed;
 use holdfast_protocol::crypto::hash::{hmac, sha256};
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{Realm, SiteName, TenantName};
+use holdfast_protocol::ids::{HostName, Realm, Seq, SiteName, TenantName};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::wire::{Position, Signed};
 
 use crate::access_control::Tenant;
 use crate::barrier::{Barrier, ChangedRow, Snapshot};
 use crate::distribution::core::{BuildOutcome, Push};
+use crate::distribution::holdings::{Sending, secret_facts};
 use crate::distribution::placement::{COMMON, SitePlacement};
-use crate::distribution::{CUTS_KEPT, Cut, Cuts, DELTA_BYTES_MAX, DELTA_ROWS_MAX, Holding, PART_BYTES_MAX};
-use crate::ports::draw;
-use crate::rows::{Batch, Kind, ReadRows, Refusal, Rows};
+use crate::distribution::{
+    CUTS_KEPT, Cut, Cuts, DELTA_BYTES_MAX, DELTA_ROWS_MAX, Holding, HostHolding, PART_BYTES_MAX,
+};
+use crate::ports::{Now, draw};
+use crate::rows::{Batch, Kind, ReadRows, Refusal, RowKey, Rows};
 use crate::site_registry::restored::refuse_while_stopped;
 use crate::site_registry::{Held, Site, deployment, site};
 use crate::store::Fault;
@@ -56,13 +59,14 @@ pub enum Built {
 }
 
 impl Built {
-    /// What distribution is told; `head` signs one of the state after the build.
+    /// What distribution is told; `head` signs one of the state after the build, which was for these `hosts`.
     ///
     /// # Errors
     /// Those of `head`.
     pub fn outcome(
         self,
         tenant: TenantName,
+        hosts: BTreeSet<HostName>,
         head: impl FnOnce() -> Result<Signed, Refusal>,
     ) -> Result<BuildOutcome, Refusal> {
         Ok(match self {
@@ -70,23 +74,32 @@ impl Built {
             Self::UpToDate => BuildOutcome::UpToDate,
             Self::Bundles { target, key, bundles } => {
                 let bundles = bundles.into_iter().map(Arc::from).collect();
-                BuildOutcome::Bundles(Arc::new(Push { tenant, target, key, bundles, head: head()? }))
+                BuildOutcome::Bundles(Arc::new(Push { tenant, target, key, bundles, head: head()?, hosts }))
             }
         })
     }
 }
 
-/// Cuts if the content has changed since the last cut, and builds what leads from `base` to the newest cut.
+/// For whom to build.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// Whose content.
+    pub tenant: &'a TenantRef,
+    /// For which site.
+    pub site: &'a SiteName,
+    /// Where the hosts stand.
+    pub base: Option<&'a Position>,
+    /// Hosts of the site that will be sent it; nobody else may be, since it is written down beforehand.
+    pub hosts: &'a BTreeSet<HostName>,
+}
+
+/// Cuts if the content has changed since the last cut, and builds what leads from the hosts' base to the newest cut. What
+/// site and hosts will hold then is committed when this returns.
 ///
 /// # Errors
 /// The site is cut off, sealed, or the store's fault.
-pub fn build(
-    barrier: &Barrier,
-    tenant: &TenantRef,
-    site_name: &SiteName,
-    base: Option<&Position>,
-    signer: &SigningKey,
-) -> Result<Built, Refusal> {
+pub fn build(barrier: &Barrier, order: &Order<'_>, signer: &SigningKey, now: Now) -> Result<Built, Refusal> {
+    let Order { tenant, site: site_name, base, hosts } = *order;
     let snapshot = barrier.snapshot()?;
     refuse_while_stopped(&snapshot)?;
     let place = site(&snapshot, site_name)?.value;
@@ -108,11 +121,14 @@ pub fn build(
         site_name,
         place,
         signer,
+        hosts,
+        now,
     };
     let Some((cuts, target)) = job.cut(base.is_some())? else { return Ok(Built::Nothing) };
     if base == Some(&target.position) {
         return Ok(Built::UpToDate);
     }
+    job.record_hosts(target.position.seq)?;
     // What an earlier term has cut may be known here and is not built upon: an adoption orders full copies.
     let from = base.filter(|base| base.term == target.position.term).and_then(|base| cuts.at(base));
     let from = from.filter(|cut| cut.has_content && target.has_content);
@@ -140,6 +156,8 @@ struct Job<'a> {
     is_deleted: bool,
     deployment: crate::site_registry::Deployment,
     signer: &'a SigningKey,
+    hosts: &'a BTreeSet<HostName>,
+    now: Now,
 }
 
 /// A row on its way into a bundle.
@@ -182,28 +200,50 @@ impl Job<'_> {
         let has_content = self.placement.has_content();
         let Some(last) = cuts.last() else {
             let wanted = has_content || held;
-            return if wanted { self.make_cut(cuts, self.everything()?).map(Some) } else { Ok(None) };
+            return if wanted { self.make_whole_cut(cuts).map(Some) } else { Ok(None) };
         };
         let epochs_hold =
             last.position.dist_epoch == self.place.dist_epoch && last.position.term == self.deployment.term;
         let changed = match last.has_content == has_content {
             true if self.is_deleted => Some(Vec::new()),
             true => self.delta(last)?,
-            false => Some(self.everything()?),
+            false => None,
         };
         match changed {
-            Some(rows) if rows.is_empty() && epochs_hold && last.has_content == has_content => {
+            Some(rows) if rows.is_empty() && epochs_hold => {
                 let last = last.clone();
                 Ok(Some((cuts, last)))
             }
-            Some(rows) => self.make_cut(cuts, rows).map(Some),
-            None => self.make_cut(cuts, self.everything()?).map(Some),
+            Some(rows) => self.make_cut(cuts, rows, Vec::new()).map(Some),
+            None => self.make_whole_cut(cuts).map(Some),
         }
     }
 
-    fn make_cut(&self, mut cuts: Cuts, rows: Vec<Outgoing>) -> Result<(Cuts, Cut), Refusal> {
-        self.record_holdings(&rows)?;
+    /// A cut that is not told by what changed since another: what was there and is not any more has left.
+    fn make_whole_cut(&self, cuts: Cuts) -> Result<(Cuts, Cut), Refusal> {
+        let rows = self.everything()?;
+        let here: BTreeSet<String> = rows.iter().map(|row| holding_key(&row.store_key)).collect();
+        let path = [self.site_name.as_str(), self.tenant.name.as_str()];
+        let held = self.snapshot.list::<Holding>(Realm::NODE, &path)?;
+        let gone = held.into_iter().filter(|row| !row.value.left && !here.contains(row.name()));
+        let left: Vec<(String, Sending)> = gone
+            .filter_map(|row| Some((row.name().to_owned(), Sending::leaving(row.value)?)))
+            .filter(|(_, sending)| sending.realm == self.tenant.realm)
+            .collect();
+        self.make_cut(cuts, rows, left)
+    }
+
+    fn make_cut(
+        &self,
+        mut cuts: Cuts,
+        rows: Vec<Outgoing>,
+        mut left: Vec<(String, Sending)>,
+    ) -> Result<(Cuts, Cut), Refusal> {
         let before = cuts.last().map(|cut| cut.position).unwrap_or_default();
+        for row in &rows {
+            left.push(self.sending(row)?);
+        }
+        self.record_holdings(left, before.seq.next())?;
         let revision = self.snapshot.revision();
         let mut placed = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -247,25 +287,61 @@ impl Job<'_> {
         })
     }
 
-    fn record_holdings(&self, rows: &[Outgoing]) -> Result<(), Refusal> {
-        for page in rows.chunks(HOLDINGS_PER_COMMIT) {
-            let mut holdings = Vec::with_capacity(page.len());
-            for row in page {
-                let left = row.item.body.is_none();
-                let key = holding_key(&row.store_key);
-                let path = row.item.path.clone();
-                holdings.push((key, Holding { kind: row.item.kind, path, version: row.version, left }));
-            }
+    /// Page by page, each over what is committed: another build for the same site may be under way.
+    fn record_holdings(&self, sent: Vec<(String, Sending)>, seq: Seq) -> Result<(), Refusal> {
+        let at = (seq, self.now.wall_us);
+        for page in sent.chunks(HOLDINGS_PER_COMMIT) {
+            let page = page.to_vec();
             let (tenant, name) = (self.tenant.name.clone(), self.site_name.clone());
-            run(self.barrier, move |_| {
+            run(self.barrier, move |rows| {
                 let mut batch = Batch::housekeeping();
-                for (key, holding) in &holdings {
-                    batch.put(Realm::NODE, &[name.as_str(), tenant.as_str(), key], holding);
+                for (key, sending) in &page {
+                    let path = [name.as_str(), tenant.as_str(), key];
+                    let before = rows.read::<Holding>(Realm::NODE, &path)?.map(|row| row.value);
+                    batch.put(Realm::NODE, &path, &Holding::after(before, sending.clone(), at));
                 }
                 Ok((batch, ()))
             })?;
         }
         Ok(())
+    }
+
+    fn sending(&self, row: &Outgoing) -> Result<(String, Sending), Refusal> {
+        let kind = Kind::from_byte(row.item.kind).ok_or(Refusal::Corrupt)?;
+        let keys = self.snapshot.realm_keys(self.tenant.realm)?;
+        let secret = match &row.item.body {
+            Some(body) => secret_facts(&keys, kind, body.0.expose())?,
+            None => None,
+        };
+        let sending = Sending {
+            kind,
+            path: row.item.path.clone(),
+            realm: self.tenant.realm,
+            version: row.version,
+            secret,
+            leaves: row.item.body.is_none(),
+        };
+        Ok((holding_key(&row.store_key), sending))
+    }
+
+    /// Notes that the hosts are sent a cut; nothing is written where that is known.
+    fn record_hosts(&self, seq: Seq) -> Result<(), Refusal> {
+        let (tenant, name, hosts) = (self.tenant.name.clone(), self.site_name.clone(), self.hosts.clone());
+        let noted = move |rows: &dyn Rows| -> Result<Batch, Refusal> {
+            let mut batch = Batch::housekeeping();
+            for host in &hosts {
+                let path = [name.as_str(), host.as_str(), tenant.as_str()];
+                let mut held = rows.read::<HostHolding>(Realm::NODE, &path)?.map(|row| row.value).unwrap_or_default();
+                if held.note(seq) {
+                    batch.put(Realm::NODE, &path, &held);
+                }
+            }
+            Ok(batch)
+        };
+        if noted(&self.snapshot)?.is_empty() {
+            return Ok(());
+        }
+        run(self.barrier, move |rows| Ok((noted(rows)?, ())))
     }
 
     /// What changed since a cut, for this site; `None`: too long ago to tell.
@@ -318,7 +394,7 @@ impl Job<'_> {
         }
         for slug in self.placement.boxes() {
             let path = [slug.to_owned()];
-            let key = crate::rows::RowKey { kind: Kind::Box, realm, path: path.to_vec() };
+            let key = RowKey { kind: Kind::Box, realm, path: path.to_vec() };
             rows.extend(self.snapshot.one(&key)?);
             rows.extend(self.snapshot.all(Kind::Secret, realm, &path)?);
         }
@@ -362,6 +438,11 @@ impl Job<'_> {
     fn built(&self, target: Position, bundles: Vec<Vec<u8>>) -> Built {
         Built::Bundles { target, key: self.place.dist_key(&self.tenant.name), bundles }
     }
+}
+
+/// What names the holding of the row with this key at every site.
+pub(super) fn holding_key_of(rows: &Snapshot, key: &RowKey) -> Result<String, Refusal> {
+    Ok(holding_key(&rows.store_key(key)?))
 }
 
 /// What names a row among its site's holdings.

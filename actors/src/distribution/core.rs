@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_protocol::ids::{HostId, SiteName, TenantName};
+use holdfast_protocol::ids::{HostId, HostName, SiteName, TenantName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::wire::{Position, Signed};
 
@@ -140,6 +140,8 @@ pub struct Push {
     /// A head of the state that has the cut in it, signed; goes first. A host that holds newer content than a restored
     /// central knows has then a newer head to show.
     pub head: Signed,
+    /// Who may be sent them: hosts of which it is written down.
+    pub hosts: BTreeSet<HostName>,
 }
 
 /// What is to be done.
@@ -151,6 +153,8 @@ pub enum Effect {
         stream: StreamId,
         /// From where.
         base: Option<Position>,
+        /// For these hosts: that they hold what is built is written down before it is sent.
+        hosts: BTreeSet<HostName>,
     },
     /// Send.
     Push {
@@ -370,6 +374,8 @@ impl Distribution {
                 // It was the newest when the build read it; since then the content has changed.
                 BuildOutcome::Nothing | BuildOutcome::UpToDate if moved => {}
                 BuildOutcome::Nothing | BuildOutcome::UpToDate => link.state = LinkState::InStep,
+                // It came too late for this build; the next one is for it too.
+                BuildOutcome::Bundles(push) if !push.hosts.contains(&host.host) => {}
                 BuildOutcome::Bundles(push) => {
                     link.state = LinkState::Queued;
                     self.queue.push_back(Queued { host: host.clone(), conn, base, push: push.clone() });
@@ -420,10 +426,21 @@ impl Distribution {
                 let stream = self.streams.entry(id.clone()).or_default();
                 if !stream.building && stream.retry_at.is_none_or(|at| at <= now.mono) {
                     (stream.building, stream.moved, stream.retry_at) = (true, false, None);
-                    effects.push(Effect::Build { stream: id, base: link.position });
+                    let base = link.position;
+                    effects.push(Effect::Build { hosts: self.hosts_at(&id, base, now), stream: id, base });
                 }
             }
         }
+    }
+
+    /// The hosts that wait for what leads on from `base`.
+    fn hosts_at(&self, (tenant, site): &StreamId, base: Option<Position>, now: Now) -> BTreeSet<HostName> {
+        let waits = |link: &HostLink| {
+            let of = link.tenants.get(tenant);
+            link.is_trusted(now) && of.is_some_and(|of| of.position == base && of.state == LinkState::Unknown)
+        };
+        let of_site = self.hosts.iter().filter(|(host, link)| host.site == *site && waits(link));
+        of_site.map(|(host, _)| host.host.clone()).collect()
     }
 
     fn tell_lag(&mut self, effects: &mut Vec<Effect>) {

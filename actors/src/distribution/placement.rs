@@ -58,6 +58,10 @@ impl SitePlacement {
             | Kind::Shown
             | Kind::Unsealing
             | Kind::Departed
+            | Kind::HostHolding
+            | Kind::Rotations
+            | Kind::Receipts
+            | Kind::LastReads
             | Kind::Copy => false,
         }
     }

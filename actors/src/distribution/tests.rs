@@ -2,6 +2,7 @@
 //! anything else.
 
 mod applying;
+mod blast;
 mod cuts;
 mod world;
 
@@ -12,11 +13,11 @@ use std::sync::{Arc, mpsc};
 use holdfast_protocol::bundle::{self, BundleKind, Header, Item};
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{DeploymentId, DistEpoch, SealEpoch, Seq, SiteName, StandingGeneration, Term};
+use holdfast_protocol::ids::{DeploymentId, DistEpoch, HostName, SealEpoch, Seq, SiteName, StandingGeneration, Term};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use proptest::prelude::*;
 
-use super::build::{Built, TenantRef, build};
+use super::build::{Built, Order, TenantRef, build};
 use super::replica::{Apply, CHUNK_ROWS_MAX, Outcome, apply, judge, locate, orphans};
 use super::*;
 use crate::access_control::records::{
@@ -201,6 +202,26 @@ fn current(data: Vec<u8>) -> CurrentSecret {
     }
 }
 
+/// With a role-id and an instance of these bytes.
+fn approle(to: Placement, (role, instance): (u8, u8), bound: bool) -> Approle {
+    Approle {
+        role_id: SecretBytes::new(vec![role; 16]),
+        fixed_role_id: false,
+        bind_secret_id: bound,
+        weak_secret_id: false,
+        secret_id_ttl_s: 0,
+        secret_id_num_uses: 0,
+        token_ttl_s: 60,
+        token_policies: BTreeSet::new(),
+        secret_id_minters: BTreeSet::new(),
+        distribute: Distribute { to, offline_s: None },
+        instance: [instance; 16],
+        instance_us: i64::from(instance),
+        created_by: "alice".to_owned(),
+        created_us: 1,
+    }
+}
+
 fn signer() -> SigningKey {
     SigningKey::from_seed(&secret(77))
 }
@@ -216,7 +237,19 @@ impl Node {
     fn build(&self, tenant: usize, site: usize, base: Option<&Position>) -> Result<Option<(Position, Sent)>, Refusal> {
         let (name, realm) = TENANTS[tenant];
         let tenant = TenantRef { name: name.parse().unwrap(), realm };
-        Ok(match build(&self.barrier, &tenant, &site_name(site), base, &signer())? {
+        self.build_for(&tenant, site, base, &BTreeSet::new())
+    }
+
+    /// For hosts that will be sent it.
+    fn build_for(
+        &self,
+        tenant: &TenantRef,
+        site: usize,
+        base: Option<&Position>,
+        hosts: &BTreeSet<HostName>,
+    ) -> Result<Option<(Position, Sent)>, Refusal> {
+        let order = Order { tenant, site: &site_name(site), base, hosts };
+        Ok(match build(&self.barrier, &order, &signer(), NOW)? {
             Built::Nothing | Built::UpToDate => None,
             Built::Bundles { target, key, bundles } => Some((target, Sent { key: Arc::new(key), bundles })),
         })

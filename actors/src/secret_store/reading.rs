@@ -125,8 +125,10 @@ pub fn read_secret(
 ) -> Result<SecretView, Refusal> {
     let found = box_at(rows, caller, gate, at, Role::Read)?;
     gate.check_lease(&found.distribute)?;
-    let row = rows.read::<CurrentSecret>(caller.realm, &path.below(at.1))?.ok_or(Refusal::NotFound("secret"))?;
+    let path = path.below(at.1);
+    let row = rows.read::<CurrentSecret>(caller.realm, &path)?.ok_or(Refusal::NotFound("secret"))?;
     let CurrentSecret { data, version_id, created, updated, version, marks } = row.value;
+    (gate.read)(&path, &version_id);
     Ok(SecretView { data, version_id, created, updated, version, marks })
 }
 

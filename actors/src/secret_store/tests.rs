@@ -218,7 +218,7 @@ fn a_site_serves_what_is_placed_there_while_the_lease_runs() {
     central.copy_to(&[Kind::Box, Kind::Secret, Kind::Principal], REALM, &mut site, local);
     let caller = Caller { realm: local, ..olga };
     let read_at = |site_name: &SiteName, lease: bool, category: &str, slug: &str| {
-        let gate = Gate { site: Some(site_name), lease_ok: &|_| lease };
+        let gate = Gate { site: Some(site_name), lease_ok: &|_| lease, read: &|_, _| {} };
         read_secret(&site, &caller, &gate, (category, slug), &path("s")).map(|view| view.data)
     };
     assert_eq!(read_at(&here, true, "app", "a").unwrap().expose(), br#"{"n":1}"#);

@@ -18,6 +18,7 @@ use crate::ports::Now;
 use crate::rows::{Batch, Refusal, Rows};
 use crate::site_registry::certificates::settle;
 use crate::site_registry::restored::{floor_below, numbering, refuse_while_stopped};
+use crate::site_registry::rotations::{self, Cause, Occasion};
 use crate::site_registry::unsealing::note_quoted;
 use crate::site_registry::{
     Continuity, Deployment, Held, Host, HostState, SealKeyRecord, Site, Standing, deployment, host, hosts, site,
@@ -163,6 +164,8 @@ fn cut_off_clone(
     entry.standing = next_standing(&mut deployment, &entry.standing, (Held::Quarantined, false), &id.to_string(), now);
     // Drawn as the next token, which nobody will be given now.
     advance_epochs(&mut place, &first.continuity_next);
+    let occasion = Occasion { generation: entry.standing.generation, cause: Cause::Clone, host: Some(&id.host) };
+    rotations::note(&mut batch, &occasion, &id.site, &place, rows, now)?;
     put(&mut batch, id, &entry);
     erase_confirmed_epochs(&mut place, &id.site, Some((id.clone(), entry)), rows)?;
     batch.put(Realm::NODE, &[id.site.as_str()], &place);
@@ -257,6 +260,9 @@ pub fn record_failure(cmd: &RecordFailure, rows: &dyn Rows, now: Now) -> Result<
     let mut deployment = numbering(rows)?;
     entry.standing = next_standing(&mut deployment, &entry.standing, (held, false), &name, now);
     advance_epochs(&mut place, &cmd.seed);
+    let cause = if cmd.quarantine { Cause::Quarantine } else { Cause::Untrusted };
+    let occasion = Occasion { generation: entry.standing.generation, cause, host: Some(&cmd.host.host) };
+    rotations::note(&mut batch, &occasion, &cmd.host.site, &place, rows, now)?;
     put(&mut batch, &cmd.host, &entry);
     erase_confirmed_epochs(&mut place, &cmd.host.site, Some((cmd.host.clone(), entry)), rows)?;
     batch.put(Realm::NODE, &[cmd.host.site.as_str()], &place);
@@ -346,6 +352,8 @@ pub fn decide(cmd: &Decide, rows: &dyn Rows, now: Now) -> Result<(Batch, Standin
     let after = next_standing(&mut deployment, &before, (held, wipe), &object, now);
     if before.held != Held::Quarantined && held == Held::Quarantined {
         advance_epochs(&mut place, &cmd.seed);
+        let occasion = Occasion { generation: after.generation, cause: Cause::Quarantine, host: cmd.host.as_ref() };
+        rotations::note(&mut batch, &occasion, &cmd.site, &place, rows, now)?;
     }
     match &mut target {
         Some((id, entry)) => {

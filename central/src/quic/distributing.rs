@@ -1,12 +1,14 @@
 //! The hands of distribution: builds on threads that may block, sends keys and bundles.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
-use holdfast_actors::distribution::build::build;
+use holdfast_actors::distribution::build::{Order, build};
 use holdfast_actors::distribution::core::{BuildOutcome, Distribution, Effect, Event, StreamId};
 use holdfast_actors::distribution::streams::tenant_ref;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::shell::machine::{Failed, Perform};
+use holdfast_protocol::ids::HostName;
 use holdfast_protocol::wire::{FromCentral, Position, Sealed};
 
 use crate::quic::connections::Out;
@@ -27,7 +29,7 @@ impl Perform<Distribution> for DistributionHands {
     async fn perform(&self, effect: Effect) -> Result<(), Failed> {
         let Some(hub) = self.hub.upgrade() else { return Ok(()) };
         match effect {
-            Effect::Build { stream, base } => drop(tokio::spawn(run_build(hub, stream, base))),
+            Effect::Build { stream, base, hosts } => drop(tokio::spawn(run_build(hub, stream, base, hosts))),
             Effect::Push { host, conn, push } => {
                 if !hub.is_trusted(&host) || hub.is_stopped() {
                     return Ok(());
@@ -55,12 +57,12 @@ impl Perform<Distribution> for DistributionHands {
     }
 }
 
-async fn run_build(hub: Arc<Hub>, stream: StreamId, base: Option<Position>) {
+async fn run_build(hub: Arc<Hub>, stream: StreamId, base: Option<Position>, hosts: BTreeSet<HostName>) {
     let place = hub.builds.clone().acquire_owned().await;
     let (building, of, from) = (hub.clone(), stream.clone(), base);
     let built = tokio::task::spawn_blocking(move || {
         let _place = place;
-        build_now(&building, &of, from.as_ref())
+        build_now(&building, &of, from.as_ref(), hosts)
     });
     let outcome = match built.await {
         Ok(Ok(outcome)) => outcome,
@@ -76,11 +78,18 @@ async fn run_build(hub: Arc<Hub>, stream: StreamId, base: Option<Position>) {
     let _ = hub.distribution.insist(ended).await;
 }
 
-fn build_now(hub: &Hub, (tenant, site): &StreamId, base: Option<&Position>) -> Result<BuildOutcome, Refusal> {
+fn build_now(
+    hub: &Hub,
+    (tenant, site): &StreamId,
+    base: Option<&Position>,
+    hosts: BTreeSet<HostName>,
+) -> Result<BuildOutcome, Refusal> {
     let Some(tenant) = tenant_ref(&hub.snapshot()?, tenant)? else {
         // A tenant that is gone, or that a host remembers from another life of this deployment.
         return Ok(BuildOutcome::Nothing);
     };
     let head = || Ok(hub.sign(&hub.head(&hub.snapshot()?)?));
-    build(&hub.node.barrier, &tenant, site, base, &hub.signer)?.outcome(tenant.name.clone(), head)
+    let order = Order { tenant: &tenant, site, base, hosts: &hosts };
+    let built = build(&hub.node.barrier, &order, &hub.signer, hub.node.clock.now())?;
+    built.outcome(tenant.name.clone(), hosts, head)
 }

@@ -6,15 +6,17 @@ use std::time::Duration;
 use holdfast_actors::attestation_verifier::core::{ConnId, Event, Facts};
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::distribution::core as distribution;
+use holdfast_actors::distribution::reads;
 use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::shell::caught;
 use holdfast_actors::site_registry::restored::{Claims, ShownCertificate};
 use holdfast_actors::site_registry::session::{Unfit, facts};
-use holdfast_actors::site_registry::{certificates, host, standing, unsealing};
+use holdfast_actors::site_registry::{certificates, host, rotations, standing, unsealing};
 use holdfast_protocol::ids::{HostId, Realm};
 use holdfast_protocol::pki::read;
 use holdfast_protocol::wire::{
     CertificateStep, CertificateUse, CloseCode, EXPORTER_QUOTE, FromHost, HeldPosition, Hello, QuoteAnswer,
+    READS_TOLD_MAX, ReadItem, Signed,
 };
 use quinn::{Connection, RecvStream};
 
@@ -141,6 +143,8 @@ impl Session {
                 | FromHost::Alarm { .. }
                 | FromHost::Unsealing(_)
                 | FromHost::Certificate { .. }
+                | FromHost::Rotated { .. }
+                | FromHost::Reads(_)
         );
         if is_written && !words.take(now) {
             tracing::warn!(host = %self.host, "host says too much to be written down");
@@ -210,6 +214,8 @@ impl Session {
                 })
             }
             FromHost::Certificate { which, fingerprint, step } => self.certificate(which, fingerprint, step).await,
+            FromHost::Rotated { receipt, issuer } => self.rotated((receipt, issuer)).await,
+            FromHost::Reads(items) => self.reads(items).await,
             FromHost::Alarm { what } => {
                 let what: String = what.chars().filter(|c| !c.is_control()).take(200).collect();
                 tracing::error!(host = %self.host, what, "host raises an alarm");
@@ -266,6 +272,43 @@ impl Session {
     async fn confirm(&self, which: CertificateUse, fingerprint: [u8; 32]) -> Result<(), CloseCode> {
         let (host, now) = (self.host.clone(), self.hub.node.clock.now());
         self.record(move |rows| certificates::confirm(&host, which, &fingerprint, rows, now)).await
+    }
+
+    /// A receipt that is not believed is as good as none, and shows as missing.
+    async fn rotated(&self, receipt: (Signed, Vec<u8>)) -> Result<(), CloseCode> {
+        let now = self.hub.node.clock.now();
+        let checked = self.hub.snapshot().and_then(|rows| rotations::check(&self.host, receipt, &rows, now));
+        let kept = match checked {
+            Ok(kept) => self.hub.node.barrier.run(move |rows| rotations::record(&kept, rows, now)).await.map(|_| ()),
+            Err(refused) => Err(refused),
+        };
+        self.hub.progress.notify_waiters();
+        match kept {
+            Ok(()) => Ok(()),
+            Err(Refusal::Sealed) => Err(CloseCode::CentralSealed),
+            Err(error) => {
+                tracing::warn!(host = %self.host, %error, "a receipt for new keys is not kept");
+                Ok(())
+            }
+        }
+    }
+
+    /// What a host says of its reads is for people only: that it can't be kept is no reason to part.
+    async fn reads(&self, items: Vec<ReadItem>) -> Result<(), CloseCode> {
+        if READS_TOLD_MAX < items.len() {
+            return Err(CloseCode::Protocol);
+        }
+        let now = self.hub.node.clock.now();
+        let found = self.hub.snapshot().and_then(|rows| reads::find(&rows, &self.host, items, now));
+        match found {
+            Ok(told) if told.is_empty() => Ok(()),
+            Ok(told) => self.record(move |rows| reads::keep(&told, rows)).await,
+            Err(Refusal::Sealed) => Err(CloseCode::CentralSealed),
+            Err(error) => {
+                tracing::warn!(host = %self.host, %error, "a host's reads could not be noted");
+                Ok(())
+            }
+        }
     }
 
     async fn note_sealed(&self, sealed: bool) -> Result<(), CloseCode> {

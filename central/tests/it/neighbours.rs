@@ -11,7 +11,7 @@ use holdfast_protocol::pki::request::request as certification_request;
 use holdfast_protocol::signed;
 use holdfast_protocol::wire::{
     ALPN_ENROL, ALPN_SYNC, Enrol, EnrolAnswer, EnrolRequest, FromCentral, FromHost, HeldPosition, Position,
-    QuoteAnswer, RefusalCode, WipeReceipt,
+    QuoteAnswer, ReadItem, RefusalCode, Signed, WipeReceipt,
 };
 use holdfast_rest::tls::provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -138,6 +138,16 @@ async fn whatever_a_host_says_changes_nothing_of_another() {
         FromHost::Alarm { what: "host udc1/udc1-001 is a thief".to_owned() },
         FromHost::Sealed(true),
         FromHost::Sealed(false),
+        FromHost::Reads(vec![ReadItem {
+            tenant_number: 2,
+            path: vec!["alpha-vault".to_owned(), "dbpass".to_owned()],
+            version: "any".to_owned(),
+            at_us: i64::MAX,
+        }]),
+        FromHost::Rotated {
+            receipt: Signed { body: vec![0; 64], signer: vec![0; 64], signature: vec![0; 64] },
+            issuer: vec![0; 64],
+        },
         FromHost::Quote(Box::new(QuoteAnswer {
             attest: vec![0; 64],
             signature: vec![0; 64],

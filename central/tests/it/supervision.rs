@@ -20,7 +20,7 @@ use crate::world::{First, SEAL, World, config_text};
 /// More than any operation has.
 const EFFECTS_MAX: usize = 8;
 /// For what a node does at once, on a busy machine.
-const PROMPTLY: Duration = Duration::from_secs(8);
+const PROMPTLY: Duration = Duration::from_secs(30);
 
 struct Central {
     running: Running,

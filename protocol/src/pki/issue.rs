@@ -78,7 +78,7 @@ impl Authority {
             Self::CentralApi => "central api CA",
             Self::CentralDist => "central dist CA",
             Self::SiteApi(_) => "site api CA",
-            Self::SiteDist(_) => "site dist CA",
+            Self::SiteDist(_) => read::SITE_DIST,
         }
     }
 

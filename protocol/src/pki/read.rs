@@ -201,6 +201,35 @@ pub fn bundle_signer_of(der: &[u8], root: &[u8], now_s: i64) -> Result<PublicKey
     p256_key(&certificate.tbs_certificate.subject_pki)
 }
 
+/// The key of a host's QUIC client certificate, and whom it names: `issuer` is the dist authority of that host's site,
+/// `root` certified it, and the certificate was valid at `at_s`, some second since the Unix epoch.
+///
+/// # Errors
+/// Malformed, of another issuer, for another use or site, or not valid then.
+pub fn host_of(der: &[u8], issuer: &[u8], root: &[u8], at_s: i64) -> Result<(Peer, PublicKey), PkiError> {
+    let (certificate, parsed, root) = (parse(der)?, parse(issuer)?, parse(root)?);
+    signed_by(issuer, &parsed, &root)?;
+    signed_by(der, &certificate, &parsed)?;
+    let uses = certificate.extended_key_usage().ok().flatten().ok_or(PkiError::NotIssuedFor)?.value;
+    if certificate.is_ca() || !uses.client_auth || uses.server_auth || uses.code_signing || uses.any {
+        return Err(PkiError::NotIssuedFor);
+    }
+    let peer = peer_of(der)?;
+    let site = parsed.subject().iter_organizational_unit().next().and_then(|unit| unit.as_str().ok());
+    let is_dist = common_name(issuer)?.starts_with(&format!("Holdfast {SITE_DIST} "));
+    if !is_dist || site != Some(peer.host.site.as_str()) {
+        return Err(PkiError::NotIssuedFor);
+    }
+    let validity = validity(der)?;
+    if !(validity.not_before..=validity.not_after).contains(&at_s) {
+        return Err(PkiError::Expired);
+    }
+    Ok((peer, p256_key(&certificate.tbs_certificate.subject_pki)?))
+}
+
+/// What an authority that certifies QUIC clients is called.
+pub(super) const SITE_DIST: &str = "site dist CA";
+
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, PkiError> {
     if der.len() > CERTIFICATE_BYTES_MAX {
         return Err(PkiError::Malformed("certificate"));

@@ -242,6 +242,15 @@ pub enum FromHost {
         /// How far.
         step: CertificateStep,
     },
+    /// Newer keys are installed, and older ones erased.
+    Rotated {
+        /// A [`RotationReceipt`].
+        receipt: Signed,
+        /// The certificate (DER) of the authority that certified its signer.
+        issuer: Vec<u8>,
+    },
+    /// When secrets were last read here, at most [`READS_TOLD_MAX`] of them.
+    Reads(Vec<ReadItem>),
 }
 
 /// The certificates of a host.
@@ -261,6 +270,9 @@ pub enum CertificateStep {
     /// It is shown to whoever connects. Of a QUIC client's certificate this is not said but seen.
     Shown,
 }
+
+/// Items in one [`FromHost::Reads`]: what one transaction takes.
+pub const READS_TOLD_MAX: usize = 64;
 
 /// A quote with what it binds.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -504,4 +516,39 @@ pub struct WipeReceipt {
 
 impl Signable for WipeReceipt {
     const DOMAIN: &'static str = "holdfast/wiped/v1";
+}
+
+/// A host's word that keys of these epochs are all that it holds: those before them are erased. Signed with its QUIC
+/// client key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotationReceipt {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// The host.
+    pub host: HostId,
+    /// Which of its identities.
+    pub generation: HostGeneration,
+    /// The epoch of the seal key that its root key is wrapped with; by no other.
+    pub seal_epoch: SealEpoch,
+    /// The oldest epoch of a distribution key that it has; `None`: it holds no content.
+    pub dist_epoch: Option<DistEpoch>,
+    /// When, microseconds since the Unix epoch, by the host's clock.
+    pub at_us: i64,
+}
+
+impl Signable for RotationReceipt {
+    const DOMAIN: &'static str = "holdfast/rotated/v1";
+}
+
+/// When a secret was last read at a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadItem {
+    /// The tenant's number at central.
+    pub tenant_number: u32,
+    /// The secret's names, box first.
+    pub path: Vec<String>,
+    /// Which version was read, as its tenant knows it.
+    pub version: String,
+    /// When, microseconds since the Unix epoch, by the host's clock.
+    pub at_us: i64,
 }

@@ -9,6 +9,7 @@ use holdfast_actors::site_registry::standing::{self, Decide, Decision};
 use holdfast_protocol::ids::{HostName, SiteName};
 use serde::Deserialize;
 
+use super::blast;
 use super::call::Call;
 use crate::problem::Problem;
 
@@ -78,7 +79,12 @@ async fn decide(call: Call, host: Option<String>, decision: Decision) -> Result<
     let seed = draw_secret(&*call.node.access.entropy());
     let decision = Decide { site, host, decision, actor: call.by(), seed };
     if call.is_tried() {
-        return Err(call.tries(move |rows, now| standing::decide(&decision, rows, now)).await);
+        let (site, host, what) = (decision.site.clone(), decision.host.clone(), decision.decision);
+        let tried = call.tries(move |rows, now| standing::decide(&decision, rows, now)).await;
+        return match what {
+            Decision::Quarantine { wipe } if tried.is_validated() => blast::foretold(&call, site, host, wipe).await,
+            _ => Err(tried),
+        };
     }
     let pending = call.node.fleet.decide(decision).await?;
     Ok(pending.told_in(StatusCode::NO_CONTENT.into_response()))

@@ -287,6 +287,11 @@ pub(super) async fn reallow(call: Call) -> Result<Response, Problem> {
     let asked: ReallowAsked = call.body().await?;
     let host = asked.host.map(|name| name.parse::<HostName>()).transpose().map_err(|_| Refusal::NotFound("host"))?;
     let command = Reallow { site, host, by: call.by() };
-    call.change(move |rows, now| sites::reallow(&command, rows, now)).await?;
+    let allowed = call.change(move |rows, now| sites::reallow(&command, rows, now)).await;
+    allowed.map_err(|problem| match problem.status {
+        // The operation has no 409 of its own.
+        StatusCode::CONFLICT => Problem::bad_request(problem.message),
+        _ => problem,
+    })?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -2,8 +2,10 @@
 //! stood in for.
 
 mod approles;
+mod blast;
 mod block;
 mod conventions;
+mod cutting;
 mod node;
 mod roles;
 mod root_token;

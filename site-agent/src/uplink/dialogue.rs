@@ -11,14 +11,14 @@ use holdfast_actors::store::Fault;
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::kem::{self, KemSecret};
 use holdfast_protocol::crypto::sign::PublicKey;
-use holdfast_protocol::ids::{HostGeneration, HostId};
+use holdfast_protocol::ids::{DistEpoch, HostGeneration, HostId, SealEpoch};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::session::{SessionError, open_message};
 use holdfast_protocol::tpm::Evidence;
 use holdfast_protocol::tpm::binding::QuoteBinding;
 use holdfast_protocol::wire::{
-    CertificateStep, CertificateUse, Challenge, CloseCode, FromCentral, FromHost, Hello, QuoteAnswer, Release, SealKey,
-    Sealed, VERSION_MAX, VERSION_MIN, VerdictNotice,
+    CertificateStep, CertificateUse, Challenge, CloseCode, FromCentral, FromHost, Hello, QuoteAnswer, READS_TOLD_MAX,
+    ReadItem, Release, RotationReceipt, SealKey, Sealed, VERSION_MAX, VERSION_MIN, VerdictNotice,
 };
 
 use crate::certificates::{self, CertificateFault};
@@ -221,6 +221,10 @@ pub struct Dialogue {
     key: Option<Secret<32>>,
     /// Whether this host was sealed in this session: it takes no keys any more.
     is_shut: bool,
+    /// Whether keys may have changed since that was looked at.
+    keys_moved: bool,
+    /// The epochs that were told in this session: of the seal key, and of distribution keys.
+    keys_told: Option<(SealEpoch, Option<DistEpoch>)>,
     /// Number of the next message under the session key.
     counter: u64,
 }
@@ -244,6 +248,8 @@ impl Dialogue {
             info: None,
             key: None,
             is_shut: false,
+            keys_moved: false,
+            keys_told: None,
             counter: 0,
         }
     }
@@ -425,6 +431,39 @@ impl Dialogue {
         self.local.replica.forget_keys();
     }
 
+    /// What this host has to tell of its keys, if it has not told that in this session. To be signed and said, and then
+    /// [`Dialogue::receipt_told`].
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn receipt_due(&mut self) -> Result<Option<RotationReceipt>, Stop> {
+        if !self.keys_moved || self.is_shut || self.local.seal.is_sealed() {
+            return Ok(None);
+        }
+        let Some(seal_epoch) = self.local.seal.epoch()? else { return Ok(None) };
+        let dist_epoch = self.local.replica.installed()?;
+        if self.keys_told == Some((seal_epoch, dist_epoch)) {
+            self.keys_moved = false;
+            return Ok(None);
+        }
+        let at_us = self.local.clock.now().wall_us;
+        let (deployment, host) = (self.state.deployment, self.id.clone());
+        Ok(Some(RotationReceipt { deployment, host, generation: self.generation, seal_epoch, dist_epoch, at_us }))
+    }
+
+    /// A receipt has been said.
+    pub fn receipt_told(&mut self, receipt: &RotationReceipt) {
+        (self.keys_told, self.keys_moved) = (Some((receipt.seal_epoch, receipt.dist_epoch)), false);
+    }
+
+    /// What was read here and central is to know.
+    pub fn reads_due(&self) -> Vec<ReadItem> {
+        if !self.local.status.get().trusted {
+            return Vec::new();
+        }
+        self.local.reads.take(READS_TOLD_MAX, self.local.clock.now().wall_us)
+    }
+
     fn session(&mut self, message: &kem::Message) -> Result<(), Stop> {
         let (Some(info), Some(kem)) = (self.info, self.kem.take()) else { return Err(Stop::Protocol("a session key")) };
         let key = kem.open(&info, b"", message).map_err(|_| Stop::Protocol("another's session key"))?;
@@ -468,6 +507,7 @@ impl Dialogue {
             standing.notice = None;
         });
         say.say(&FromHost::ContinuityStored(sha256(&[&continuity_next]))).await?;
+        self.keys_moved = true;
         self.confirm_seal(say).await?;
         match opened {
             Opened::Already => return Ok(()),
@@ -488,6 +528,7 @@ impl Dialogue {
         }
         // Central writes down what it is told, and hears only so much. It knows of the key that is held already.
         if self.local.seal.rewrap(current).await? {
+            self.keys_moved = true;
             self.confirm_seal(say).await?;
         }
         Ok(())
@@ -502,7 +543,10 @@ impl Dialogue {
 
     async fn bundle(&mut self, say: &mut dyn Say, bytes: &[u8]) -> Result<(), Stop> {
         match self.local.replica.take(bytes).await {
-            Ok(Some(answer)) => say.say(&answer).await,
+            Ok(Some(answer)) => {
+                self.keys_moved = true;
+                say.say(&answer).await
+            }
             // Sealed in the meantime: there is nothing to apply it to.
             Ok(None) | Err(Refusal::Sealed) => Ok(()),
             Err(refusal) => Err(refusal.into()),

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use holdfast_protocol::codec;
 use holdfast_protocol::limits::FRAME_BYTES_MAX;
+use holdfast_protocol::signed;
 use holdfast_protocol::wire::{CloseCode, EXPORTER_QUOTE, FromCentral, FromHost};
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::chip::BoxFuture;
 use crate::host::Host;
+use crate::join::HostKeys;
 use crate::quic::{self, Link, Lost};
 use crate::uplink::core::End;
 pub use crate::uplink::dialogue::Observer;
@@ -19,6 +22,8 @@ use crate::uplink::dialogue::{Dialogue, Say, Stop};
 
 /// From the hello to the welcome.
 const WELCOME_LIMIT: Duration = Duration::from_secs(10);
+/// Between looks at what was read here and is to be told.
+const READS_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// Messages read and not yet done.
 const INBOX_MAX: usize = 4;
 
@@ -110,6 +115,8 @@ impl Session {
         self.dialogue.welcomed(received(welcome)?)?;
         tracing::info!(peer = %self.way.connection.remote_address(), "connected to central");
         observer.welcomed();
+        let mut reads = tokio::time::interval(READS_TOLD_EVERY);
+        reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -121,10 +128,38 @@ impl Session {
                         self.way.say(&FromHost::Sealed(true)).await?;
                     }
                 }
-                message = self.inbox.recv() => self.take(received(message)?, observer).await?,
+                message = self.inbox.recv() => {
+                    self.take(received(message)?, observer).await?;
+                    self.tell_keys().await?;
+                }
+                _ = reads.tick() => {
+                    let items = self.dialogue.reads_due();
+                    if !items.is_empty() {
+                        self.way.say(&FromHost::Reads(items)).await?;
+                    }
+                }
                 _ = stopping.changed() => return Ok(()),
             }
         }
+    }
+
+    /// Signs what this host has to say of its keys. Without its TPM it can't; then it is tried again with the next message.
+    async fn tell_keys(&mut self) -> Result<(), Stop> {
+        let Some(receipt) = self.dialogue.receipt_due()? else { return Ok(()) };
+        let state = self.host.file.get();
+        let chain = state.membership.as_ref().map(|member| member.dist_chain.as_slice());
+        let Some([certificate, issuer, ..]) = chain else { return Ok(()) };
+        let keys = match HostKeys::open(&*self.host.tpm, &state).await {
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::warn!(%error, "a receipt for new keys could not be signed");
+                return Ok(());
+            }
+        };
+        let signed = signed::sign(&receipt, &keys.quic, certificate.clone());
+        self.way.say(&FromHost::Rotated { receipt: signed, issuer: issuer.clone() }).await?;
+        self.dialogue.receipt_told(&receipt);
+        Ok(())
     }
 
     /// Handles a message. Being cut off waits for no TPM or disk: it ends whatever is at work, save what a notice orders.

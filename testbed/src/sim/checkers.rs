@@ -487,6 +487,7 @@ impl World {
         let gate = Gate {
             site: Some(&self.hosts[index].id.site),
             lease_ok: &|offline_s| serve_all || local.leases.holds(offline_s, mono),
+            read: &|_, _| {},
         };
         let locate = |number| locate(&snapshot, number).ok().flatten();
         // By the bound that its copy has: one of a life of central that was lost may have had another.
@@ -804,7 +805,7 @@ impl World {
             Event::Arrives(link, Parcel::Up(message)) => format!("link {link} up {}", name_up(message)),
             Event::Arrives(link, Parcel::Down(message)) => format!("link {link} down {}", name_down(message)),
             Event::Passes(hub, pass) => format!("pass of {} on {} ({hub})", pass.host, pass.conn),
-            Event::Builds(hub, (tenant, site), _) => format!("build of {tenant} for {site} ({hub})"),
+            Event::Builds(hub, (tenant, site), ..) => format!("build of {tenant} for {site} ({hub})"),
             other => format!("{other:?}"),
         }
     }

@@ -1,7 +1,7 @@
 //! Central's side of the sessions: what hosts say becomes events of the machines, and what the machines want goes out
 //! past the fence. A mirror of central's `quic` folder without sockets and tasks; decisions are the cores'.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use holdfast_actors::attestation_verifier::core::{
     self as verifier, ConnId, Effect, Event as Seen, Facts, Failure, Pass,
 };
 use holdfast_actors::audit_log::Line;
-use holdfast_actors::distribution::build::build;
+use holdfast_actors::distribution::build::{Order, build};
 use holdfast_actors::distribution::core::{self as distribution, BuildOutcome, Push, StreamId};
 use holdfast_actors::distribution::streams::{changed_tenants, first_contact, tenant_ref};
 use holdfast_actors::ports::{Now, draw, draw_secret};
@@ -20,7 +20,7 @@ use holdfast_actors::site_registry::restored::{
 use holdfast_actors::site_registry::session::{Unfit, facts};
 use holdfast_actors::site_registry::standing::{Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass};
 use holdfast_actors::site_registry::{head, host, site, standing};
-use holdfast_protocol::ids::{CertificateNumber, HostGeneration, HostId, Realm, SiteName};
+use holdfast_protocol::ids::{CertificateNumber, HostGeneration, HostId, HostName, Realm, SiteName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::session::seal_message;
 use holdfast_protocol::wire::{
@@ -215,6 +215,8 @@ impl World {
             // Nobody is given a permit here, so nobody reports.
             FromHost::Unsealing(_) => Ok(()),
             FromHost::Certificate { .. } => Ok(()),
+            // Signed and told by the connection, which is another one here.
+            FromHost::Rotated { .. } | FromHost::Reads(_) => Ok(()),
             FromHost::Alarm { what } => {
                 self.tell(|| format!("alarm of {id}: {what}"));
                 self.count("alarms of hosts");
@@ -573,9 +575,9 @@ impl World {
         let number = hub.number;
         for effect in hub.distribution.step(event, now) {
             match effect {
-                distribution::Effect::Build { stream, base } => {
+                distribution::Effect::Build { stream, base, hosts } => {
                     let in_us = self.dice.between(50, 20_000);
-                    self.schedule(in_us, Event::Builds(number, stream, base));
+                    self.schedule(in_us, Event::Builds(number, stream, base, hosts));
                 }
                 distribution::Effect::Push { host, conn, push } => self.push(&host, conn, &push, now),
                 // Nobody waits here for a change to bite.
@@ -605,11 +607,11 @@ impl World {
     }
 
     /// A build runs.
-    pub fn build_now(&mut self, number: u64, stream: StreamId, base: Option<Position>) {
+    pub fn build_now(&mut self, number: u64, stream: StreamId, base: Option<Position>, hosts: BTreeSet<HostName>) {
         if !self.is_hub(number) {
             return;
         }
-        let outcome = match self.built(&stream, base.as_ref()) {
+        let outcome = match self.built(&stream, base.as_ref(), hosts) {
             Ok(outcome) => outcome,
             Err(Refusal::Sealed) => return,
             Err(_) => BuildOutcome::Failed,
@@ -617,12 +619,19 @@ impl World {
         self.tell_distribution(distribution::Event::BuildEnded { stream, base, outcome });
     }
 
-    fn built(&mut self, (tenant, place): &StreamId, base: Option<&Position>) -> Result<BuildOutcome, Refusal> {
+    fn built(
+        &mut self,
+        (tenant, place): &StreamId,
+        base: Option<&Position>,
+        hosts: BTreeSet<HostName>,
+    ) -> Result<BuildOutcome, Refusal> {
         let known = tenant_ref(&self.central.barrier.snapshot()?, tenant)?;
         let Some(tenant) = known else { return Ok(BuildOutcome::Nothing) };
+        let now = self.central.now();
         let hub = self.central.hub.as_ref().ok_or(Refusal::Sealed)?;
         let head = || self.central.sign(&head(&self.central.barrier.snapshot()?)?);
-        build(&self.central.barrier, &tenant, place, base, &hub.signer)?.outcome(tenant.name, head)
+        let order = Order { tenant: &tenant, site: place, base, hosts: &hosts };
+        build(&self.central.barrier, &order, &hub.signer, now)?.outcome(tenant.name.clone(), hosts, head)
     }
 
     /// Has central look what has changed, soon, after a commit.

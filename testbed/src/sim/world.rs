@@ -1,12 +1,13 @@
 //! The world: what there is, what happens next, and the order of it all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_actors::attestation_verifier::core::{ConnId, Pass};
 use holdfast_actors::distribution::core::StreamId;
+use holdfast_protocol::ids::HostName;
 use holdfast_protocol::wire::Position;
 use holdfast_site_agent::uplink::core::Attempt;
 
@@ -74,7 +75,7 @@ pub enum Event {
     /// A pass is committed.
     Passes(u64, Box<Pass>),
     /// A build runs.
-    Builds(u64, StreamId, Option<Position>),
+    Builds(u64, StreamId, Option<Position>, BTreeSet<HostName>),
     /// Central looks what has changed.
     ContentLook(u64),
     /// An operator's call has waited long enough.
@@ -287,7 +288,7 @@ impl World {
             Event::DistributionTurn(hub) => self.distribution_turn(hub),
             Event::WriterTurn(conn) => self.writer_turn(conn),
             Event::Passes(hub, pass) => self.pass_recorded(hub, *pass),
-            Event::Builds(hub, stream, base) => self.build_now(hub, stream, base),
+            Event::Builds(hub, stream, base, hosts) => self.build_now(hub, stream, base, hosts),
             Event::ContentLook(hub) => self.content_look(hub),
             Event::CallDue(call) => self.call_due(call),
             Event::Act => self.act(),

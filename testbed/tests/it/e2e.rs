@@ -25,6 +25,7 @@ mod restored;
 mod rotation;
 mod secrecy;
 mod siblings;
+mod stolen;
 mod thieves;
 mod vaults;
 mod wire;

@@ -29,8 +29,19 @@ fn position(seq: u64) -> Position {
 fn push_to(name: &str, seq: u64) -> BuildOutcome {
     let key = Secret::fill_with(|bytes| bytes.fill(1));
     let head = Signed { body: Vec::new(), signer: Vec::new(), signature: Vec::new() };
-    let (tenant, target, bundles) = (tenant(name), position(seq), Vec::new());
-    BuildOutcome::Bundles(Arc::new(Push { tenant, target, key, bundles, head }))
+    let (tenant, target, bundles, hosts) = (tenant(name), position(seq), Vec::new(), BTreeSet::new());
+    BuildOutcome::Bundles(Arc::new(Push { tenant, target, key, bundles, head, hosts }))
+}
+
+/// The outcome of a build that was made for these.
+fn made_for(hosts: &BTreeSet<HostName>, outcome: BuildOutcome) -> BuildOutcome {
+    match outcome {
+        BuildOutcome::Bundles(push) => {
+            let push = Push { hosts: hosts.clone(), ..Arc::into_inner(push).unwrap() };
+            BuildOutcome::Bundles(Arc::new(push))
+        }
+        other => other,
+    }
 }
 
 fn contact(tenants: &[&str]) -> Option<FirstContact> {
@@ -43,7 +54,7 @@ fn told(effects: &[Effect]) -> Vec<String> {
     effects
         .iter()
         .map(|effect| match effect {
-            Effect::Build { stream, base } => format!("build {} {} {}", stream.0, stream.1, seq(base)),
+            Effect::Build { stream, base, .. } => format!("build {} {} {}", stream.0, stream.1, seq(base)),
             Effect::Push { host, conn, push } => format!("push {host} {conn} {} {}", push.tenant, push.target.seq),
             Effect::Lag { host, behind } => format!("lag {host} {behind}"),
             Effect::Bitten { ticket, late } => {
@@ -59,11 +70,19 @@ fn told(effects: &[Effect]) -> Vec<String> {
 struct Bench {
     machine: Distribution,
     now: u64,
+    /// For whom the last build was asked.
+    asked: BTreeSet<HostName>,
 }
 
 impl Bench {
     fn step(&mut self, event: Event) -> Vec<String> {
-        told(&self.machine.step(event, at(self.now)))
+        let effects = self.machine.step(event, at(self.now));
+        for effect in &effects {
+            if let Effect::Build { hosts, .. } = effect {
+                self.asked.clone_from(hosts);
+            }
+        }
+        told(&effects)
     }
 
     fn trusted(&mut self, name: &str, conn: ConnId, until: u64, first: Option<FirstContact>) -> Vec<String> {
@@ -76,6 +95,7 @@ impl Bench {
 
     fn built(&mut self, base: Option<u64>, outcome: BuildOutcome) -> Vec<String> {
         let stream = (tenant("acme"), "udc1".parse().unwrap());
+        let outcome = made_for(&self.asked, outcome);
         self.step(Event::BuildEnded { stream, base: base.map(position), outcome })
     }
 
@@ -85,6 +105,14 @@ impl Bench {
 
     fn changed(&mut self) -> Vec<String> {
         self.step(Event::ContentChanged { tenants: [tenant("acme")].into() })
+    }
+
+    /// So many hosts come, and what is built is for them. All but the first come while the first build runs.
+    fn sent_to_many(&mut self, hosts: usize) -> Vec<String> {
+        for index in 0..hosts {
+            self.trusted(&format!("udc1/s{index:03}"), index as u64, 1_000, contact(&["acme"]));
+        }
+        [self.built(None, push_to("acme", 1)), self.built(None, push_to("acme", 1))].concat()
     }
 
     /// One host that is in step at cut 1.
@@ -161,6 +189,17 @@ fn a_change_reaches_a_host_and_is_confirmed() {
     assert_eq!(bench.built(Some(1), push_to("acme", 2)), ["push udc1/a 1 acme 2"]);
     assert_eq!(bench.applied("udc1/a", 1, 2), ["build acme udc1 2"]);
     assert_eq!(bench.built(Some(2), BuildOutcome::UpToDate), ["lag udc1/a 0"]);
+}
+
+#[test]
+fn a_host_that_came_after_a_build_began_is_sent_the_next_one() {
+    let mut bench = Bench::default();
+    assert_eq!(bench.trusted("udc1/a", 1, 1_000, contact(&["acme"])), ["build acme udc1 -", "lag udc1/a 1"]);
+    assert_eq!(bench.trusted("udc1/b", 2, 1_000, contact(&["acme"])), ["lag udc1/b 1"]);
+    // Nothing is written down of what b holds yet.
+    assert_eq!(bench.built(None, push_to("acme", 1)), ["push udc1/a 1 acme 1", "build acme udc1 -"]);
+    assert_eq!(bench.asked, ["b".parse().unwrap()].into());
+    assert_eq!(bench.built(None, push_to("acme", 1)), ["push udc1/b 2 acme 1"]);
 }
 
 #[test]
@@ -268,10 +307,7 @@ fn a_failed_build_is_tried_again_after_a_while() {
 fn a_host_whose_content_moved_while_its_push_waited_is_not_sent_the_old_push() {
     let mut bench = Bench::default();
     // Silent hosts take all places.
-    for index in 0..PUSHES_MAX {
-        bench.trusted(&format!("udc1/s{index:03}"), index as u64, 1_000, contact(&["acme"]));
-    }
-    bench.built(None, push_to("acme", 1));
+    bench.sent_to_many(PUSHES_MAX);
     bench.trusted("udc1/z", 900, 1_000, contact(&["acme"]));
     assert_eq!(bench.built(None, push_to("acme", 1)), [""; 0], "no place");
     bench.step(Event::OutOfStep { host: host("udc1/z"), conn: 900, tenant: tenant("acme"), position: position(5) });
@@ -282,10 +318,7 @@ fn a_host_whose_content_moved_while_its_push_waited_is_not_sent_the_old_push() {
 #[test]
 fn silent_hosts_hold_their_places_for_a_while_only() {
     let mut bench = Bench::default();
-    for index in 0..PUSHES_MAX + 3 {
-        bench.trusted(&format!("udc1/s{index:03}"), index as u64, 1_000, contact(&["acme"]));
-    }
-    let pushed = bench.built(None, push_to("acme", 1));
+    let pushed = bench.sent_to_many(PUSHES_MAX + 3);
     assert_eq!(pushed.iter().filter(|text| text.starts_with("push")).count(), PUSHES_MAX);
     assert_eq!(bench.machine.next_deadline(), Some(PUSH_COUNTS_FOR));
     bench.now = PUSH_COUNTS_FOR.as_secs();
@@ -297,10 +330,7 @@ fn silent_hosts_hold_their_places_for_a_while_only() {
 #[test]
 fn dead_hosts_leave_nothing_in_the_queue() {
     let mut bench = Bench::default();
-    for index in 0..PUSHES_MAX + 3 {
-        bench.trusted(&format!("udc1/s{index:03}"), index as u64, 1_000, contact(&["acme"]));
-    }
-    bench.built(None, push_to("acme", 1));
+    bench.sent_to_many(PUSHES_MAX + 3);
     assert_eq!(bench.machine.queue.len(), 3);
     for index in PUSHES_MAX..PUSHES_MAX + 3 {
         bench.lost(&format!("udc1/s{index:03}"), index as u64);
@@ -363,7 +393,7 @@ struct World {
     held: HashMap<(HostId, TenantName), u64>,
     next_conn: ConnId,
     /// Builds under way, with what they read when they began.
-    builds: Vec<(StreamId, Option<Position>, u64)>,
+    builds: Vec<(StreamId, Option<Position>, u64, BTreeSet<HostName>)>,
     pushes: Vec<(HostId, ConnId, Option<Position>, Arc<Push>)>,
     lags: HashMap<HostId, u64>,
     /// The newest that each host ever had.
@@ -388,13 +418,15 @@ impl World {
         let now = at(self.now);
         for effect in self.machine.step(event, now) {
             match effect {
-                Effect::Build { stream, base } => {
+                Effect::Build { stream, base, hosts } => {
                     assert!(self.builds.iter().all(|(under_way, ..)| *under_way != stream), "one build per stream");
                     let newest = self.newest.get(&stream).copied().unwrap_or_default();
-                    self.builds.push((stream, base, newest));
+                    assert!(!hosts.is_empty(), "a build is for somebody");
+                    self.builds.push((stream, base, newest, hosts));
                 }
                 Effect::Push { host, conn, push } => {
                     let (current, trusted) = self.conns[&host];
+                    assert!(push.hosts.contains(&host.host), "only of whom it is written down");
                     assert!(current == conn && trusted, "only who is trusted is sent anything, and on its connection");
                     let same = |of: &Arc<Push>| of.tenant == push.tenant;
                     assert!(
@@ -515,13 +547,14 @@ impl World {
         if self.builds.is_empty() {
             return;
         }
-        let (stream, base, read) = self.builds.remove(pick % self.builds.len());
+        let (stream, base, read, hosts) = self.builds.remove(pick % self.builds.len());
         let outcome = match (fails, read) {
             (true, _) => BuildOutcome::Failed,
             (_, 0) => BuildOutcome::Nothing,
             (_, read) if base == Some(position(read)) => BuildOutcome::UpToDate,
             (_, read) => push_to(stream.0.as_str(), read),
         };
+        let outcome = made_for(&hosts, outcome);
         self.event(Event::BuildEnded { stream, base, outcome });
     }
 

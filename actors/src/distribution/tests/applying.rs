@@ -114,21 +114,7 @@ fn lines_tell_what_was_applied() {
 fn an_approle_goes_where_it_says_as_long_as_the_tenant_has_content_there() {
     let mut world = in_step();
     let put = |world: &World, to: Placement| {
-        let approle = Approle {
-            role_id: SecretBytes::new(vec![1]),
-            fixed_role_id: false,
-            bind_secret_id: true,
-            weak_secret_id: false,
-            secret_id_ttl_s: 0,
-            secret_id_num_uses: 0,
-            token_ttl_s: 60,
-            token_policies: BTreeSet::new(),
-            secret_id_minters: BTreeSet::new(),
-            distribute: Distribute { to, offline_s: None },
-            instance: [1; 16],
-            created_by: "alice".to_owned(),
-            created_us: 1,
-        };
+        let approle = approle(to, (1, 1), true);
         world.central.write(|batch| {
             batch.put(TENANTS[0].1, &["reader"], &approle);
             let id = SecretId {

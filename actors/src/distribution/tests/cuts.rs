@@ -193,7 +193,10 @@ fn a_cut_that_was_made_meanwhile_is_not_made_twice() {
     let tenant = TenantRef { name: "acme".parse().unwrap(), realm: TENANTS[0].1 };
     world.central.write(|batch| batch.put(TENANTS[0].1, &["box0", "x"], &current(vec![1])));
     let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let build = || build(&world.central.barrier, &tenant, &site_name(0), None, &signer());
+        let build = || {
+            let order = Order { tenant: &tenant, site: &site_name(0), base: None, hosts: &BTreeSet::new() };
+            build(&world.central.barrier, &order, &signer(), NOW)
+        };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(build)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });

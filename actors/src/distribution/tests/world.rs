@@ -14,6 +14,8 @@ pub(super) enum Step {
     DeleteSecret { tenant: usize, slug: u8, name: u8 },
     Common { tenant: usize, which: u8, name: u8, delete: bool },
     Private { tenant: usize, name: u8 },
+    PutApprole { tenant: usize, name: u8, to: u8, drawn: u8, bound: bool },
+    DeleteApprole { tenant: usize, name: u8 },
     Advance { site: usize },
     RaiseTerm,
     Compact,
@@ -24,7 +26,7 @@ pub(super) enum Step {
     Sweep { host: usize },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let (tenant, site, host) = (0..2usize, 0..2usize, 0..HOSTS.len());
     let (slug, name) = (0..3u8, 0..4u8);
     let step = prop_oneof![
@@ -37,6 +39,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (tenant.clone(), 0..4u8, name.clone(), any::<bool>())
             .prop_map(|(tenant, which, name, delete)| Step::Common { tenant, which, name, delete }),
         2 => (tenant.clone(), name.clone()).prop_map(|(tenant, name)| Step::Private { tenant, name }),
+        3 => (tenant.clone(), 0..2u8, 0..5u8, 0..6u8, any::<bool>())
+            .prop_map(|(tenant, name, to, drawn, bound)| Step::PutApprole { tenant, name, to, drawn, bound }),
+        1 => (tenant.clone(), 0..2u8).prop_map(|(tenant, name)| Step::DeleteApprole { tenant, name }),
         1 => site.clone().prop_map(|site| Step::Advance { site }),
         1 => Just(Step::RaiseTerm),
         1 => Just(Step::Compact),
@@ -51,7 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// Sites of the hosts.
-const HOSTS: [usize; 3] = [0, 0, 1];
+pub(super) const HOSTS: [usize; 3] = [0, 0, 1];
 
 pub(super) struct World {
     pub(super) central: Node,
@@ -75,14 +80,7 @@ impl World {
         let slug = |slug: u8| format!("box{slug}");
         match step {
             Step::PutBox { tenant, slug: of, to } => {
-                let to = match to {
-                    0 => Placement::None,
-                    1 => Placement::All,
-                    2 => Placement::Sites([site_name(0)].into()),
-                    3 => Placement::Sites([site_name(1)].into()),
-                    _ => Placement::Sites([site_name(0), site_name(1), "later".parse().unwrap()].into()),
-                };
-                let slug = slug(of);
+                let (to, slug) = (placement(to), slug(of));
                 self.central.write(|batch| {
                     batch.put(realm(tenant), &[&slug], &boxed(&slug, to));
                     batch.put(realm(tenant), &[&format!("id of {slug}")], &BoxId { slug: slug.clone() });
@@ -134,6 +132,13 @@ impl World {
             Step::Compact => {
                 let revision = self.central.engine.snapshot().unwrap().revision();
                 self.central.engine.compact(revision).unwrap();
+            }
+            Step::PutApprole { tenant, name, to, drawn, bound } => self.central.write(|batch| {
+                let name = format!("role{name}");
+                batch.put(realm(tenant), &[&name], &approle(placement(to), (drawn % 2, drawn / 2), bound));
+            }),
+            Step::DeleteApprole { tenant, name } => {
+                self.central.write(|batch| batch.delete::<Approle>(realm(tenant), &[&format!("role{name}")]));
             }
             Step::Cut { tenant, site } => drop(self.central.build(tenant, site, None).unwrap()),
             Step::Sync { host, tenant } => self.sync(host, tenant, usize::MAX),
@@ -290,6 +295,16 @@ proptest! {
             prop_assert_eq!(snapshot.realms().unwrap(), used, "nothing is left of what was before");
             prop_assert_eq!(verify_store(&*node.engine.snapshot().unwrap()).unwrap().first_break, None);
         }
+    }
+}
+
+fn placement(to: u8) -> Placement {
+    match to {
+        0 => Placement::None,
+        1 => Placement::All,
+        2 => Placement::Sites([site_name(0)].into()),
+        3 => Placement::Sites([site_name(1)].into()),
+        _ => Placement::Sites([site_name(0), site_name(1), "later".parse().unwrap()].into()),
     }
 }
 

@@ -11,12 +11,14 @@ use holdfast_protocol::ids::{HostGeneration, Realm, SiteName, StandingGeneration
 use serde::{Deserialize, Serialize};
 
 use crate::audit_log::Line;
-use crate::distribution::{Cuts, Holding};
+use crate::distribution::reads::LastReads;
+use crate::distribution::{Cuts, Holding, HostHolding};
 use crate::ports::Now;
 use crate::rows::{Batch, Kind, ReadRows, Record, Refusal, RowKey, Rows};
 use crate::site_registry::authorities::path;
 use crate::site_registry::certificates::authority_of;
 use crate::site_registry::restored::{Shown, refuse_while_stopped};
+use crate::site_registry::rotations::{Receipts, Rotations};
 use crate::site_registry::unsealing::Unsealing;
 use crate::site_registry::{AuthorityKey, Deployment, Held, Host, Site, deployment, hosts, site};
 use holdfast_protocol::wire::CertificateUse;
@@ -61,20 +63,22 @@ pub struct Remove {
 /// [`Refusal::NotFound`], or the store's fault.
 pub fn belongings(rows: &dyn Rows, name: &SiteName) -> Result<Vec<RowKey>, Refusal> {
     site(rows, name)?;
-    let key = |kind, path: Vec<String>| RowKey { kind, realm: Realm::NODE, path };
-    let mut found = Vec::new();
-    for row in rows.list::<Holding>(Realm::NODE, &[name.as_str()])? {
-        found.push(key(Kind::Holding, row.path));
-    }
+    let mut found = below::<Holding>(rows, name)?;
     let of_site = rows.list::<Cuts>(Realm::NODE, &[])?.into_iter().filter(|row| row.name() == name.as_str());
-    found.extend(of_site.map(|row| key(Kind::Cut, row.path)));
-    for row in rows.list::<Shown>(Realm::NODE, &[name.as_str()])? {
-        found.push(key(Kind::Shown, row.path));
-    }
-    for row in rows.list::<Unsealing>(Realm::NODE, &[name.as_str()])? {
-        found.push(key(Kind::Unsealing, row.path));
-    }
+    found.extend(of_site.map(|row| RowKey { kind: Kind::Cut, realm: Realm::NODE, path: row.path }));
+    found.extend(below::<Shown>(rows, name)?);
+    found.extend(below::<Unsealing>(rows, name)?);
+    found.extend(below::<HostHolding>(rows, name)?);
+    found.extend(below::<LastReads>(rows, name)?);
+    found.extend(below::<Receipts>(rows, name)?);
+    let rotations = rows.read::<Rotations>(Realm::NODE, &[name.as_str()])?;
+    found.extend(rotations.map(|row| RowKey { kind: Kind::Rotations, realm: Realm::NODE, path: row.path }));
     Ok(found)
+}
+
+fn below<T: Record>(rows: &dyn Rows, name: &SiteName) -> Result<Vec<RowKey>, Refusal> {
+    let found = rows.list::<T>(Realm::NODE, &[name.as_str()])?;
+    Ok(found.into_iter().map(|row| RowKey { kind: T::KIND, realm: Realm::NODE, path: row.path }).collect())
 }
 
 /// Takes some of a site's belongings away: the first of `found`; gives how many.

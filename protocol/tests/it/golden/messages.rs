@@ -12,8 +12,8 @@ use holdfast_protocol::secret::Secret;
 use holdfast_protocol::signed::sign;
 use holdfast_protocol::wire::v1::{
     CertificateStep, CertificateUse, Challenge, Enrol, EnrolAnswer, EnrolProof, EnrolRequest, Enrolled, FromCentral,
-    FromHost, Head, HeldPosition, Hello, Lease, Notice, NoticedStanding, Position, QuoteAnswer, RefusalCode, Release,
-    SealKey, Sealed, Signable, Signed, VerdictNotice, WipeReceipt,
+    FromHost, Head, HeldPosition, Hello, Lease, Notice, NoticedStanding, Position, QuoteAnswer, ReadItem, RefusalCode,
+    Release, RotationReceipt, SealKey, Sealed, Signable, Signed, VerdictNotice, WipeReceipt,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -86,6 +86,22 @@ fn site_notice() -> Notice {
 
 fn lease() -> Lease {
     Lease { host: host(), clock_ms: 86_400_000, reset_count: 300, seal_epoch: SealEpoch(3) }
+}
+
+fn rotated() -> RotationReceipt {
+    RotationReceipt {
+        deployment: DEPLOYMENT,
+        host: host(),
+        generation: HostGeneration(2),
+        seal_epoch: SealEpoch(300),
+        dist_epoch: Some(DistEpoch(7)),
+        at_us: TIME_US,
+    }
+}
+
+fn read_item() -> ReadItem {
+    let path = vec!["web".to_owned(), "db".to_owned(), "password".to_owned()];
+    ReadItem { tenant_number: 300, path, version: "2c8f2b1e".to_owned(), at_us: TIME_US }
 }
 
 fn receipt() -> WipeReceipt {
@@ -192,6 +208,8 @@ fn from_host() -> Vec<Golden> {
         golden("from-host.sealed", &FromHost::Sealed(true)),
         golden("from-host.certificate-stored", &certificate(CertificateUse::Api, CertificateStep::Stored)),
         golden("from-host.certificate-shown", &certificate(CertificateUse::Dist, CertificateStep::Shown)),
+        golden("from-host.rotated", &FromHost::Rotated { receipt: by_signer(&rotated()), issuer: b"issuer".to_vec() }),
+        golden("from-host.reads", &FromHost::Reads(vec![read_item()])),
     ]
 }
 
@@ -247,6 +265,8 @@ fn signables() -> Vec<Golden> {
         golden("notice.site", &site_notice()),
         golden("lease", &lease()),
         golden("wipe-receipt", &receipt()),
+        golden("rotation-receipt", &rotated()),
+        golden("rotation-receipt.no-content", &RotationReceipt { dist_epoch: None, ..rotated() }),
     ]
 }
 
@@ -257,6 +277,7 @@ fn signed() -> Vec<Golden> {
         golden("signed.notice", &by_signer(&site_notice())),
         golden("signed.lease", &by_signer(&lease())),
         golden("signed.wipe-receipt", &by_signer(&receipt())),
+        golden("signed.rotation-receipt", &by_signer(&rotated())),
     ]
 }
 

@@ -190,7 +190,7 @@ async fn a_host_that_was_changed_or_turned_back_is_noticed() {
 }
 
 /// Runs the agent of `place`, which is to end by itself; what it said.
-async fn serves_not(world: &World, place: &Path) -> String {
+pub(super) async fn serves_not(world: &World, place: &Path) -> String {
     let tpm = Swtpm::start(place).unwrap();
     boot_like_dev(&tpm);
     let config = config_for(world, place, &tpm);

@@ -57,12 +57,13 @@ fn member(of: &Value, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_reads_its_vault_at_its_site_without_the_wan_until_central_says_no() {
     let mut world = World::behind_a_wan(&[1, 1]).await;
-    world.vault("canary-vault", json!({ "sites": ["udc1"] }), "what the shop needs").await;
-    world.vault("canary-lent", json!({ "sites": ["udc1"], "offline": "3s" }), "lent for a while").await;
-    world.vault("canary-elsewhere", json!({ "sites": ["udc2"] }), "of another place").await;
+    // Before the vaults: so it is there when they are.
     let role =
         json!({ "name": "canary-reader", "token-policies": ["canary-readers"], "distribute": { "sites": ["udc1"] } });
     let role_id = member(&world.central().post(APPROLES, &role).await.unwrap().good().unwrap(), "role-id");
+    world.vault("canary-vault", json!({ "sites": ["udc1"] }), "what the shop needs").await;
+    world.vault("canary-lent", json!({ "sites": ["udc1"], "offline": "3s" }), "lent for a while").await;
+    world.vault("canary-elsewhere", json!({ "sites": ["udc2"] }), "of another place").await;
     for (host, vault) in [("udc1-001", "canary-vault"), ("udc1-001", "canary-lent"), ("udc2-001", "canary-elsewhere")] {
         answers(&world.at(host), vault, 200).await;
     }
@@ -95,7 +96,7 @@ async fn a_program_reads_its_vault_at_its_site_without_the_wan_until_central_say
     assert_eq!(at_central.get(&kept_in("canary-vault")).await.unwrap().status, 401);
     // What was lent ends without central, the rest does not; the program can go on for as long as it likes.
     answers(&program, "canary-lent", 503).await;
-    let renewed = program.post("/v1/state/strongbox/token/refresh", &Value::Null).await.unwrap().good().unwrap();
+    let renewed = program.post("/v1/state/strongbox/token/refresh", &json!({})).await.unwrap().good().unwrap();
     let token = member(&renewed, "token");
     let program = here.with_token(&token);
     answers(&program, "canary-vault", 200).await;
@@ -130,9 +131,10 @@ async fn a_program_reads_its_vault_at_its_site_without_the_wan_until_central_say
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wipe_takes_what_the_host_has_issued() {
     let mut world = World::start(&[1]).await;
-    world.vault("canary-vault", json!({ "to": "all" }), "what the shop needs").await;
+    // Before the vault: so it is there when that is.
     let role = json!({ "name": "canary-reader", "token-policies": ["canary-readers"], "distribute": { "to": "all" } });
     let role_id = member(&world.central().post(APPROLES, &role).await.unwrap().good().unwrap(), "role-id");
+    world.vault("canary-vault", json!({ "to": "all" }), "what the shop needs").await;
     answers(&world.at("udc1-001"), "canary-vault", 200).await;
     let mint = format!("{APPROLE_STATE}/canary-reader/generate-secret-id");
     let secret_id = member(&world.at("udc1-001").post(&mint, &json!({})).await.unwrap().good().unwrap(), "secret-id");

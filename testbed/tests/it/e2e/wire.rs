@@ -61,7 +61,7 @@ async fn a_site_bundle_serves_each_host_once() {
 
     // One more by the operator's leave is for hosts that have not joined.
     let answer = world.operate("udc9", "reallow-site-unwrap", &json!({})).await;
-    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert_eq!(answer.status, 400, "{}", answer.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

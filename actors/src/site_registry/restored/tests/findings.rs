@@ -105,7 +105,9 @@ fn a_copy_stops_and_stays_stopped() {
     assert!(matches!(copy.run(move |rows| decide(&cmd, rows, NOW)), Err(Refusal::Restored)));
     let signing = signer(&copy.rows()).unwrap().0;
     let tenant = crate::distribution::build::TenantRef { name: "acme".parse().unwrap(), realm: Realm(1) };
-    let built = crate::distribution::build::build(copy.barrier(), &tenant, &"udc1".parse().unwrap(), None, &signing);
+    let (name, hosts) = ("udc1".parse().unwrap(), std::collections::BTreeSet::new());
+    let order = crate::distribution::build::Order { tenant: &tenant, site: &name, base: None, hosts: &hosts };
+    let built = crate::distribution::build::build(copy.barrier(), &order, &signing, NOW);
     assert!(matches!(built, Err(Refusal::Restored)));
     assert!(copy.copied().is_stopped(), "a restart does not forget it");
     let proof = restored(&copy.rows()).unwrap().unwrap().newest.unwrap();

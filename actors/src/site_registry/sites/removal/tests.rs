@@ -51,10 +51,14 @@ impl Store {
         self.run(move |_| {
             let mut batch = Batch::housekeeping();
             for item in 0..items {
-                let holding = Holding { kind: 0, path: vec![], version: 1, left: false };
+                let (path, versions) = (Vec::new(), Vec::new());
+                let holding = Holding { kind: 0, path, realm: Realm(1), left: false, versions, unlisted: 0 };
                 batch.put(Realm::NODE, &[site, tenant, &hex::encode(sha256(&[&[item]]))], &holding);
             }
             batch.put(Realm::NODE, &[tenant, site], &Cuts::default());
+            batch.put(Realm::NODE, &[site, "a", tenant], &HostHolding::default());
+            batch.put(Realm::NODE, &[site, tenant, "item"], &LastReads::default());
+            batch.put(Realm::NODE, &[site, "a"], &Receipts::default());
             Ok((batch, ()))
         })
         .unwrap();
@@ -79,15 +83,21 @@ fn a_site_goes_with_all_that_belongs_to_it_and_no_other() {
     store.was_sent("udc1", "acme", 80);
     store.was_sent("udc2", "acme", 3);
     store.decide("udc1", QUARANTINE);
-    assert_eq!(belongings(&store.rows(), &udc1()).unwrap().len(), 81);
-    assert_eq!((store.clears().unwrap(), store.clears().unwrap(), store.clears().unwrap()), (64, 17, 0));
-    assert_eq!(belongings(&store.rows(), &"udc2".parse().unwrap()).unwrap().len(), 4);
+    assert_eq!(belongings(&store.rows(), &udc1()).unwrap().len(), 85);
+    assert_eq!((store.clears().unwrap(), store.clears().unwrap(), store.clears().unwrap()), (64, 21, 0));
+    assert_eq!(belongings(&store.rows(), &"udc2".parse().unwrap()).unwrap().len(), 7);
     assert_eq!(site_names(&store.rows()).unwrap().len(), 2, "it is there until the end");
     store.removes().unwrap();
     assert_eq!(site_names(&store.rows()).unwrap(), ["udc2".parse().unwrap()]);
     assert!(hosts(&store.rows(), &udc1()).unwrap().is_empty());
     let authority = crate::site_registry::authority(&store.rows(), &["site", "udc1", "dist"]);
     assert!(matches!(authority, Err(Refusal::NotFound("authority"))));
+    let rows = store.rows();
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Departed) {
+        let left = rows.scan(kind, Realm::NODE, &[]).unwrap().into_iter().filter(|row| row.body.is_some());
+        let left: Vec<_> = left.filter(|row| row.path.iter().any(|name| name == "udc1")).map(|row| row.path).collect();
+        assert!(left.is_empty(), "{kind:?}: {left:?}");
+    }
     assert_eq!(store.actions().iter().filter(|action| *action == "site.delete").count(), 1);
     assert!(matches!(store.removes(), Err(Refusal::NotFound("site"))));
 }
@@ -103,7 +113,7 @@ fn only_a_site_that_is_cut_off_or_that_nobody_joined_is_taken_away() {
     for refused in [store.clears().map(drop), store.removes()] {
         assert!(matches!(&refused, Err(Refusal::Conflict(why)) if why.contains("quarantine")), "{refused:?}");
     }
-    assert_eq!(belongings(&store.rows(), &udc1()).unwrap().len(), 2);
+    assert_eq!(belongings(&store.rows(), &udc1()).unwrap().len(), 6);
     let empty = Store::initialised();
     empty.makes("udc1");
     empty.removes().unwrap();

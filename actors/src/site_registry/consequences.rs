@@ -1,0 +1,164 @@
+//! What cutting off a site or a host would do, told without doing it.
+
+use std::collections::BTreeMap;
+
+use holdfast_protocol::ids::{HostId, HostName, SiteName};
+use serde::Serialize;
+
+use crate::barrier::Snapshot;
+use crate::distribution::blast::{Counts, Scope, summary};
+use crate::rows::Refusal;
+use crate::site_registry::sites::state::Live;
+use crate::site_registry::{Held, Host, HostState, Site, host, hosts, site};
+
+/// What would become of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Becomes {
+    /// Its connection ends, it seals, and it comes back only when it is let back.
+    CutOff,
+    /// It is cut off already.
+    CutOffAlready,
+    /// It gets a new seal key, and its content under new keys.
+    NewKeys,
+    /// Nothing: it holds no keys.
+    Nothing,
+}
+
+/// What would become of what a host holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wipes {
+    /// No wipe is asked for, or there is nothing to wipe.
+    No,
+    /// It is connected: it is told before its connection ends.
+    Now,
+    /// It is told when it comes back, if it ever does.
+    WhenItComes,
+}
+
+/// One host of the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HostConsequence {
+    /// Its name.
+    pub name: HostName,
+    /// Whether it is connected and trusted now.
+    pub connected: bool,
+    /// What would become of it.
+    pub becomes: Becomes,
+    /// What would become of what it holds.
+    pub wipes: Wipes,
+}
+
+/// One tenant with something there: no names, for these are not the operator's to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TenantConsequence {
+    /// The tenant.
+    pub name: String,
+    /// What of it would be in the blast radius.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// What would happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Consequences {
+    /// The site.
+    pub site: SiteName,
+    /// The host, where only one is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
+    /// Whether it is so already, so that nothing would change.
+    pub already: bool,
+    /// Each host of the site.
+    pub hosts: Vec<HostConsequence>,
+    /// The epoch of the site's seal key afterwards.
+    pub seal_epoch: u64,
+    /// The epoch of its distribution keys afterwards.
+    pub dist_epoch: u64,
+    /// Hosts of the same site that would get new keys.
+    pub siblings_with_new_keys: u64,
+    /// Other sites that would get new keys: none, since what this site has was never theirs.
+    pub sites_with_new_keys: u64,
+    /// Keys that would get a new version because they were there.
+    pub keys_rotated: u64,
+    /// What would have to be rotated, all tenants together.
+    pub total: Counts,
+    /// The same tenant by tenant.
+    pub tenants: Vec<TenantConsequence>,
+}
+
+/// Says what cutting off would do.
+///
+/// # Errors
+/// [`Refusal::NotFound`], or the store's fault.
+pub fn consequences(
+    rows: &Snapshot,
+    (name, only): (&SiteName, Option<&HostName>),
+    wipe: bool,
+    live: &BTreeMap<HostId, Live>,
+) -> Result<Consequences, Refusal> {
+    let place = site(rows, name)?.value;
+    let before = match only {
+        Some(only) => host(rows, &HostId { site: name.clone(), host: only.clone() })?.value.standing,
+        None => place.standing,
+    };
+    let fences = before.held != Held::Quarantined;
+    let all = hosts(rows, name)?;
+    let told = |(host, entry): (&HostName, &Host)| {
+        let id = HostId { site: name.clone(), host: host.clone() };
+        let connected = live.get(&id).is_some_and(|live| live.trusted);
+        let meant = only.is_none_or(|only| only == host);
+        let wipes = wipes(entry, meant && wipe, connected);
+        HostConsequence { name: host.clone(), connected, becomes: becomes(entry, &place, meant, fences), wipes }
+    };
+    let hosts: Vec<HostConsequence> = all.iter().map(told).collect();
+    let scope = Scope { site: name.clone(), host: only.cloned(), tenant: None, open_only: false };
+    let held = summary(rows, &scope)?;
+    let tenants = held.tenants.into_iter().map(|((tenant, _), counts)| {
+        let name = tenant.to_string();
+        TenantConsequence { name, counts }
+    });
+    let step = u64::from(fences);
+    Ok(Consequences {
+        site: name.clone(),
+        host: only.cloned(),
+        already: !fences && (!wipe || before.wipe),
+        siblings_with_new_keys: hosts.iter().filter(|host| host.becomes == Becomes::NewKeys).count() as u64,
+        hosts,
+        seal_epoch: place.seal_epoch.0 + step,
+        dist_epoch: place.dist_epoch.0 + step,
+        sites_with_new_keys: 0,
+        keys_rotated: 0,
+        total: held.total,
+        tenants: tenants.collect(),
+    })
+}
+
+fn becomes(entry: &Host, place: &Site, meant: bool, fences: bool) -> Becomes {
+    if entry.is_cut_off(place) {
+        Becomes::CutOffAlready
+    } else if meant {
+        Becomes::CutOff
+    } else if fences && matches!(entry.state, HostState::Sealed | HostState::Unsealed) {
+        Becomes::NewKeys
+    } else {
+        Becomes::Nothing
+    }
+}
+
+fn wipes(entry: &Host, asked: bool, connected: bool) -> Wipes {
+    if !asked || entry.identity.is_none() {
+        Wipes::No
+    } else if connected {
+        Wipes::Now
+    } else {
+        Wipes::WhenItComes
+    }
+}
+
+#[cfg(test)]
+mod tests;
