@@ -74,6 +74,7 @@ impl Record for AuthorityKey {
 
 /// What vouches for an endorsement key at join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EkTrust {
     /// Its certificate chains to a configured manufacturer's.
@@ -179,6 +180,7 @@ pub enum Held {
 
 /// How far a host has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum HostState {
     /// It has a token and has not joined.

@@ -18,6 +18,10 @@ pub enum NameError {
     Pattern,
 }
 
+/// The pattern, as others write it.
+#[cfg(feature = "schema")]
+const NAME_PATTERN: &str = "^[a-z0-9]([a-z0-9\\-]*[a-z0-9])?$";
+
 /// Checks the pattern that Strongbox gives for every name of its own: `^[a-z0-9]([a-z0-9\-]*[a-z0-9])?$`.
 fn check_name(text: &str) -> Result<(), NameError> {
     if text.len() > NAME_BYTES_MAX {
@@ -72,6 +76,20 @@ macro_rules! name {
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
+            }
+        }
+
+        /// One schema for all kinds of names: outside of this program they are texts of one form.
+        #[cfg(feature = "schema")]
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                "Name".into()
+            }
+            fn schema_id() -> std::borrow::Cow<'static, str> {
+                "holdfast::Name".into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": NAME_PATTERN, "maxLength": NAME_BYTES_MAX })
             }
         }
     };

@@ -14,6 +14,7 @@ const TEXT_BYTES_MAX: usize = 64 << 10;
 
 /// A receipt with its signature and the certificates that tell whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Proof {
     /// What was signed, in base64.

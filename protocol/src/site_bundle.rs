@@ -16,12 +16,14 @@ pub const SITE_BUNDLE_BYTES_MAX: usize = 256 << 10;
 
 /// A site bundle.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SiteBundle {
     /// Version of this format.
     pub format: Format,
     /// The deployment, in hexadecimal.
     #[serde(with = "deployment_hex")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub deployment: DeploymentId,
     /// Where central's QUIC listener is, `host:port`, in the order to be tried.
     pub central: Vec<String>,
@@ -42,11 +44,13 @@ impl SiteBundle {
 
 /// One host of a bundle.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Invited {
     /// The host.
     pub name: HostName,
     /// Its one-time token.
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("format" = "password")))]
     pub token: JoinToken,
     /// Until when (RFC 3339). For people: central decides by its own clock.
     pub expires: String,
@@ -57,6 +61,7 @@ pub struct Invited {
 
 /// Version 1, the only one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "u32", into = "u32")]
 pub enum Format {
     /// The first.

@@ -12,11 +12,12 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::MethodRouter;
 use holdfast_actors::access_control::tokens::USER_TTL_S;
 
 use crate::dispatch::Dialect;
 use crate::node::{Deed, Node};
+use crate::openapi::operation::{KnownBy, Operations, Who};
 use crate::problem::Problem;
 
 mod answers;
@@ -43,40 +44,36 @@ impl Default for Settings {
     }
 }
 
+/// Whoever has a token.
+const HOLDERS: Who = Who { says: "whoever has a token", known_by: KnownBy::Token };
+/// Those, where the thing decides.
+const MEMBERS: Who = Who { says: "whoever has a token, if the box lets it", known_by: KnownBy::Token };
+
 /// What handlers need.
 #[derive(Clone)]
-struct Cerberus {
+pub(crate) struct Cerberus {
     node: Arc<Node>,
     settings: Settings,
 }
 
 /// The routes of central.
 pub fn central_routes(node: Arc<Node>, settings: Settings) -> Router {
-    let boxes = get(boxes::list).post(boxes::create);
-    let one_box = get(boxes::read);
-    let router = Router::new()
-        .route("/v2/auth/user", only(get(login::log_in)))
-        .route("/v2/auth/user/refresh", only(get(login::refresh)))
-        .route("/v1/auth", only(delete(login::log_out)))
-        .route("/v1/category", only(get(lists::categories)))
-        .route("/v1/category/{id}", only(get(lists::category)))
-        .route("/v1/role", only(get(lists::roles)))
-        .route("/v1/role/{id}", only(get(lists::role)))
-        .route("/v2/safe-deposit-box", only(boxes.clone()))
-        .route("/v2/safe-deposit-box/", only(boxes))
-        .route("/v2/safe-deposit-box/{id}", only(one_box.clone()))
-        .route("/v2/safe-deposit-box/{id}/", only(one_box))
-        .route(
-            "/v1/secret/{*path}",
-            only(post(secrets::write).put(secrets::write).get(secrets::read).delete(secrets::delete)),
-        );
-    finish(router, node, settings)
+    finish(central_operations(), node, settings)
 }
 
 /// The routes of a site host.
 pub fn site_routes(node: Arc<Node>) -> Router {
-    let router = Router::new().route("/v1/secret/{*path}", only(get(secrets::read)));
-    finish(router, node, Settings::default())
+    finish(site_operations(), node, Settings::default())
+}
+
+/// All that central can do in this dialect.
+pub(crate) fn central_operations() -> Operations<Cerberus> {
+    login::operations().and(lists::operations()).and(boxes::operations()).and(secrets::operations())
+}
+
+/// All that a site host can do in this dialect.
+pub(crate) fn site_operations() -> Operations<Cerberus> {
+    secrets::read_operations()
 }
 
 /// Other methods want a token too, and are then refused.
@@ -85,7 +82,8 @@ fn only(methods: MethodRouter<Cerberus>) -> MethodRouter<Cerberus> {
 }
 
 /// The fallback answers unknown paths of this dialect, and leaves those of others to the front.
-fn finish(router: Router<Cerberus>, node: Arc<Node>, settings: Settings) -> Router {
+fn finish(operations: Operations<Cerberus>, node: Arc<Node>, settings: Settings) -> Router {
+    let router = operations.router_of(only);
     router.route_layer(map_response(with_headers)).fallback(no_route).with_state(Cerberus { node, settings })
 }
 

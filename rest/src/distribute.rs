@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use holdfast_actors::distribute::{Distribute, Placement};
 use holdfast_protocol::ids::SiteName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::time::{format_duration, parse_duration};
 
 /// As it is written.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DistributeBody {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,7 +22,7 @@ pub struct DistributeBody {
     offline: Option<Offline>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Offline {
     Seconds(u64),

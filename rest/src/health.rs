@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::metrics::Metrics;
+use crate::openapi::operation::{self as on, ANYBODY, Operations, Query, Work};
 use crate::problem::Problem;
 use crate::reply::Format;
 
@@ -51,30 +53,82 @@ pub trait NodeState: Send + Sync {
 /// `uninitialized` on others, so that a load balancer needs to look at the status code only. A node that knows more
 /// says so as `reason`: of an unsealed one, what it does not do.
 pub fn routes(state: Arc<dyn NodeState>, metrics: Arc<Metrics>, version: &'static str) -> Router {
-    Router::new()
-        .route("/v1/health", get(move || async move { health(&*state, version) }))
-        .route(
-            "/version",
-            get(move || async move { Format::Json.reply(StatusCode::OK, &json!({ "version": version })) }),
-        )
-        .route("/v1/metrics", get(move || async move { exposition(&metrics) }))
+    operations().router().with_state(About { state, metrics, version })
 }
 
-fn health(node: &dyn NodeState, version: &str) -> Response {
-    let state = node.seal_state();
-    let status = match state {
-        SealState::Unsealed => StatusCode::OK,
-        SealState::Sealed | SealState::Uninitialized => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let mut body = json!({ "status": state.name(), "version": version });
-    if let Some(reason) = node.reason() {
-        body["reason"] = reason.into();
+/// The same as operations.
+pub(crate) fn operations() -> Operations<About> {
+    Operations::under("")
+        .with(
+            on::get(
+                "/v1/health",
+                Work::new(async |State(about): State<About>| about.health(), ANYBODY, Query::None).gives::<Health>(),
+                "Whether the node serves",
+            )
+            .gives::<Health>(StatusCode::SERVICE_UNAVAILABLE),
+        )
+        .with(on::get(
+            "/version",
+            Work::new(async |State(about): State<About>| about.version(), ANYBODY, Query::None).gives::<Version>(),
+            "The program's version",
+        ))
+        .with(
+            on::get(
+                "/v1/metrics",
+                Work::new(async |State(about): State<About>| exposition(&about.metrics), ANYBODY, Query::None)
+                    .gives::<String>(),
+                "All that the node counts",
+            )
+            .media(OPEN_METRICS),
+        )
+}
+
+/// What is asked.
+#[derive(Clone)]
+pub(crate) struct About {
+    state: Arc<dyn NodeState>,
+    metrics: Arc<Metrics>,
+    version: &'static str,
+}
+
+/// How a node is.
+#[derive(Serialize, JsonSchema)]
+struct Health {
+    /// `ok`, `sealed` or `uninitialized`.
+    status: &'static str,
+    /// The program's.
+    version: &'static str,
+    /// Why it does not serve, or not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Which program it is.
+#[derive(Serialize, JsonSchema)]
+struct Version {
+    /// The program's.
+    version: &'static str,
+}
+
+impl About {
+    fn health(&self) -> Response {
+        let state = self.state.seal_state();
+        let status = match state {
+            SealState::Unsealed => StatusCode::OK,
+            SealState::Sealed | SealState::Uninitialized => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let body = Health { status: state.name(), version: self.version, reason: self.state.reason() };
+        Format::Json.reply(status, &body)
     }
-    Format::Json.reply(status, &body)
+
+    fn version(&self) -> Response {
+        Format::Json.reply(StatusCode::OK, &Version { version: self.version })
+    }
 }
 
 fn exposition(metrics: &Metrics) -> Response {
     let Some(text) = metrics.encode() else { return Problem::internal().into_response() };
-    let open_metrics = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    ([(header::CONTENT_TYPE, open_metrics)], text).into_response()
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS))], text).into_response()
 }
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

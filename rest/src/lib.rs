@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod node;
 #[cfg(debug_assertions)]
 pub mod nonces;
+pub mod openapi;
 pub mod peer;
 pub mod places;
 pub mod problem;

@@ -2,9 +2,12 @@
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::dispatch::Dialect;
+use crate::openapi::schemas::Anything;
 use crate::problem::Problem;
 use crate::reply::Format;
 
@@ -18,7 +21,10 @@ pub fn render(problem: &Problem, dialect: Dialect, format: Format, request_id: &
         Dialect::Kes => kes(problem),
         Dialect::MarbleRun => marblerun(problem),
         Dialect::Keylime => Format::Json.reply(problem.status, &keylime(problem)),
-        Dialect::Node => Format::Json.reply(problem.status, &json!({ "message": problem.message })),
+        Dialect::Node => {
+            let message = problem.message.clone().into_owned();
+            Format::Json.reply(problem.status, &NodeError { message })
+        }
     };
     if let Some(seconds) = problem.retry_after_s {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -26,18 +32,57 @@ pub fn render(problem: &Problem, dialect: Dialect, format: Format, request_id: &
     response
 }
 
-fn strongbox(problem: &Problem) -> Value {
-    let mut error = json!({ "error-message": problem.message });
-    if let Some(info) = &problem.info {
-        error["error-info"] = info.clone();
-    }
-    json!({ "errors": [error] })
+/// How Strongbox refuses.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct StrongboxErrors {
+    errors: [StrongboxError; 1],
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+struct StrongboxError {
+    /// In plain words.
+    error_message: String,
+    /// Details for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Anything")]
+    error_info: Option<Value>,
+}
+
+fn strongbox(problem: &Problem) -> StrongboxErrors {
+    let error_message = problem.message.clone().into_owned();
+    StrongboxErrors { errors: [StrongboxError { error_message, error_info: problem.info.clone() }] }
+}
+
+/// How Cerberus refuses.
+#[derive(Default, Serialize, JsonSchema)]
+pub(crate) struct CerberusErrors {
+    /// Leads to the log; absent where nothing stands at the path of a secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_id: Option<String>,
+    errors: Vec<CerberusError>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CerberusError {
+    /// Cerberus' own number of what is wrong.
+    code: u32,
+    /// In plain words.
+    message: String,
+}
+
+/// How the node itself refuses.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct NodeError {
+    message: String,
 }
 
 fn cerberus(problem: &Problem, request_id: &str) -> Response {
-    let mut errors = vec![json!({ "code": cerberus_code(problem), "message": problem.message })];
-    errors.extend(problem.more.iter().map(|(code, message)| json!({ "code": code, "message": message })));
-    let mut response = Format::Json.reply(problem.status, &json!({ "error_id": request_id, "errors": errors }));
+    let first = (cerberus_code(problem), &problem.message);
+    let errors = std::iter::once(first).chain(problem.more.iter().map(|(code, message)| (*code, message)));
+    let errors = errors.map(|(code, message)| CerberusError { code, message: message.clone().into_owned() });
+    let body = CerberusErrors { error_id: Some(request_id.to_owned()), errors: errors.collect() };
+    let mut response = Format::Json.reply(problem.status, &body);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert(ERROR_UID, id);
     }

@@ -2,6 +2,7 @@
 
 pub mod figures;
 pub mod memory;
+pub mod openapi;
 pub mod procs;
 pub mod routes;
 pub mod sim;

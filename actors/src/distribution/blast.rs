@@ -46,6 +46,7 @@ pub struct Cursor {
 
 /// Whether a version that was sent is still of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It is what the secret is now.
@@ -90,6 +91,7 @@ pub struct Page {
 
 /// How much of one tenant, or of all, was sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Counts {
     /// Vaults of which something was sent.

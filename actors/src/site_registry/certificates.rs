@@ -148,6 +148,7 @@ pub struct Next {
 
 /// How far a host has come with its newest certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Progress {
     /// A newer one waits for the host, or is on its way.

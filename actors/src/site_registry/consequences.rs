@@ -13,6 +13,7 @@ use crate::site_registry::{Held, Host, HostState, Site, host, hosts, site};
 
 /// What would become of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Becomes {
     /// Its connection ends, it seals, and it comes back only when it is let back.
@@ -27,6 +28,7 @@ pub enum Becomes {
 
 /// What would become of what a host holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Wipes {
     /// No wipe is asked for, or there is nothing to wipe.
@@ -39,6 +41,7 @@ pub enum Wipes {
 
 /// One host of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct HostConsequence {
     /// Its name.
@@ -53,6 +56,7 @@ pub struct HostConsequence {
 
 /// One tenant with something there: no names, for these are not the operator's to read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct TenantConsequence {
     /// The tenant.
@@ -64,6 +68,7 @@ pub struct TenantConsequence {
 
 /// What would happen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Consequences {
     /// The site.

@@ -14,6 +14,7 @@ use crate::site_registry::{Held, Host, HostState, Site, hosts, site};
 
 /// What a site would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Rehearsal {
     /// The site.
@@ -28,6 +29,7 @@ pub struct Rehearsal {
 
 /// How something would come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Without anybody.
@@ -40,6 +42,7 @@ pub enum Outcome {
 
 /// What one host would do if it alone lost power.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct HostRehearsal {
     /// How it would come back.
@@ -57,6 +60,7 @@ pub struct HostRehearsal {
 
 /// Whether a way to the seal key would lead there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct RungRehearsal {
     /// It would.

@@ -36,6 +36,7 @@ impl Record for Rotations {
 
 /// Why a site got new keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// An operator cut the site or a host off, or a failed appraisal did by its policy.
@@ -184,6 +185,7 @@ pub fn record(kept: &Kept, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Ref
 
 /// How a host stands with a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Installed {
     /// It has shown a receipt.
@@ -196,6 +198,7 @@ pub enum Installed {
 
 /// A rotation, and how far it has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct RotationState {
     /// Order of the decision that it came with.
@@ -219,6 +222,7 @@ pub struct RotationState {
 
 /// A host in a [`RotationState`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct HostRotated {
     /// The host.
@@ -232,6 +236,7 @@ pub struct HostRotated {
 
 /// A receipt, for people and for keeping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct ReceiptShown {
     /// The host.
@@ -253,6 +258,7 @@ pub struct ReceiptShown {
 
 /// A site's rotations and its hosts' receipts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct RotationReport {
     /// The site.

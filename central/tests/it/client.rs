@@ -19,7 +19,9 @@ use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::pki::issue::operator_client;
 use holdfast_protocol::pki::{Serial, Terms, Validity, read};
 use holdfast_protocol::secret::Secret;
+use holdfast_rest::openapi::Node;
 use holdfast_rest::tls::provider;
+use holdfast_testbed::openapi::Exchange;
 
 /// An operator's certificate and key.
 pub(crate) struct Operator {
@@ -88,17 +90,16 @@ pub(crate) async fn try_call(
     if let Some(token) = who.token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let body = match body {
-        Some(value) => {
-            request = request.header("content-type", "application/json");
-            Body::from(value.to_string())
-        }
-        None => Body::empty(),
-    };
-    let (parts, body) = sender.send_request(request.body(body)?).await?.into_parts();
+    let sent = body.map(|value| value.to_string()).unwrap_or_default();
+    if !sent.is_empty() {
+        request = request.header("content-type", "application/json");
+    }
+    let (parts, body) = sender.send_request(request.body(Body::from(sent.clone()))?).await?.into_parts();
     let text = String::from_utf8(body.collect().await?.to_bytes().to_vec())?;
     drop(sender);
     let _ = driver.await;
+    let (status, headers, sent) = (parts.status.as_u16(), &parts.headers, sent.as_bytes());
+    Exchange { method, target: path, sent, status, headers, body: text.as_bytes() }.check(Some(Node::Central));
     Ok(Answer { status: parts.status, headers: parts.headers, text, chain })
 }
 

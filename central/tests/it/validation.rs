@@ -3,6 +3,8 @@
 
 use holdfast_actors::rows::Rows;
 use holdfast_rest::dispatch::Dialect;
+use holdfast_rest::openapi::Node;
+use holdfast_testbed::openapi::{as_documented, documented};
 use holdfast_testbed::routes::routes;
 use serde_json::{Value, json};
 
@@ -62,6 +64,14 @@ fn trial(method: &str, path: &str) -> Option<(String, Value, u16)> {
         ("POST", _, _, Some("quarantine-site-host")) => (at, host, 200),
         _ => return None,
     })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn central_serves_what_its_documents_say_and_nothing_else() {
+    let mut world = World::start().await;
+    let served = routes(&format!("{:?}", world.running().front()));
+    assert_eq!(as_documented(served), documented(Node::Central));
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

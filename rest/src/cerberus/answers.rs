@@ -8,11 +8,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::secret_store::Invalid;
-use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::problem::Problem;
 use crate::reply::Format;
+use crate::shape::CerberusErrors;
 
 /// The token of a request: of `X-Cerberus-Token`, without that `X-Vault-Token`, without both `Authorization: Bearer`.
 /// A bad one in the first is not rescued by a good one in the next. As an extractor it never fails.
@@ -71,7 +71,7 @@ pub(super) fn invalid(invalid: &Invalid) -> Problem {
 
 /// How Vault, whose API this part of Cerberus takes over, says that nothing stands at a path.
 pub(super) fn nothing_there() -> Response {
-    Format::Json.reply(StatusCode::NOT_FOUND, &json!({ "errors": [] }))
+    Format::Json.reply(StatusCode::NOT_FOUND, &CerberusErrors::default())
 }
 
 /// 204.

@@ -12,15 +12,45 @@ use holdfast_actors::access_control::{ADMINS, Caller};
 use holdfast_actors::rows::Refusal;
 use holdfast_protocol::ids::Realm;
 use holdfast_protocol::secret::SecretBytes;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::cerberus::Cerberus;
 use crate::cerberus::answers::{Token, done, json as ok, problem};
+use crate::cerberus::{Cerberus, HOLDERS};
 use crate::node::{Deed, NOBODY};
+use crate::openapi::operation::{self as on, KnownBy, Operations, Query, Who, Work};
 use crate::problem::Problem;
 use crate::secret::Reveal;
+
+/// What can be done with tokens.
+pub(super) fn operations() -> Operations<Cerberus> {
+    let users = Who { says: "anybody with a user name and a password", known_by: KnownBy::Password };
+    let tenant = &[("X-Holdfast-Tenant", "The user's tenant, if it does not stand before a slash in the user name.")];
+    Operations::under("")
+        .with(
+            on::get(
+                "/v2/auth/user",
+                Work::new(log_in, users, Query::None).action("login").gives::<LoginAnswer<'_>>(),
+                "Exchanges a user name and a password for a token",
+            )
+            .headers(tenant),
+        )
+        .with(on::get(
+            "/v2/auth/user/refresh",
+            Work::new(refresh, HOLDERS, Query::None).action("token.refresh").gives::<LoginAnswer<'_>>(),
+            "Exchanges the token of the call for a new one",
+        ))
+        .with(
+            on::delete(
+                "/v1/auth",
+                Work::new(log_out, HOLDERS, Query::None).action("token.revoke"),
+                "Ends the token of the call",
+            )
+            .done()
+            .bites(),
+        )
+}
 
 /// Who says to be whom, and where.
 struct Credentials {
@@ -44,7 +74,7 @@ impl Credentials {
     }
 }
 
-pub(super) async fn log_in(State(cerberus): State<Cerberus>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn log_in(State(cerberus): State<Cerberus>, headers: HeaderMap) -> Result<Response, Problem> {
     let node = &cerberus.node;
     let deed = |tenant: &str| Deed::of("login", tenant);
     let Some(Credentials { tenant, username, password }) = Credentials::of(&headers) else {
@@ -91,7 +121,7 @@ impl Account {
     }
 }
 
-pub(super) async fn refresh(State(cerberus): State<Cerberus>, token: Token) -> Result<Response, Problem> {
+async fn refresh(State(cerberus): State<Cerberus>, token: Token) -> Result<Response, Problem> {
     let node = &cerberus.node;
     let deed = Deed::of("token.refresh", "");
     let caller = authenticate(&cerberus, &token, &deed)?;
@@ -107,7 +137,7 @@ pub(super) async fn refresh(State(cerberus): State<Cerberus>, token: Token) -> R
     answer(&cerberus, &renewed.map_err(|refusal| denied(refusal, 99230, "The token can't be renewed any more."))?)
 }
 
-pub(super) async fn log_out(State(cerberus): State<Cerberus>, token: Token) -> Result<Response, Problem> {
+async fn log_out(State(cerberus): State<Cerberus>, token: Token) -> Result<Response, Problem> {
     let deed = Deed::of("token.revoke", "");
     let caller = authenticate(&cerberus, &token, &deed)?;
     let by = caller.clone();
@@ -146,13 +176,13 @@ fn answer(cerberus: &Cerberus, logged_in: &LoggedIn) -> Result<Response, Problem
     let client_token = ClientToken {
         client_token: Reveal::from(std::mem::take(&mut *text)),
         policies: [],
-        metadata: json!({
-            "username": claims.principal,
-            "is_admin": groups.contains(ADMINS).to_string(),
-            "groups": groups_text,
-            "refresh_count": refresh_count.to_string(),
-            "max_refresh_count": cerberus.settings.token_refreshes_max.to_string(),
-        }),
+        metadata: Metadata {
+            username: claims.principal.clone(),
+            is_admin: groups.contains(ADMINS).to_string(),
+            groups: groups_text,
+            refresh_count: refresh_count.to_string(),
+            max_refresh_count: cerberus.settings.token_refreshes_max.to_string(),
+        },
         lease_duration: claims.expires_us.saturating_sub(claims.issued_us) / 1_000_000,
         renewable: true,
     };
@@ -161,29 +191,40 @@ fn answer(cerberus: &Cerberus, logged_in: &LoggedIn) -> Result<Response, Problem
     Ok(ok(&LoginAnswer { status: "success", data }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct LoginAnswer<'a> {
     status: &'static str,
     data: LoginData<'a>,
 }
 
 /// The members for a second factor are always empty.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct LoginData<'a> {
     user_id: &'a str,
     username: &'a str,
     state_token: Option<String>,
     factor_result: Option<String>,
-    devices: [Value; 0],
+    devices: [(); 0],
     client_token: ClientToken,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ClientToken {
     client_token: Reveal,
-    policies: [Value; 0],
-    metadata: Value,
+    policies: [(); 0],
+    metadata: Metadata,
     /// Seconds.
     lease_duration: i64,
     renewable: bool,
+}
+
+/// All are texts, numbers too.
+#[derive(Serialize, JsonSchema)]
+struct Metadata {
+    username: String,
+    is_admin: String,
+    /// With commas between.
+    groups: String,
+    refresh_count: String,
+    max_refresh_count: String,
 }

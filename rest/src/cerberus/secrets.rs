@@ -1,5 +1,7 @@
 //! Secrets: read, listed, written, deleted. Reads are served whole out of one snapshot.
 
+use std::collections::BTreeMap;
+
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -14,19 +16,65 @@ use holdfast_actors::secret_store::{
     read_secret, read_version, write_secret,
 };
 use holdfast_protocol::secret::SecretBytes;
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::body;
-use crate::cerberus::Cerberus;
 use crate::cerberus::answers::{Token, done, invalid, nothing_there, problem, problem_for};
 use crate::cerberus::target::{Target, query_member};
+use crate::cerberus::{Cerberus, MEMBERS};
 use crate::front::RequestId;
 use crate::node::{Deed, View};
+use crate::openapi::operation::{self as on, Operations, Query, Work};
+use crate::openapi::schemas::Anything;
 use crate::problem::Problem;
 use crate::time::rfc3339_ms;
 
-pub(super) async fn read(
+/// What can be done with secrets.
+pub(super) fn operations() -> Operations<Cerberus> {
+    let writes = || Work::new(write, MEMBERS, Query::None).action("secret.write");
+    read_operations().and(
+        Operations::under("/v1/secret")
+            .with(on::post("/{*path}", writes(), "Writes a secret").takes::<BTreeMap<String, Anything>>().done())
+            .with(on::put("/{*path}", writes(), "The same").takes::<BTreeMap<String, Anything>>().done())
+            .with(
+                on::delete(
+                    "/{*path}",
+                    Work::new(delete, MEMBERS, Query::None).action("secret.delete"),
+                    "Removes a secret",
+                )
+                .done()
+                .may(&[400]),
+            ),
+    )
+}
+
+/// What can be read of them at both nodes.
+pub(super) fn read_operations() -> Operations<Cerberus> {
+    let own = &[("list", "true: the names below the path instead."), ("versionId", "An earlier version, or CURRENT.")];
+    let reads = Work::new(read, MEMBERS, Query::None).action("secret.read").own(own).gives::<Envelope>();
+    Operations::under("/v1/secret").with(on::get("/{*path}", reads, "Reads a secret, or lists names"))
+}
+
+/// What a read answers, as [`envelope`] writes it.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it is written without being parsed")]
+struct Envelope {
+    request_id: String,
+    lease_id: String,
+    renewable: bool,
+    lease_duration: u32,
+    /// The secret, or the member `keys` with the names.
+    data: BTreeMap<String, Anything>,
+    wrap_info: (),
+    warnings: (),
+    auth: (),
+    /// Who wrote it, and when.
+    metadata: BTreeMap<String, String>,
+}
+
+async fn read(
     State(cerberus): State<Cerberus>,
     token: Token,
     Extension(request_id): Extension<RequestId>,
@@ -132,12 +180,7 @@ fn envelope(request_id: &str, data: &[u8], metadata: &Value) -> Response {
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-pub(super) async fn write(
-    State(cerberus): State<Cerberus>,
-    token: Token,
-    uri: Uri,
-    body: Body,
-) -> Result<Response, Problem> {
+async fn write(State(cerberus): State<Cerberus>, token: Token, uri: Uri, body: Body) -> Result<Response, Problem> {
     let node = &cerberus.node;
     let deed = Deed::of("secret.write", named(&uri));
     let (caller, target, path) = authorise(&cerberus, &token, &deed, &uri)?;
@@ -156,7 +199,7 @@ pub(super) async fn write(
     Ok(done())
 }
 
-pub(super) async fn delete(State(cerberus): State<Cerberus>, token: Token, uri: Uri) -> Result<Response, Problem> {
+async fn delete(State(cerberus): State<Cerberus>, token: Token, uri: Uri) -> Result<Response, Problem> {
     let deed = Deed::of("secret.delete", named(&uri));
     let (caller, target, path) = authorise(&cerberus, &token, &deed, &uri)?;
     let cmd = DeleteSecret { caller: caller.clone(), at: target.owned_at(), path };

@@ -9,8 +9,10 @@
 //! policies at once, a time to live from the next one on.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::access_control::approle_logins::{check_minter, may_mint};
@@ -21,22 +23,109 @@ use holdfast_actors::access_control::{Approle, Caller};
 use holdfast_actors::ports::draw;
 use holdfast_actors::rows::{ReadRows, Refusal};
 use holdfast_protocol::ids::ItemName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Right, op};
 use super::conventions::etag;
-use super::look::{Asked, Seen};
+use super::look::{Asked, Seen, look, secret};
+use crate::access::Access;
 use crate::distribute::DistributeBody;
 use crate::node::View;
+use crate::openapi::operation::{self as on, Operations};
+use crate::openapi::schemas::{DurationText, Time};
 use crate::problem::Problem;
 use crate::secret::{Reveal, SecretText};
 use crate::time::{format_duration, parse_duration, rfc3339_us};
 
+/// What can be done with approles at central.
+pub(super) fn operations() -> Operations<AtCentral> {
+    const ADMINS: &str = "an admin of the tenant";
+    Operations::under("/v1")
+        .with(on::get(
+            CONFIG,
+            look(secret("approle.list"), ADMINS, list_config),
+            "Lists the tenant's approles as configured",
+        ))
+        .with(
+            on::post(CONFIG, op("approle.create", Right::TenantAdmin, create), "Makes an approle")
+                .takes::<ApproleAsked>()
+                .gives::<ApproleState>(StatusCode::CREATED)
+                .tagged()
+                .conditional()
+                .may(&[409]),
+        )
+        .with(
+            on::get(ONE, look(secret("approle.read"), ADMINS, read_config), "Shows an approle as configured").tagged(),
+        )
+        .with(
+            on::put(
+                ONE,
+                op("approle.update", Right::TenantAdmin, replace),
+                "Makes an approle, or gives it all members anew",
+            )
+            .takes::<ApproleAsked>()
+            .gives::<ApproleState>(StatusCode::CREATED)
+            .done()
+            .tagged()
+            .never(&[404])
+            .conditional()
+            .bites(),
+        )
+        .with(
+            on::patch(ONE, op("approle.update", Right::TenantAdmin, patch), "Changes what the body names")
+                .takes::<ApproleAsked>()
+                .done()
+                .conditional()
+                .bites(),
+        )
+        .with(
+            on::delete(ONE, op("approle.delete", Right::TenantAdmin, remove), "Removes an approle; its tokens end")
+                .done()
+                .conditional()
+                .bites(),
+        )
+        .with(
+            on::post(
+                "/state/strongbox/authentication/approles/{approle}/revoke",
+                op("approle.revoke", Right::TenantAdmin, revoke),
+                "Ends all tokens and secret-ids of an approle",
+            )
+            .done()
+            .bites(),
+        )
+}
+
+/// What can be read of them at both nodes.
+pub(super) fn read_operations<S>() -> Operations<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Access>: FromRef<S>,
+{
+    Operations::under("/v1/state/strongbox/authentication/approles")
+        .with(
+            on::get(
+                "",
+                look(secret("approle.list"), MINTERS, list_state),
+                "Lists the approles whose secret-ids the caller may have made",
+            )
+            .never(&[403]),
+        )
+        .with(on::get("/{approle}", look(secret("approle.read"), MINTERS, read_state), "Shows an approle's role-id"))
+}
+
+/// Who may have secret-ids made.
+pub(super) const MINTERS: &str = "an admin of the tenant, or whom the approle names";
+const CONFIG: &str = "/config/strongbox/authentication/approles";
+const ONE: &str = "/config/strongbox/authentication/approles/{approle}";
+
 /// An approle in a request. What is absent has its default in a `POST` or `PUT` and stays in a `PATCH`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct ApproleAsked {
     /// Its name; in a path it need not stand in the body too.
+    #[schemars(with = "Option<ItemName>")]
     name: Option<String>,
     /// A role-id of one's own choice, which several tenants may use; else one is drawn.
     fixed_role_id: Option<String>,
@@ -45,10 +134,12 @@ pub(super) struct ApproleAsked {
     /// A secret-id alone is enough. Default false.
     weak_secret_id: Option<bool>,
     /// Life of a secret-id; `0s`, as by default: no end.
+    #[schemars(with = "Option<DurationText>")]
     secret_id_ttl: Option<String>,
     /// Logins with one secret-id; 0, as by default: no bound.
     secret_id_num_uses: Option<u32>,
     /// Life of a token. Default `1h`.
+    #[schemars(with = "Option<DurationText>")]
     token_ttl: Option<String>,
     /// The groups that a program counts as a member of.
     token_policies: Option<BTreeSet<String>>,
@@ -59,7 +150,7 @@ pub(super) struct ApproleAsked {
 }
 
 /// An approle as it is configured; may be sent back as it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct ApproleShown {
     /// Its name.
@@ -72,10 +163,12 @@ pub(super) struct ApproleShown {
     /// A secret-id alone is enough.
     weak_secret_id: bool,
     /// Life of a secret-id.
+    #[schemars(with = "DurationText")]
     secret_id_ttl: String,
     /// Logins with one secret-id.
     secret_id_num_uses: u32,
     /// Life of a token.
+    #[schemars(with = "DurationText")]
     token_ttl: String,
     /// The groups that a program counts as a member of.
     token_policies: BTreeSet<String>,
@@ -86,7 +179,7 @@ pub(super) struct ApproleShown {
 }
 
 /// What a program, or whoever starts it, has to know of its approle.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct ApproleState {
     /// Its name.
@@ -96,6 +189,7 @@ pub(super) struct ApproleState {
     /// A program must show a secret-id too.
     bind_secret_id: bool,
     /// When it was made.
+    #[schemars(with = "Time")]
     creation_time: String,
     /// Who made it.
     created_by: String,

@@ -13,17 +13,27 @@ use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::distribution::blast::{self, Counts, Cursor, Entry, PAGE_ENTRIES_MAX, Scope, Status};
 use holdfast_actors::rows::{Kind, Refusal};
 use holdfast_actors::site_registry::consequences::consequences;
-use holdfast_actors::site_registry::{Held, host, rotations, site};
+use holdfast_actors::site_registry::rotations::{self, RotationReport};
+use holdfast_actors::site_registry::{Held, host, site};
 use holdfast_protocol::ids::{HostId, HostName, Realm, SiteName, TenantName};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Right, op, op_with};
+use crate::openapi::operation::{self as on, Operations, Own};
+use crate::openapi::schemas::Time;
 use crate::problem::Problem;
 use crate::time::rfc3339_us;
 
 /// What the report takes in its query.
-pub(super) const PARAMETERS: &[&str] = &["host", "from", "limit", "status"];
+const PARAMETERS: &[Own] = &[
+    ("host", "Only what this host was sent."),
+    ("from", "What the page before gave as next."),
+    ("limit", "Entries on a page, 1 to 1000."),
+    ("status", "open: only what is still of use."),
+];
 /// Reports that are put together at the same time: each may go through everything that a site holds.
 const REPORTS_AT_ONCE: usize = 2;
 /// Entries on a page unless told otherwise.
@@ -31,8 +41,28 @@ const LIMIT: usize = 100;
 
 static REPORTS: Semaphore = Semaphore::const_new(REPORTS_AT_ONCE);
 
+/// What can be asked about sites that were lost.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/state")
+        .with(on::get(
+            "/system/sites/{site}/blast-radius",
+            op_with("site.blast-radius", Right::SystemReader, PARAMETERS, of_site).gives::<BlastRadius>(),
+            "What a site or host was ever sent, and what of it is still of use",
+        ))
+        .with(on::get(
+            "/strongbox/sites/{site}/blast-radius",
+            op_with("tenant.blast-radius", Right::TenantAdmin, PARAMETERS, of_tenant).gives::<BlastRadius>(),
+            "What of the tenant's a site or host was ever sent, and what of it is still of use",
+        ))
+        .with(on::get(
+            "/system/sites/{site}/rotation-receipts",
+            op("site.rotation-receipts", Right::SystemReader, receipts).gives::<RotationReport>(),
+            "Who has shown newer keys since a site's keys were replaced",
+        ))
+}
+
 /// A page of a blast-radius report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct BlastRadius {
     /// The site.
@@ -44,6 +74,7 @@ pub struct BlastRadius {
     pub quarantined: bool,
     /// Since when.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub quarantined_since: Option<String>,
     /// Counts of the whole report; on its first page only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +87,7 @@ pub struct BlastRadius {
 }
 
 /// Counts of a report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct BlastSummary {
     /// All that the caller may know of.
@@ -67,7 +98,7 @@ pub struct BlastSummary {
 }
 
 /// Counts, with what is done with.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct BlastCounts {
     /// What was sent.
@@ -84,7 +115,7 @@ impl From<Counts> for BlastCounts {
 }
 
 /// One tenant's counts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct TenantCounts {
     /// The tenant.
@@ -95,7 +126,7 @@ pub struct TenantCounts {
 }
 
 /// What an entry is a version of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BlastKind {
     /// Of a secret.
@@ -105,7 +136,7 @@ pub enum BlastKind {
 }
 
 /// One version of a secret at the site or host.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct BlastEntry {
     /// Whose.
@@ -129,17 +160,21 @@ pub struct BlastEntry {
     /// How often the secret had been written then.
     pub version: u64,
     /// Since when it was there.
+    #[schemars(with = "Time")]
     pub held_since: String,
     /// When it was replaced or taken away there; without it, it is there as far as central knows.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub held_until: Option<String>,
     /// Whether it is of use.
     pub status: Status,
     /// When what the secret is now was written.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub written: Option<String>,
     /// When it was last read there, as far as central was told; reads since the last contact are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub last_read: Option<String>,
 }
 
@@ -247,14 +282,14 @@ fn limit(text: &str) -> Result<usize, Problem> {
 }
 
 /// The report for who looks at sites.
-pub(super) async fn of_site(call: Call) -> Result<Response, Problem> {
+async fn of_site(call: Call) -> Result<Response, Problem> {
     let asked = Asked::of(&call, None)?;
     let report = apart(&call, move |rows| asked.report(rows)).await?;
     Ok(call.format.reply(StatusCode::OK, &report))
 }
 
 /// The report for a tenant's admins. Where nothing of the tenant ever was there is no site.
-pub(super) async fn of_tenant(call: Call) -> Result<Response, Problem> {
+async fn of_tenant(call: Call) -> Result<Response, Problem> {
     let realm = call.caller.realm;
     let own = tenants::tenants(&call.snapshot()?)?.into_iter().find(|tenant| tenant.realm == realm);
     let own = own.ok_or(Refusal::Unauthenticated)?;
@@ -276,7 +311,7 @@ pub(super) async fn of_tenant(call: Call) -> Result<Response, Problem> {
 }
 
 /// What has become of a site's keys since they were last replaced.
-pub(super) async fn receipts(call: Call) -> Result<Response, Problem> {
+async fn receipts(call: Call) -> Result<Response, Problem> {
     let name: SiteName = call.name("site", "site")?;
     Ok(call.format.reply(StatusCode::OK, &rotations::report(&call.snapshot()?, &name)?))
 }

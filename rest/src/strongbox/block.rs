@@ -5,22 +5,52 @@ use axum::response::Response;
 use holdfast_actors::access_control::tenants::{set_blocked, tenant};
 use holdfast_actors::rows::Refusal;
 use holdfast_protocol::ids::TenantName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Right, op};
+use crate::openapi::operation::{self as on, Operations};
 use crate::problem::Problem;
 
 /// Which tenant.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "TenantNamed")]
 struct TenantAsked {
+    #[schemars(with = "TenantName")]
     tenant: String,
 }
 
 /// Whether the tenant is blocked now.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Blocked {
     blocked: bool,
+}
+
+/// Blocking and unblocking.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/state/strongbox/system")
+        .with(
+            on::post(
+                "/block-tenant",
+                op("tenant.block", Right::TenantAdmin, block).gives::<Blocked>(),
+                "Blocks a tenant: its tokens hold nowhere any more",
+            )
+            .takes::<TenantAsked>()
+            .bites()
+            .may(&[404, 409]),
+        )
+        .with(
+            on::post(
+                "/unblock-tenant",
+                op("tenant.unblock", Right::SystemAdmin, unblock).gives::<Blocked>(),
+                "Unblocks a tenant: its tokens that have not ended hold again",
+            )
+            .takes::<TenantAsked>()
+            .bites()
+            .may(&[404, 409]),
+        )
 }
 
 /// By the tenant itself or an administrator of `system`. Returns when it holds at central and at every site that is

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -14,14 +14,17 @@ use holdfast_actors::ports::Now;
 use holdfast_actors::rows::{Batch, Expected, Refusal, Rows};
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::Realm;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::StrongboxNode;
 use super::conventions::{self, Parameters, Wanted};
-use crate::access::{Access, BoxFuture, bearer};
+use super::{AtCentral, StrongboxNode};
+use crate::access::{Access, bearer};
 use crate::bite::Pending;
 use crate::body;
 use crate::node::Deed;
+use crate::openapi::operation::{KnownBy, Own, Query, Who, Work};
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::reply::Format;
@@ -57,7 +60,25 @@ impl Right {
         };
         if has { Ok(()) } else { Err(Refusal::Denied) }
     }
+
+    /// The same in words.
+    pub(super) const fn who(self) -> Who {
+        let says = match self {
+            Self::SystemAdmin => "an admin of the tenant system",
+            Self::SystemReader => "an admin or reader of the tenant system",
+            Self::TenantAdmin => "an admin of the tenant",
+            Self::TenantReader => "an admin or reader of the tenant",
+            Self::Editor => "whoever has a token and is no reader, if the thing lets it",
+            Self::Anyone => "whoever has a token",
+        };
+        Who { says, known_by: KnownBy::Token }
+    }
 }
+
+/// A body without members.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 /// An authorised call.
 pub(super) struct Call {
@@ -82,44 +103,30 @@ pub(super) struct Call {
 struct About(Arc<OnceLock<String>>);
 
 /// Makes a handler of an operation. `action` names it in the audit line of a refusal.
-pub(super) fn op<W, F>(
-    node: &Arc<StrongboxNode>,
-    action: &'static str,
-    right: Right,
-    work: W,
-) -> impl Fn(Request) -> BoxFuture<'static, Response> + Clone + Send + Sync + 'static
+pub(super) fn op<W, F>(action: &'static str, right: Right, work: W) -> Work<AtCentral>
 where
     W: Fn(Call) -> F + Copy + Send + Sync + 'static,
     F: Future<Output = Result<Response, Problem>> + Send + 'static,
 {
-    op_with(node, action, right, &[], work)
+    op_with(action, right, &[], work)
 }
 
-/// The same for an operation that takes parameters in its query beside those of [`conventions`].
-pub(super) fn op_with<W, F>(
-    node: &Arc<StrongboxNode>,
-    action: &'static str,
-    right: Right,
-    own: &'static [&'static str],
-    work: W,
-) -> impl Fn(Request) -> BoxFuture<'static, Response> + Clone + Send + Sync + 'static
+/// The same for an operation that takes parameters in its query beside those of [`conventions`]: names, and what they
+/// are for.
+pub(super) fn op_with<W, F>(action: &'static str, right: Right, own: &'static [Own], work: W) -> Work<AtCentral>
 where
     W: Fn(Call) -> F + Copy + Send + Sync + 'static,
     F: Future<Output = Result<Response, Problem>> + Send + 'static,
 {
-    let node = node.clone();
-    move |request| {
-        let node = node.clone();
-        Box::pin(async move {
-            let outcome = run(&node, (action, right, own), work, request).await;
-            outcome.unwrap_or_else(IntoResponse::into_response)
-        })
-    }
+    let handler = async move |State(node): State<Arc<StrongboxNode>>, request: Request| {
+        run(&node, (action, right, own), work, request).await
+    };
+    Work::new(handler, right.who(), Query::Tried).action(action).own(own)
 }
 
 async fn run<W, F>(
     node: &Arc<StrongboxNode>,
-    (action, right, own): (&'static str, Right, &[&str]),
+    (action, right, own): (&'static str, Right, &[Own]),
     work: W,
     request: Request,
 ) -> Result<Response, Problem>
@@ -136,7 +143,8 @@ where
     let peer = parts.extensions.get::<Peer>().cloned().ok_or_else(Problem::internal)?;
     let caller = authorise(&node.access, &parts.headers, right, (action, about.text())).await?;
     let (realm, actor) = (caller.realm, caller.actor().to_owned());
-    let asked = Parameters::of(&parts.method, &parts.uri, Format::accepted(&parts.headers), own);
+    let own: Vec<&str> = own.iter().map(|(name, _)| *name).collect();
+    let asked = Parameters::of(&parts.method, &parts.uri, Format::accepted(&parts.headers), &own);
     let headers = parts.headers;
     let (node, about_it) = (node.clone(), about.clone());
     let access = node.access.clone();

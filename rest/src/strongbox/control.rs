@@ -13,6 +13,7 @@ use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::ids::{HostId, SiteName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::wire::{RemoteSealKeys, UnsealChallenge};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::BoxFuture;
@@ -92,7 +93,7 @@ impl From<SiteUnsealError> for Problem {
 }
 
 /// The last attempt of one way to a host's seal key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RungState {
     /// `central`, `sibling` or `remote-sealkey`.

@@ -4,14 +4,74 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::ports::draw_secret;
 use holdfast_actors::rows::Refusal;
-use holdfast_actors::site_registry::sites::state::{site_state, site_states};
+use holdfast_actors::site_registry::consequences::Consequences;
+use holdfast_actors::site_registry::sites::state::{SiteState, site_state, site_states};
 use holdfast_actors::site_registry::standing::{self, Decide, Decision};
 use holdfast_protocol::ids::{HostName, SiteName};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::blast;
-use super::call::Call;
+use super::call::{Call, Nothing, Right, op};
+use super::{AtCentral, blast};
+use crate::openapi::operation::{self as on, Operations};
 use crate::problem::Problem;
+
+/// What can be seen of sites, and cutting them off.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/state/system/sites")
+        .with(on::get(
+            "",
+            op("site.list", Right::SystemReader, list).gives::<Vec<SiteState>>(),
+            "Lists sites as they are",
+        ))
+        .with(on::get(
+            "/{site}",
+            op("site.read", Right::SystemReader, read).gives::<SiteState>(),
+            "Shows a site as it is",
+        ))
+        .with(
+            on::post(
+                "/{site}/quarantine-site",
+                op("site.quarantine", Right::SystemAdmin, quarantine_site),
+                "Cuts a site off, may order a wipe; with validate, says what that would do",
+            )
+            .takes::<SiteCutOff>()
+            .gives::<Consequences>(StatusCode::OK)
+            .done()
+            .bites(),
+        )
+        .with(
+            on::post(
+                "/{site}/unquarantine-site",
+                op("site.readmit", Right::SystemAdmin, unquarantine_site),
+                "Readmits a site",
+            )
+            .takes::<Nothing>()
+            .done()
+            .bites(),
+        )
+        .with(
+            on::post(
+                "/{site}/quarantine-site-host",
+                op("host.quarantine", Right::SystemAdmin, quarantine_host),
+                "Cuts a host off, may order a wipe; with validate, says what that would do",
+            )
+            .takes::<HostCutOff>()
+            .gives::<Consequences>(StatusCode::OK)
+            .done()
+            .bites(),
+        )
+        .with(
+            on::post(
+                "/{site}/unquarantine-site-host",
+                op("host.readmit", Right::SystemAdmin, unquarantine_host),
+                "Readmits a host",
+            )
+            .takes::<HostTakenBack>()
+            .done()
+            .bites(),
+        )
+}
 
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let live = call.node.fleet.live();
@@ -26,7 +86,7 @@ pub(super) async fn read(call: Call) -> Result<Response, Problem> {
     Ok(call.format.reply(StatusCode::OK, &state))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SiteCutOff {
     #[serde(default)]
@@ -38,18 +98,15 @@ pub(super) async fn quarantine_site(call: Call) -> Result<Response, Problem> {
     decide(call, None, Decision::Quarantine { wipe }).await
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
 pub(super) async fn unquarantine_site(call: Call) -> Result<Response, Problem> {
     let Nothing {} = call.body().await?;
     decide(call, None, Decision::Readmit).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HostCutOff {
+    #[schemars(with = "HostName")]
     host: String,
     #[serde(default)]
     wipe: bool,
@@ -60,9 +117,10 @@ pub(super) async fn quarantine_host(call: Call) -> Result<Response, Problem> {
     decide(call, Some(host), Decision::Quarantine { wipe }).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HostTakenBack {
+    #[schemars(with = "HostName")]
     host: String,
 }
 

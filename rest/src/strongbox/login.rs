@@ -8,25 +8,42 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use holdfast_actors::access_control::Claims;
 use holdfast_actors::access_control::tenants::SYSTEM_NAME;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::StrongboxNode;
 use super::conventions::Wanted;
+use super::{AtCentral, StrongboxNode};
 use crate::access::Credentials;
 use crate::body;
+use crate::openapi::operation::{self as on, ANYBODY, Operations, Query, Work};
+use crate::openapi::schemas::Time;
 use crate::problem::Problem;
 use crate::secret::{Reveal, SecretText};
 use crate::time::rfc3339_us;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LoginAsked {
     username: String,
     password: SecretText,
+    /// Absent: `system`.
     tenant: Option<String>,
 }
 
-pub(super) async fn login(
+/// Logging in.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1").with(
+        on::post(
+            "/login",
+            Work::new(login, ANYBODY, Query::Cut).action("login").gives::<TokenShown>(),
+            "Exchanges a user's name and password for a token",
+        )
+        .takes::<LoginAsked>()
+        .may(&[401]),
+    )
+}
+
+async fn login(
     State(node): State<Arc<StrongboxNode>>,
     format: Wanted,
     headers: HeaderMap,
@@ -44,16 +61,19 @@ pub(super) async fn login(
 
 /// A token as clients get it. `renewal-time` is when it was last renewed, from which clients reckon when to do it
 /// again; a token without end has neither `expires` nor `expires-in`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct TokenShown {
     token: Reveal,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     expires: Option<String>,
     accessor: String,
+    #[schemars(with = "Time")]
     creation_time: String,
+    #[schemars(with = "Time")]
     renewal_time: String,
 }
 

@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use holdfast_actors::rows::Refusal;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::call::params;
 use super::conventions::{Parameters, etag};
-use crate::access::{Access, BoxFuture, bearer};
+use crate::access::{Access, bearer};
 use crate::node::{Deed, Noted, View};
+use crate::openapi::operation::{KnownBy, Query, Who, Work};
 use crate::problem::Problem;
 use crate::reply::Format;
 
@@ -56,26 +58,20 @@ pub(super) struct Seen<T> {
     pub(super) version: Option<u64>,
 }
 
-/// Makes a handler of a read.
-pub(super) fn look<T, W>(
-    access: &Arc<Access>,
-    kind: Kind,
-    work: W,
-) -> impl Fn(Request) -> BoxFuture<'static, Response> + Clone + Send + Sync + 'static
+/// Makes a handler of a read; `who` may read it, `work` decides.
+pub(super) fn look<S, T, W>(kind: Kind, who: &'static str, work: W) -> Work<S>
 where
+    S: Clone + Send + Sync + 'static,
+    Arc<Access>: FromRef<S>,
     W: Fn(&View<'_>, &Asked) -> Result<Seen<T>, Refusal> + Copy + Send + Sync + 'static,
-    T: Serialize + Send + 'static,
+    T: Serialize + JsonSchema + Send + 'static,
 {
-    let access = access.clone();
-    move |request| {
-        let access = access.clone();
-        Box::pin(async move {
-            let (mut parts, _) = request.into_parts();
-            let asked = Asked { params: params(&mut parts).await };
-            let query = (&parts.method, &parts.uri, &parts.headers);
-            run(&access, kind, work, &asked, query).await.unwrap_or_else(IntoResponse::into_response)
-        })
-    }
+    let handler = async move |State(access): State<Arc<Access>>, request: Request| {
+        let (mut parts, _) = request.into_parts();
+        let asked = Asked { params: params(&mut parts).await };
+        run(&access, kind, work, &asked, (&parts.method, &parts.uri, &parts.headers)).await
+    };
+    Work::new(handler, Who { says: who, known_by: KnownBy::Token }, Query::Cut).action(kind.action).gives::<T>()
 }
 
 async fn run<T: Serialize>(

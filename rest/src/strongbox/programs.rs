@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -18,18 +18,21 @@ use holdfast_actors::ports::{Now, draw, draw_secret};
 use holdfast_actors::rows::{Refusal, Rows};
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::{ItemName, Realm};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::approles::seconds;
-use super::call::{note, params};
+use super::AtSite;
+use super::approles::{MINTERS, seconds};
+use super::call::{Nothing, note, params};
 use super::conventions::{Parameters, Wanted};
 use super::login::TokenShown;
-use super::tokens::Nothing;
 use crate::access::{Access, bearer};
 use crate::body;
 use crate::failures::{Failure, Failures};
 use crate::node::{Deed, NOBODY};
+use crate::openapi::operation::{self as on, ANYBODY, KnownBy, Operations, Query, Who, Work};
+use crate::openapi::schemas::{DurationText, Time};
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::reply::Format;
@@ -41,6 +44,53 @@ const LOGIN_BYTES_MAX: usize = 4 << 10;
 const LOGIN: &str = "approle.login";
 const MINT: &str = "approle.secret-id";
 const REFRESH: &str = "token.refresh";
+
+/// What can be done by and for programs at both nodes.
+pub(super) fn operations<S>() -> Operations<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Door>: FromRef<S>,
+{
+    let minters = Who { says: MINTERS, known_by: KnownBy::Token };
+    Operations::under("/v1")
+        .with(
+            on::post(
+                "/approle-login",
+                Work::new(login, ANYBODY, Query::Cut).action(LOGIN).gives::<TokenShown>(),
+                "Exchanges a program's role-id and secret-id for a token",
+            )
+            .takes::<ApproleLoginAsked>()
+            .may(&[401, 403]),
+        )
+        .with(
+            on::post(
+                "/state/strongbox/authentication/approles/{approle}/generate-secret-id",
+                Work::new(mint, minters, Query::Tried).action(MINT).gives::<SecretIdShown>(),
+                "Makes a secret-id, good at this node only",
+            )
+            .takes::<MintAsked>()
+            .may(&[409]),
+        )
+}
+
+/// What a site host does beside that.
+pub(super) fn site_operations() -> Operations<AtSite> {
+    let programs = Who { says: "a program, with its token", known_by: KnownBy::Token };
+    let nobody = Who { says: "nobody: passwords are known at central only", known_by: KnownBy::Nothing };
+    Operations::under("/v1")
+        .with(
+            on::post(
+                "/state/strongbox/token/refresh",
+                Work::new(refresh, programs, Query::Tried).action(REFRESH).gives::<TokenShown>(),
+                "Exchanges a program's token for a new one",
+            )
+            .takes::<Nothing>(),
+        )
+        .with(
+            on::post("/login", Work::new(login_elsewhere, nobody, Query::None), "Is refused at a site host")
+                .may(&[403]),
+        )
+}
 
 /// Where programs come in.
 pub(super) struct Door {
@@ -74,7 +124,7 @@ fn too_many(left_s: u32) -> Problem {
 }
 
 /// What a program shows.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct ApproleLoginAsked {
     /// What it says it is; with a weak secret-id it is left out, or the secret-id itself.
@@ -123,17 +173,18 @@ pub(super) async fn login_elsewhere(State(door): State<Arc<Door>>, Extension(pee
 }
 
 /// What a secret-id shall be.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct MintAsked {
     /// A shorter life than the approle gives.
+    #[schemars(with = "Option<DurationText>")]
     ttl: Option<String>,
     /// Fewer logins than the approle gives.
     num_uses: Option<u32>,
 }
 
 /// A secret-id. It is good at this node only, and is shown this once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct SecretIdShown {
     /// The secret-id.
@@ -142,6 +193,7 @@ struct SecretIdShown {
     accessor: String,
     /// When it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     expires: Option<String>,
     /// Logins with it; absent: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::site_registry::authorities::{signer, unseal_authority};
-use holdfast_actors::site_registry::rehearsal::rehearse;
+use holdfast_actors::site_registry::rehearsal::{Rehearsal, rehearse};
 use holdfast_actors::site_registry::unsealing::{AskRemote, remote_sealkeys};
 use holdfast_actors::site_registry::{Held, host, site};
 use holdfast_protocol::codec;
@@ -21,13 +21,15 @@ use holdfast_protocol::signed;
 use holdfast_protocol::wire::{
     REMOTE_SEAL_KEYS_BYTES_MAX, RemoteSealKeys, Signed, UNSEAL_CHALLENGE_BYTES_MAX, UnsealChallenge,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::StrongboxSite;
-use super::call::{self, Call};
+use super::call::{self, Call, Right, op};
 use super::conventions::Wanted;
 use super::seal::class_of;
+use super::{AtCentral, AtSite, StrongboxSite};
 use crate::body;
+use crate::openapi::operation::{self as on, ANYBODY, KnownBy, Operations, Query, Who, Work};
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::secret::SecretText;
@@ -35,8 +37,42 @@ use crate::secret::SecretText;
 /// The base64 of the longest, and what is around it.
 const UNSEAL_BYTES_MAX: usize = REMOTE_SEAL_KEYS_BYTES_MAX / 3 * 4 + 1024;
 
+/// Giving remote seal keys out.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/state/system/sites/{site}")
+        .with(
+            on::post(
+                "/get-remote-sealkey",
+                op("site.remote-sealkey", Right::SystemAdmin, get).gives::<RemoteGiven>(),
+                "Seal keys for a site's hosts, for an operator to carry there",
+            )
+            .takes::<RemoteAsked>()
+            .may(&[409]),
+        )
+        .with(on::get(
+            "/rehearsal",
+            op("site.rehearsal", Right::SystemReader, rehearsal).gives::<Rehearsal>(),
+            "Says what would come back after a power cut while the WAN is down, and why not",
+        ))
+}
+
+/// Taking them at a host.
+pub(super) fn site_operations() -> Operations<AtSite> {
+    let carriers = Who { says: "whoever has a remote seal key for this host", known_by: KnownBy::Nothing };
+    let opens = |path| {
+        let work = Work::new(site_unseal, carriers, Query::Cut).action("seal.unseal");
+        let opens = on::post(path, work, "Opens the host with a remote seal key");
+        opens.takes::<SiteUnsealAsked>().done().may(&[403, 409])
+    };
+    Operations::under("/v1/state/strongbox/system").with(opens("/unseal")).with(opens("/unseal-remote")).with(on::get(
+        "/unseal-challenge",
+        Work::new(challenge, ANYBODY, Query::Cut).gives::<ChallengeGiven>(),
+        "A challenge, to ask for a remote seal key that works once",
+    ))
+}
+
 /// Body of `get-remote-sealkey`; may be absent.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RemoteAsked {
     /// What `unseal-challenge` at a host has answered: the key is for that host, for this boot and to be used once.
@@ -44,7 +80,7 @@ struct RemoteAsked {
 }
 
 /// Remote seal keys. `sealkey` is for the whole site: each of its hosts finds its own in it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct RemoteGiven {
     /// Base64; all that is below in one.
     sealkey: String,
@@ -137,7 +173,7 @@ fn decoded<T: serde::de::DeserializeOwned>(text: &str, max: usize) -> Option<T> 
 }
 
 /// A challenge, for `get-remote-sealkey`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ChallengeGiven {
     /// Base64.
     challenge: String,
@@ -151,7 +187,7 @@ pub(super) async fn challenge(State(node): State<Arc<StrongboxSite>>, format: Wa
 }
 
 /// Body of `unseal` and `unseal-remote` at a host. Central's seal keys and shares open no host.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct SiteUnsealAsked {
     remote_sealkey: Option<SecretText>,

@@ -11,29 +11,48 @@ use axum::response::Response;
 use holdfast_actors::access_control::tenants::create_root_token;
 use holdfast_actors::access_control::tokens::SYSTEM;
 use holdfast_protocol::ids::Realm;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::conventions::Wanted;
-use super::seal::{class_of, read_proof};
-use super::{StrongboxNode, StrongboxSite, call};
+use super::seal::{HOLDERS, UnsealAsked, class_of, read_proof};
+use super::{AtCentral, AtSite, StrongboxNode, StrongboxSite, call};
+use crate::openapi::operation::{self as on, KnownBy, Operations, Query, Who, Work};
+use crate::openapi::schemas::Time;
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::secret::Reveal;
 use crate::time::rfc3339_us;
 
+const SYSTEM_PATH: &str = "/v1/state/strongbox/system";
 const ACTION: &str = "token.create-root";
 
+/// Making one.
+pub(super) fn operations() -> Operations<AtCentral> {
+    let work = Work::new(create, HOLDERS, Query::Cut).action(ACTION).gives::<RootTokenShown>();
+    let made = on::post("/create-root-token", work, "Makes a root token for who holds the seal key: for emergencies");
+    Operations::under(SYSTEM_PATH).with(made.takes::<UnsealAsked>().may(&[403]))
+}
+
+/// Being refused one.
+pub(super) fn site_operations() -> Operations<AtSite> {
+    let nobody = Who { says: "nobody: root tokens are made at central", known_by: KnownBy::Nothing };
+    let work = Work::new(refuse_at_site, nobody, Query::None).action(ACTION);
+    Operations::under(SYSTEM_PATH).with(on::post("/create-root-token", work, "Is refused at a site host").may(&[403]))
+}
+
 /// A root token of the tenant `system`. It has no end.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct RootTokenShown {
     accessor: String,
     token: Reveal,
+    #[schemars(with = "Time")]
     creation_time: String,
 }
 
 /// Takes the seal key, or enough shares at once, under the same limit of attempts as unsealing.
-pub(super) async fn create(
+async fn create(
     State(node): State<Arc<StrongboxNode>>,
     Extension(peer): Extension<Peer>,
     wanted: Wanted,
@@ -63,7 +82,7 @@ pub(super) async fn create(
 }
 
 /// A host can make no token: what signs them is at central only. The body is not even read.
-pub(super) async fn refuse_at_site(
+async fn refuse_at_site(
     State(node): State<Arc<StrongboxSite>>,
     Extension(peer): Extension<Peer>,
 ) -> Result<Response, Problem> {

@@ -8,18 +8,71 @@ use holdfast_actors::site_registry::authorities::FreshKey;
 use holdfast_actors::site_registry::certificates::{Rotate, Rotation, rotate};
 use holdfast_protocol::ids::SiteName;
 use holdfast_protocol::wire::CertificateUse;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Right, op};
 use super::control::SiteChange;
 use crate::bite::Pending;
+use crate::openapi::operation::{self as on, Operations};
 use crate::problem::Problem;
 
 /// Of which site.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SiteNamed {
+    #[schemars(with = "SiteName")]
     site: String,
+}
+
+/// What can be replaced.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/state/strongbox/system")
+        .with(
+            on::post(
+                "/update-api-ca-site",
+                op("site.update-api-ca", Right::SystemAdmin, update_api_ca),
+                "Replaces the authority over a site's REST certificates",
+            )
+            .takes::<SiteNamed>()
+            .done()
+            .bites()
+            .may(&[404, 409]),
+        )
+        .with(
+            on::post(
+                "/update-api-cert-site",
+                op("site.update-api-cert", Right::SystemAdmin, update_api_cert),
+                "Replaces the REST certificates of a site's hosts",
+            )
+            .takes::<SiteNamed>()
+            .done()
+            .bites()
+            .may(&[404]),
+        )
+        .with(
+            on::post(
+                "/update-dist-ca-site",
+                op("site.update-dist-ca", Right::SystemAdmin, update_dist_ca),
+                "Replaces the authority over a site's QUIC certificates",
+            )
+            .takes::<SiteNamed>()
+            .done()
+            .bites()
+            .may(&[404, 409]),
+        )
+        .with(
+            on::post(
+                "/update-dist-cert-site",
+                op("site.update-dist-cert", Right::SystemAdmin, update_dist_cert),
+                "Replaces the QUIC certificates of a site's hosts",
+            )
+            .takes::<SiteNamed>()
+            .done()
+            .bites()
+            .may(&[404]),
+        )
 }
 
 pub(super) async fn update_api_ca(call: Call) -> Result<Response, Problem> {

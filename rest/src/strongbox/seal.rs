@@ -14,16 +14,19 @@ use holdfast_actors::seal_keeper::{Class, Proof, Revealer, Status};
 use holdfast_actors::shamir::Share;
 use holdfast_protocol::ids::Realm;
 use holdfast_protocol::secret::Secret;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::call::{self, Call, Right};
+use super::call::{self, Call, Right, op};
 use super::control::{Operator, Revealed, RungState, SiteSealStatus, Unsealing};
 use super::conventions::{Parameters, Wanted};
 use super::handed::when_handed;
-use super::{StrongboxNode, StrongboxSite};
+use super::{AtCentral, AtSite, StrongboxNode, StrongboxSite};
 use crate::access::Access;
 use crate::body;
+use crate::openapi::operation::{self as on, ANYBODY, KnownBy, Operations, Query, Who, Work};
+use crate::openapi::schemas::Time;
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::reply::Format;
@@ -34,6 +37,63 @@ use crate::time::rfc3339_us;
 const SEAL: &str = "seal.seal";
 /// The header that carries the bootstrap secret.
 const BOOTSTRAP_SECRET: &str = "holdfast-bootstrap-secret";
+
+/// What central's seal can do.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/state/strongbox/system")
+        .with(on::get(
+            "/seal-status",
+            Work::new(status, ANYBODY, Query::Cut).gives::<SealStatus>(),
+            "How the seal stands",
+        ))
+        .with(
+            on::post(
+                "/reveal-sealkey",
+                Work::new(reveal, REVEALERS, Query::Cut).action("seal.reveal").gives::<FirstSecrets>(),
+                "Initialises central, and hands out its seal key, shares and first root token, once",
+            )
+            .takes::<RevealAsked>()
+            .headers(&[("Holdfast-Bootstrap-Secret", "The bootstrap secret; may stand in the body instead.")])
+            .may(&[403]),
+        )
+        .with(
+            on::post(
+                "/unseal",
+                Work::new(unseal, HOLDERS, Query::Cut).action("seal.unseal").gives::<MoreShares>(),
+                "Unseals with the seal key or with shares, over one call or several",
+            )
+            .takes::<UnsealAsked>()
+            .done()
+            .may(&[403]),
+        )
+        .with(on::post("/seal", op("seal.seal", Right::SystemAdmin, seal), "Seals: the keys are erased").done())
+        .with(on::post(
+            "/rotate-seal",
+            op("seal.rotate", Right::SystemAdmin, rotate).gives::<NewSecrets>(),
+            "Makes a new seal key and new shares",
+        ))
+}
+
+/// What a site host's seal can do, beside being opened.
+pub(super) fn site_operations() -> Operations<AtSite> {
+    let operators = Who {
+        says: "an admin of the tenant system, or an operator's certificate",
+        known_by: KnownBy::TokenOrCertificate,
+    };
+    Operations::under("/v1/state/strongbox/system")
+        .with(on::get(
+            "/seal-status",
+            Work::new(site_status, ANYBODY, Query::Cut).gives::<SiteStatus>(),
+            "How the host's seal stands, and what was tried to open it",
+        ))
+        .with(on::post("/seal", Work::new(site_seal, operators, Query::Tried).action(SEAL), "Seals the host").done())
+}
+
+const REVEALERS: Who =
+    Who { says: "whoever is on the machine itself, or has the bootstrap secret", known_by: KnownBy::Nothing };
+/// Who proves by the body that it may.
+pub(super) const HOLDERS: Who =
+    Who { says: "whoever has the seal key or enough shares of it", known_by: KnownBy::Nothing };
 
 /// From where a call comes, for the limit on attempts. An admin's certificate goes first, so that a stranger on this
 /// very machine can't lock out the operator beside it.
@@ -48,7 +108,7 @@ pub(super) fn class_of(peer: &Peer, admins: &BTreeSet<String>) -> Class {
 }
 
 /// `{"initialized", "sealed", "progress", "threshold", "shares"}`: `progress` of `threshold` shares are in hand.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct SealStatus {
     initialized: bool,
     sealed: bool,
@@ -73,18 +133,19 @@ pub(super) async fn status(State(node): State<Arc<StrongboxNode>>, format: Wante
     format.reply(StatusCode::OK, &SealStatus::from(node.seal.status()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RevealAsked {
     bootstrap_secret: Option<SecretText>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct FirstSecrets {
     sealkey: Reveal,
     accessor: String,
     token: Reveal,
+    #[schemars(with = "Time")]
     creation_time: String,
     shares: Vec<Reveal>,
 }
@@ -129,7 +190,7 @@ async fn by_secret(node: &StrongboxNode, headers: &HeaderMap, body: Body) -> Res
     Ok(secret.ct_eq(&shown).then_some(Revealer::BootstrapSecret))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct UnsealAsked {
     sealkey: Option<SecretText>,
@@ -150,7 +211,7 @@ impl UnsealAsked {
 }
 
 /// What is said to good shares that are too few.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct MoreShares {
     sealed: bool,
     progress: usize,
@@ -191,7 +252,7 @@ pub(super) async fn seal(call: Call) -> Result<Response, Problem> {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct NewSecrets {
     sealkey: Reveal,
     shares: Vec<Reveal>,
@@ -220,7 +281,7 @@ fn share_texts(shares: &[Share]) -> Vec<Reveal> {
     shares.iter().map(|share| Reveal(SecretText::from(share.expose_text()))).collect()
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct SiteStatus {
     initialized: bool,

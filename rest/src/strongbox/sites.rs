@@ -17,17 +17,86 @@ use holdfast_actors::site_registry::sites::{
 };
 use holdfast_actors::site_registry::{EkTrust, hosts, site};
 use holdfast_protocol::ids::{HostName, SiteName};
+use holdfast_protocol::site_bundle::SiteBundle;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Right, op};
 use super::control::SiteChange;
+use crate::openapi::operation::{self as on, Operations};
+use crate::openapi::schemas::{Digest, DurationText};
 use crate::problem::Problem;
 use crate::time::{format_duration, parse_duration};
 
-#[derive(Deserialize)]
+/// What can be done with sites.
+pub(super) fn operations() -> Operations<AtCentral> {
+    config_operations().and(join_operations())
+}
+
+fn config_operations() -> Operations<AtCentral> {
+    Operations::under("/v1/config/system/sites")
+        .with(on::get(
+            "",
+            op("site.list", Right::SystemReader, list).gives::<Vec<SiteShown>>(),
+            "Lists sites as configured",
+        ))
+        .with(
+            on::post("", op("site.create", Right::SystemAdmin, create), "Makes a site, with hosts")
+                .takes::<SiteAsked>()
+                .gives::<SiteShown>(StatusCode::CREATED)
+                .may(&[409]),
+        )
+        .with(on::get(
+            "/{site}",
+            op("site.read", Right::SystemReader, read).gives::<SiteShown>(),
+            "Shows a site as configured",
+        ))
+        .with(
+            on::patch("/{site}", op("site.change", Right::SystemAdmin, change), "Changes what the body names")
+                .takes::<ChangeAsked>()
+                .done(),
+        )
+        .with(
+            on::delete("/{site}", op("site.delete", Right::SystemAdmin, delete), "Takes a site away, with its hosts")
+                .done()
+                .may(&[409]),
+        )
+        .with(
+            on::post("/{site}/hosts", op("site.add-hosts", Right::SystemAdmin, add_hosts), "Gives a site more hosts")
+                .takes::<HostsAsked>()
+                .gives::<SiteShown>(StatusCode::CREATED)
+                .may(&[409]),
+        )
+}
+
+fn join_operations() -> Operations<AtCentral> {
+    Operations::under("/v1/state/system/sites/{site}")
+        .with(
+            on::post(
+                "/site-bundle",
+                op("site.bundle", Right::SystemAdmin, bundle).gives::<SiteBundle>(),
+                "Gives out, once, what the site's agents join with",
+            )
+            .takes::<BundleAsked>()
+            .may(&[409]),
+        )
+        .with(
+            on::post(
+                "/reallow-site-unwrap",
+                op("site.reallow-unwrap", Right::SystemAdmin, reallow),
+                "Lets the bundle be given out once more, for all hosts or one",
+            )
+            .takes::<ReallowAsked>()
+            .done(),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct SiteAsked {
+    #[schemars(with = "SiteName")]
     name: String,
     ek_trust: Option<EkTrust>,
     #[serde(default)]
@@ -35,6 +104,7 @@ struct SiteAsked {
     #[serde(default)]
     quarantine_on_failure: bool,
     pcrs: Option<BTreeSet<u8>>,
+    #[schemars(with = "Option<DurationText>")]
     quote_interval: Option<String>,
     /// For each register the values that it may have, in hexadecimal.
     #[serde(default)]
@@ -46,10 +116,11 @@ struct SiteAsked {
 }
 
 /// A change of a site; what is not named stays.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct ChangeAsked {
     pcrs: Option<BTreeSet<u8>>,
+    #[schemars(with = "Option<DurationText>")]
     quote_interval: Option<String>,
     learn_reference_values: Option<bool>,
     quarantine_on_failure: Option<bool>,
@@ -60,14 +131,16 @@ struct ChangeAsked {
     allow_local_unseal: Option<bool>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct HostAsked {
+    #[schemars(with = "HostName")]
     name: String,
+    #[schemars(with = "Option<Digest>")]
     ek_sha256: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct SiteShown {
     name: SiteName,
@@ -75,6 +148,7 @@ struct SiteShown {
     learn_reference_values: bool,
     quarantine_on_failure: bool,
     pcrs: BTreeSet<u8>,
+    #[schemars(with = "DurationText")]
     quote_interval: String,
     policy_version: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -86,7 +160,7 @@ struct SiteShown {
     hosts: Vec<HostShown>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct HostShown {
     name: HostName,
@@ -197,7 +271,7 @@ pub(super) async fn delete(call: Call) -> Result<Response, Problem> {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HostsAsked {
     hosts: Vec<HostAsked>,
@@ -250,10 +324,11 @@ fn interval_ms(text: &str) -> Result<u64, Problem> {
     interval.ok_or_else(|| Problem::bad_request("quote-interval must be a duration like 2s or 1m30s"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct BundleAsked {
     /// How long its tokens may be used.
+    #[schemars(with = "Option<DurationText>")]
     valid: Option<String>,
 }
 
@@ -276,9 +351,11 @@ fn valid_s(text: &str) -> Result<i64, Problem> {
     valid.ok_or_else(|| Problem::bad_request("valid must be a duration like 7d or 12h"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ReallowAsked {
+    /// Absent: all.
+    #[schemars(with = "Option<HostName>")]
     host: Option<String>,
 }
 

@@ -7,23 +7,69 @@ use holdfast_actors::access_control::{Caller, Tenant, TenantKind, logins};
 use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_actors::rows::{Refusal, Rows};
 use holdfast_protocol::ids::TenantName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Right, op, op_with};
 use super::login::TokenShown;
+use crate::openapi::operation::{self as on, Operations};
 use crate::problem::Problem;
 use crate::secret::SecretText;
 
-#[derive(Deserialize)]
+/// What can be done with tenants.
+pub(super) fn operations() -> Operations<AtCentral> {
+    const FORCE: &str = "true: also with safe deposit boxes and vaults in it.";
+    Operations::under("/v1")
+        .with(on::get(
+            "/config/tenants",
+            op("tenant.list", Right::TenantReader, list).gives::<Vec<TenantShown>>(),
+            "Lists all tenants for the tenant system, for others their own",
+        ))
+        .with(
+            on::post("/config/tenants", op("tenant.create", Right::SystemAdmin, create), "Makes a tenant")
+                .takes::<TenantAsked>()
+                .gives::<TenantShown>(StatusCode::CREATED)
+                .may(&[409]),
+        )
+        .with(on::get(
+            "/config/tenants/{tenant}",
+            op("tenant.read", Right::TenantReader, read).gives::<TenantShown>(),
+            "Shows a tenant",
+        ))
+        .with(
+            on::delete(
+                "/config/tenants/{tenant}",
+                op_with("tenant.delete", Right::SystemAdmin, &[("force", FORCE)], delete),
+                "Deletes a tenant with all that it has, everywhere",
+            )
+            .done()
+            .bites()
+            .may(&[409]),
+        )
+        .with(
+            on::post(
+                "/state/strongbox/system/setup-tenant",
+                op("tenant.setup", Right::SystemAdmin, setup).gives::<TokenShown>(),
+                "Makes a tenant's first admin, once",
+            )
+            .takes::<SetupAsked>()
+            .may(&[404, 409]),
+        )
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TenantAsked {
+    #[schemars(with = "TenantName")]
     name: String,
     #[serde(default)]
     kind: KindAsked,
 }
 
-#[derive(Deserialize, Default, Clone, Copy)]
+#[derive(Deserialize, Default, Clone, Copy, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "TenantKind")]
 enum KindAsked {
     System,
     SiteProvider,
@@ -41,9 +87,10 @@ impl From<KindAsked> for TenantKind {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TenantShown {
     name: TenantName,
+    #[schemars(with = "KindAsked")]
     kind: &'static str,
     /// Shown where it is so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -109,9 +156,10 @@ fn may_see(caller: &Caller, tenant: &Tenant) -> bool {
     caller.is_system() || caller.tenant == tenant.realm.0
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct SetupAsked {
+    #[schemars(with = "TenantName")]
     name: String,
     admin_username: String,
     admin_password: SecretText,

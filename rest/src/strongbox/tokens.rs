@@ -6,17 +6,54 @@ use holdfast_actors::access_control::issued::{self, Issued};
 use holdfast_actors::access_control::tenants::tenants;
 use holdfast_actors::access_control::{TokenId, TokenKind, logins};
 use holdfast_actors::rows::Refusal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Nothing, Right, op};
 use super::login::TokenShown;
+use crate::openapi::operation::{self as on, Operations};
+use crate::openapi::schemas::Time;
 use crate::problem::Problem;
 use crate::time::rfc3339_us;
 
-/// A body without members.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+/// What can be done with tokens.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/state/strongbox/token")
+        .with(
+            on::get("", op("token.read", Right::Anyone, own).gives::<TokenAbout>(), "Shows the token of the call")
+                .never(&[403]),
+        )
+        .with(
+            on::post(
+                "/refresh",
+                op("token.refresh", Right::Anyone, refresh).gives::<TokenShown>(),
+                "Exchanges the token of the call for a new one",
+            )
+            .takes::<Nothing>(),
+        )
+        .with(
+            on::post(
+                "/revoke",
+                op("token.revoke", Right::Anyone, revoke),
+                "Ends a token, the one of the call or another",
+            )
+            .takes::<RevokeAsked>()
+            .done()
+            .bites()
+            .may(&[404]),
+        )
+        .with(on::get(
+            "/accessors",
+            op("token.list", Right::TenantReader, list).gives::<Vec<TokenAbout>>(),
+            "Lists the tenant's tokens that hold",
+        ))
+        .with(on::get(
+            "/accessors/{accessor}",
+            op("token.read", Right::TenantReader, read).gives::<TokenAbout>(),
+            "Shows a token of the tenant",
+        ))
+}
 
 /// How often a token may be renewed: a program that runs for years renews its own for years. Whoever's token was
 /// renewed by another finds that it has ended.
@@ -42,7 +79,7 @@ pub(super) async fn refresh(call: Call) -> Result<Response, Problem> {
 }
 
 /// Which token is to end: the one of the call itself, if none is named.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RevokeAsked {
     accessor: Option<String>,
@@ -64,7 +101,7 @@ pub(super) async fn revoke(call: Call) -> Result<Response, Problem> {
 }
 
 /// A token without its text.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct TokenAbout {
     accessor: String,
@@ -73,9 +110,11 @@ struct TokenAbout {
     principal: String,
     /// `root`, `user` or `approle`.
     kind: &'static str,
+    #[schemars(with = "Time")]
     creation_time: String,
     /// Absent for a token without end.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     expires: Option<String>,
     /// Seconds left.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -10,16 +10,66 @@ use holdfast_actors::access_control::logins::{PutUser, check_username, put_user}
 use holdfast_actors::access_control::users::{self, PatchUser, User, patch_user};
 use holdfast_actors::ports::draw;
 use holdfast_actors::rows::Refusal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Right, op};
 use super::conventions::etag;
+use crate::openapi::operation::{self as on, Operations};
 use crate::problem::Problem;
 use crate::secret::SecretText;
 
+/// What can be done with users.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/config/strongbox/authentication/userpass")
+        .with(on::get(
+            "",
+            op("user.list", Right::TenantReader, list).gives::<Vec<UserShown>>(),
+            "Lists the tenant's users",
+        ))
+        .with(
+            on::post("", op("user.write", Right::TenantAdmin, create), "Makes a user")
+                .takes::<UserAsked>()
+                .gives::<UserShown>(StatusCode::CREATED)
+                .tagged()
+                .may(&[409]),
+        )
+        .with(
+            on::get("/{username}", op("user.read", Right::TenantReader, read).gives::<UserShown>(), "Shows a user")
+                .tagged(),
+        )
+        .with(
+            on::put("/{username}", op("user.write", Right::TenantAdmin, put), "Makes or replaces a user")
+                .takes::<UserAsked>()
+                .gives::<UserShown>(StatusCode::CREATED)
+                .done()
+                .tagged()
+                .never(&[404])
+                .conditional()
+                .bites()
+                .may(&[409]),
+        )
+        .with(
+            on::patch("/{username}", op("user.write", Right::TenantAdmin, patch), "Changes what the body names")
+                .takes::<UserPatched>()
+                .done()
+                .conditional()
+                .bites()
+                .may(&[409]),
+        )
+        .with(
+            on::delete("/{username}", op("user.delete", Right::TenantAdmin, delete), "Removes a user; its tokens end")
+                .done()
+                .conditional()
+                .bites()
+                .may(&[409]),
+        )
+}
+
 /// A user as one is made or replaced. Without `password` the one there is stays; with one, the tokens that the old one
 /// has given end.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct UserAsked {
     /// May be left out where the path says it.
@@ -34,7 +84,7 @@ struct UserAsked {
 }
 
 /// A change of a user; what is not named stays.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct UserPatched {
     /// The one in the path, if it is named at all.
@@ -52,7 +102,7 @@ struct UserPatched {
 }
 
 /// A user as shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 struct UserShown {
     username: String,

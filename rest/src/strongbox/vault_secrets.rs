@@ -14,7 +14,9 @@
 //! the same. What does not hold is a 412.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -27,22 +29,85 @@ use holdfast_actors::secret_store::{
     SecretView, Stamp, Terms, list_secrets, open_box, put_secret, read_secret, remove_secret,
 };
 use holdfast_protocol::ids::ItemName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Right, op};
 use super::conventions::etag;
-use super::look::{Asked, Seen};
-use super::vaults::named;
+use super::look::{Asked, Seen, look, secret};
+use super::vaults::{READERS, named};
+use crate::access::Access;
 use crate::node::View;
+use crate::openapi::operation::{self as on, Operations};
+use crate::openapi::schemas::Time;
 use crate::problem::Problem;
 use crate::secret::{Reveal, SecretText};
 use crate::time::rfc3339_us;
 
+/// What can be done with secrets at central.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/config/strongbox/vaults/{vault}/secrets")
+        .with(on::get("", look(secret("secret.list"), READERS, list), "Lists the names of a vault's secrets"))
+        .with(
+            on::post("", op("secret.write", Right::Editor, create), "Makes a secret")
+                .takes::<SecretAsked>()
+                .ends(StatusCode::CREATED)
+                .tagged()
+                .conditional()
+                .may(&[409]),
+        )
+        .with(
+            on::get(
+                "/{secret}",
+                look(secret("secret.read"), READERS, read_config),
+                "Shows a secret, as it may be sent back",
+            )
+            .tagged(),
+        )
+        .with(
+            on::put(
+                "/{secret}",
+                op("secret.write", Right::Editor, replace),
+                "Makes a secret, or gives it all members anew",
+            )
+            .takes::<SecretAsked>()
+            .ends(StatusCode::CREATED)
+            .done()
+            .tagged()
+            .conditional(),
+        )
+        .with(
+            on::patch("/{secret}", op("secret.write", Right::Editor, patch), "Changes the members that the body names")
+                .takes::<SecretAsked>()
+                .done()
+                .tagged()
+                .conditional(),
+        )
+        .with(
+            on::delete("/{secret}", op("secret.delete", Right::Editor, remove), "Removes a secret")
+                .done()
+                .conditional(),
+        )
+}
+
+/// What can be read of them at both nodes.
+pub(super) fn read_operations<S>() -> Operations<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Access>: FromRef<S>,
+{
+    Operations::under("/v1/state/strongbox/vaults/{vault}/secrets")
+        .with(on::get("", look(secret("secret.list"), READERS, list), "Lists the names of a vault's secrets"))
+        .with(on::get("/{secret}", look(secret("secret.read"), READERS, read_state), "Shows a secret").tagged())
+}
+
 /// A secret in a request. What is absent is empty in a `POST` or `PUT` and stays in a `PATCH`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct SecretAsked {
     /// Its name; in a path it need not stand in the body too.
+    #[schemars(with = "Option<ItemName>")]
     name: Option<String>,
     /// Texts by their names.
     data: Option<BTreeMap<String, SecretText>>,
@@ -56,7 +121,7 @@ pub(super) struct SecretAsked {
 }
 
 /// A secret as it is configured; may be sent back as it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct SecretShown {
     /// Its name.
@@ -70,7 +135,7 @@ pub(super) struct SecretShown {
 }
 
 /// A secret as applications read it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct SecretState {
     /// Its name.
@@ -84,10 +149,12 @@ pub(super) struct SecretState {
     /// Number of this version.
     version: u64,
     /// When there first was something of this name, since it was last deleted.
+    #[schemars(with = "Time")]
     creation_time: String,
     /// Who made it.
     created_by: String,
     /// When this version was written.
+    #[schemars(with = "Time")]
     update_time: String,
     /// Who wrote it.
     updated_by: String,
@@ -96,23 +163,25 @@ pub(super) struct SecretState {
 }
 
 /// An earlier version of a secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct EarlierVersion {
     /// Its number.
     version: u64,
     /// When it was written.
+    #[schemars(with = "Time")]
     creation_time: String,
     /// Who wrote it.
     created_by: String,
     /// When it was replaced or deleted.
+    #[schemars(with = "Time")]
     end_time: String,
     /// By whom.
     ended_by: String,
 }
 
 /// A secret in a list: what is known about it, and nothing of what is in it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct SecretListed {
     /// Its name.

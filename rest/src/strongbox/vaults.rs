@@ -13,7 +13,9 @@
 //! enough to see it, its owners change and remove it, a tenant's admins make new ones.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use axum::extract::FromRef;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::access_control::{ADMINS, Caller};
@@ -25,21 +27,98 @@ use holdfast_actors::secret_store::{
     default_categories, empty_box, list_boxes, open_box, remove_box, update_box,
 };
 use holdfast_protocol::ids::ItemName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::call::Call;
+use super::AtCentral;
+use super::call::{Call, Right, op};
 use super::conventions::etag;
-use super::look::{Asked, Seen};
+use super::look::{Asked, Seen, look, open};
+use crate::access::Access;
 use crate::distribute::DistributeBody;
 use crate::node::View;
+use crate::openapi::operation::{self as on, Operations};
+use crate::openapi::schemas::Time;
 use crate::problem::Problem;
 use crate::time::rfc3339_us;
 
+/// What can be done with vaults at central.
+pub(super) fn operations() -> Operations<AtCentral> {
+    Operations::under("/v1/config/strongbox/vaults")
+        .with(
+            on::get(
+                "",
+                look(open("vault.list"), READERS, list_config),
+                "Lists the vaults that the caller may read, as configured",
+            )
+            .never(&[403]),
+        )
+        .with(
+            on::post("", op("box.create", Right::TenantAdmin, create), "Makes a vault")
+                .takes::<VaultAsked>()
+                .gives::<VaultShown>(StatusCode::CREATED)
+                .tagged()
+                .may(&[409]),
+        )
+        .with(
+            on::get("/{vault}", look(open("vault.read"), READERS, read_config), "Shows a vault as configured").tagged(),
+        )
+        .with(
+            on::put(
+                "/{vault}",
+                op("box.update", Right::Editor, replace),
+                "Makes a vault, or gives it all members anew",
+            )
+            .takes::<VaultAsked>()
+            .gives::<VaultShown>(StatusCode::CREATED)
+            .done()
+            .tagged()
+            .never(&[404])
+            .conditional()
+            .bites(),
+        )
+        .with(
+            on::patch("/{vault}", op("box.update", Right::Editor, patch), "Changes what the body names")
+                .takes::<VaultAsked>()
+                .done()
+                .conditional()
+                .bites(),
+        )
+        .with(
+            on::delete("/{vault}", op("box.delete", Right::Editor, remove), "Removes a vault with all that is in it")
+                .done()
+                .conditional()
+                .bites(),
+        )
+}
+
+/// What can be read of them at both nodes.
+pub(super) fn read_operations<S>() -> Operations<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Access>: FromRef<S>,
+{
+    Operations::under("/v1/state/strongbox/vaults")
+        .with(
+            on::get(
+                "",
+                look(open("vault.list"), READERS, list_state),
+                "Lists the vaults that the caller may read here",
+            )
+            .never(&[403]),
+        )
+        .with(on::get("/{vault}", look(open("vault.read"), READERS, read_state), "Shows a vault"))
+}
+
+/// Who may read a vault.
+pub(super) const READERS: &str = "whoever has a token, if the vault lets it read";
+
 /// A vault in a request. What is absent has its default in a `POST` or `PUT` and stays in a `PATCH`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct VaultAsked {
     /// Its name; in a path it need not stand in the body too.
+    #[schemars(with = "Option<ItemName>")]
     name: Option<String>,
     /// For people.
     description: Option<String>,
@@ -56,7 +135,7 @@ pub(super) struct VaultAsked {
 }
 
 /// What members of a group may do in a vault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum GroupRole {
     /// Nothing.
@@ -78,7 +157,7 @@ impl GroupRole {
 }
 
 /// A vault as it is configured; may be sent back as it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct VaultShown {
     /// Its name.
@@ -114,7 +193,7 @@ impl From<&DepositBox> for VaultShown {
 }
 
 /// A vault with what is known about it beside its configuration.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct VaultState {
     #[serde(flatten)]
@@ -124,10 +203,12 @@ pub(super) struct VaultState {
     /// The path of the safe deposit box.
     path: String,
     /// When it was made.
+    #[schemars(with = "Time")]
     creation_time: String,
     /// Who made it.
     created_by: String,
     /// When it was last changed; its secrets apart.
+    #[schemars(with = "Time")]
     update_time: String,
     /// Who changed it.
     updated_by: String,

@@ -13,7 +13,7 @@ use holdfast_rest::cerberus::{Settings, central_routes, site_routes};
 use holdfast_rest::server::{Running, ServerOptions};
 use serde_json::{Value, json};
 
-use crate::client::{Answer, client_config, send, serve};
+use crate::client::{Answer, Kept, client_config, send, serve};
 use crate::node::{PASSWORD, World};
 
 const APP: &str = "f7ff85a0-faaa-11e5-a8a9-7fa3b294cd46";
@@ -32,7 +32,10 @@ impl Front {
 
     async fn send(&self, request: Request<Body>) -> Answer {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, self.server.local_addr().port()));
-        send(addr, client_config(None, "http/1.1"), request).await.unwrap()
+        let (kept, request) = Kept::of(request).await;
+        let answer = send(addr, client_config(None, "http/1.1"), request).await.unwrap();
+        kept.check(None, &answer);
+        answer
     }
 
     async fn ask(&self, method: Method, path: &str, token: &str, body: impl Into<Body>) -> Answer {

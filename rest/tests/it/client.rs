@@ -12,9 +12,12 @@ use holdfast_protocol::secret::Secret;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health::{self, NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
+use holdfast_rest::openapi;
 use holdfast_rest::server::{Running, Server, ServerOptions};
 use holdfast_rest::tls::{ServerIdentity, provider, server_config};
+use holdfast_testbed::openapi::Exchange;
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, DnType};
@@ -146,6 +149,34 @@ impl Answer {
 
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.text).unwrap()
+    }
+}
+
+/// What is kept of a request, to be held against the documents together with its answer.
+pub(crate) struct Kept {
+    method: String,
+    target: String,
+    sent: Vec<u8>,
+}
+
+impl Kept {
+    /// Of a body that comes in pieces nothing is kept: the pieces are to come when the test says.
+    pub(crate) async fn of(request: Request<Body>) -> (Self, Request<Body>) {
+        let (parts, body) = request.into_parts();
+        let (method, target) = (parts.method.to_string(), parts.uri.to_string());
+        if body.size_hint().exact().is_none() {
+            return (Self { method, target, sent: Vec::new() }, Request::from_parts(parts, body));
+        }
+        let sent = body.collect().await.unwrap().to_bytes();
+        let kept = Self { method, target, sent: sent.to_vec() };
+        (kept, Request::from_parts(parts, Body::from(sent)))
+    }
+
+    /// `None`: either kind of node.
+    pub(crate) fn check(&self, node: Option<openapi::Node>, answer: &Answer) {
+        let Answer { status, headers, text } = answer;
+        let (status, body) = (status.as_u16(), text.as_bytes());
+        Exchange { method: &self.method, target: &self.target, sent: &self.sent, status, headers, body }.check(node);
     }
 }
 

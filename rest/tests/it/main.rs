@@ -6,5 +6,6 @@ mod cerberus;
 mod client;
 mod front;
 mod node;
+mod openapi;
 mod strongbox;
 mod tls;

@@ -22,6 +22,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::openapi::Exchange;
+
 /// For a whole exchange; longer than any of a node's own deadlines.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -150,10 +152,13 @@ impl Client {
         self.ask(Method::DELETE, path, None).await
     }
 
-    /// Any request.
+    /// Any request. The answer is held against the documents of the fronts.
     ///
     /// # Errors
     /// No answer at all.
+    ///
+    /// # Panics
+    /// The documents say something else.
     pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Answer> {
         match timeout(PATIENCE, self.exchange(method, path, body)).await {
             Ok(answer) => answer,
@@ -190,11 +195,15 @@ impl Client {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(Error::other)?;
         let driver = tokio::spawn(connection);
-        let response = sender.send_request(self.request(method, path, body)?).await.map_err(Error::other)?;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.map_err(Error::other)?.to_bytes();
+        let request = self.request(method.clone(), path, body)?;
+        let (parts, answered) = sender.send_request(request).await.map_err(Error::other)?.into_parts();
+        let answered = answered.collect().await.map_err(Error::other)?.to_bytes();
         driver.abort();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, body: answered };
+        let sent = body.map(Value::to_string).unwrap_or_default();
+        let (method, status, headers) = (method.as_str(), answer.status, &answer.headers);
+        Exchange { method, target: path, sent: sent.as_bytes(), status, headers, body: &answer.body }.check(None);
+        Ok(answer)
     }
 
     fn request(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Request<Full<Bytes>>> {

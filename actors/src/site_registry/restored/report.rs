@@ -10,6 +10,7 @@ use crate::site_registry::sites::state::rfc3339;
 
 /// What is known of the life that a restored copy has lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Report {
     /// Whether central is stopped by it.
@@ -43,6 +44,7 @@ pub struct Report {
 
 /// What one host has shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct HostReport {
     /// Who.
@@ -71,6 +73,7 @@ pub struct HostReport {
 
 /// Content that a host says it holds and the copy never cut.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct BeyondReport {
     /// Whose.

@@ -40,6 +40,7 @@ pub struct Live {
 
 /// Standing of a site or a host, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StandingWord {
     /// Nothing is held against it and (a host) it has a verdict that holds.
@@ -54,6 +55,7 @@ pub enum StandingWord {
 
 /// How an ordered wipe stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum WipeWord {
     /// None is ordered.
@@ -66,6 +68,7 @@ pub enum WipeWord {
 
 /// How a host's token stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TokenWord {
     /// It has none.
@@ -80,6 +83,7 @@ pub enum TokenWord {
 
 /// A site as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct SiteState {
     /// Its name.
@@ -122,6 +126,7 @@ pub struct SiteState {
 
 /// A host as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct HostStatus {
     /// Its name.
@@ -169,6 +174,7 @@ pub struct HostStatus {
 
 /// How a quote was judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum VerdictWord {
     /// None came since central's start, or the last has lapsed.
@@ -181,6 +187,7 @@ pub enum VerdictWord {
 
 /// Where a host stands with one tenant's content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct TenantSync {
     /// The tenant.
@@ -193,6 +200,7 @@ pub struct TenantSync {
 
 /// A position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct SyncPosition {
     /// Incarnation of central.
@@ -211,6 +219,7 @@ impl From<Position> for SyncPosition {
 
 /// How far a host has come with the newest certificate for each use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Rotation {
     /// Of its REST server.

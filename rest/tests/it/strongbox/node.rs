@@ -36,6 +36,7 @@ use holdfast_rest::bite::Bite;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
+use holdfast_rest::openapi;
 use holdfast_rest::peer::{ClientCertificate, Peer};
 use holdfast_rest::server::{Running, Server, ServerOptions};
 use holdfast_rest::strongbox::{
@@ -45,7 +46,7 @@ use holdfast_rest::strongbox::{
 use holdfast_rest::tls::{ServerIdentity, server_config};
 use serde_json::Value;
 
-use crate::client::{self, Answer, Credentials, client_config};
+use crate::client::{self, Answer, Credentials, Kept, client_config};
 
 /// A central that serves.
 pub(super) struct Central {
@@ -120,7 +121,10 @@ impl Central {
     ) -> Answer {
         let config = client_config(credentials, "http/1.1");
         let request = request(method, path, token, "application/json", body);
-        client::send(self.running.local_addr(), config, request).await.unwrap()
+        let (kept, request) = Kept::of(request).await;
+        let answer = client::send(self.running.local_addr(), config, request).await.unwrap();
+        kept.check(Some(openapi::Node::Central), &answer);
+        answer
     }
 
     /// As the root of `system`.
@@ -136,7 +140,10 @@ impl Central {
     /// One request from another machine.
     pub(super) async fn ask_from_afar(&self, request: Request<Body>) -> Answer {
         let peer = Peer::new(SocketAddr::from(([192, 0, 2, 7], 5000)), None);
-        Answer::read(self.front.answer(peer, request).await).await
+        let (kept, request) = Kept::of(request).await;
+        let answer = Answer::read(self.front.answer(peer, request).await).await;
+        kept.check(Some(openapi::Node::Central), &answer);
+        answer
     }
 
     /// A user of `system` (or of the tenant of `by`) in these groups: its token.

@@ -18,13 +18,14 @@ use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::{Node, Place};
+use holdfast_rest::openapi;
 use holdfast_rest::peer::{ClientCertificate, Peer};
 use holdfast_rest::strongbox::{Operator, SiteSealControl, SiteSealStatus, StrongboxSite, routes_site};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::node::{BOOTSTRAP, Central, request, sealkey, yaml};
-use crate::client::{Answer, Credentials};
+use crate::client::{Answer, Credentials, Kept};
 
 const SYSTEM: &str = "/v1/state/strongbox/system";
 
@@ -286,6 +287,13 @@ impl Place for Elsewhere {
     }
 }
 
+async fn read(front: &Arc<Front>, peer: &Peer, request: Request<Body>) -> Answer {
+    let (kept, request) = Kept::of(request).await;
+    let answer = Answer::read(front.answer(peer.clone(), request).await).await;
+    kept.check(Some(openapi::Node::Site), &answer);
+    answer
+}
+
 #[tokio::test]
 async fn a_site_host_is_sealed_by_an_admin_and_opened_by_no_key_of_central() {
     let central = Central::start().await;
@@ -303,7 +311,7 @@ async fn a_site_host_is_sealed_by_an_admin_and_opened_by_no_key_of_central() {
     let known = Peer::new(here, Some(shown));
     let ask = async |peer: &Peer, method, operation: &str, token: Option<&str>| {
         let asked = request(method, &at(operation), token, "application/json", "");
-        Answer::read(front.answer(peer.clone(), asked).await).await
+        read(&front, peer, asked).await
     };
 
     let status = ask(&stranger, Method::GET, "seal-status", None).await;
@@ -323,7 +331,7 @@ async fn a_site_host_is_sealed_by_an_admin_and_opened_by_no_key_of_central() {
     ] {
         for operation in ["unseal", "unseal-remote"] {
             let asked = request(Method::POST, &at(operation), None, "application/json", body);
-            let refused = Answer::read(front.answer(known.clone(), asked).await).await;
+            let refused = read(&front, &known, asked).await;
             assert_eq!(refused.status.as_u16(), 400, "{body}");
             assert!(message(&refused).contains(why), "{}", refused.text);
         }

@@ -14,8 +14,10 @@ use holdfast_rest::health;
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::{Central, Node};
+use holdfast_rest::openapi;
 use holdfast_rest::strongbox::{Operator, SiteSealControl, SiteSealStatus};
 use holdfast_testbed::figures::Figures;
+use holdfast_testbed::openapi::{as_documented, documented};
 use holdfast_testbed::procs::client::{Answer, Client};
 use holdfast_testbed::routes::routes;
 use hyper::Method;
@@ -52,6 +54,11 @@ fn table() -> BTreeMap<String, BTreeSet<String>> {
     let nobody = Arc::new(Nobody);
     let of_itself = health::routes(nobody.clone(), Arc::new(Metrics::new()), "");
     routes(&format!("{:?}", holdfast_site_agent::routes(node, nobody, BTreeSet::new()).merge(of_itself)))
+}
+
+#[test]
+fn a_host_serves_what_its_documents_say_and_nothing_else() {
+    assert_eq!(as_documented(table()), documented(openapi::Node::Site));
 }
 
 /// An answer without what differs from one to the next by itself, and with either name of a pair as one.

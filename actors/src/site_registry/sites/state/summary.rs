@@ -19,6 +19,7 @@ const ENDING_S: i64 = 14 * 86_400;
 
 /// How many hosts of a site are what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Summary {
     /// All.
@@ -70,6 +71,7 @@ fn is_rotating(status: &HostStatus) -> bool {
 
 /// Who certifies a site's hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Authorities {
     /// Their REST servers.
@@ -80,6 +82,7 @@ pub struct Authorities {
 
 /// The authorities for one use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct AuthoritySeries {
     /// Generation of the certificates that are given now.
@@ -92,6 +95,7 @@ pub struct AuthoritySeries {
 
 /// An authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct AuthorityShown {
     /// SHA-256 of its certificate.

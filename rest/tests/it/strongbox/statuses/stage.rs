@@ -25,13 +25,14 @@ use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::site_registry::restored::Restored;
 use holdfast_protocol::ids::{HostId, Realm, Revision, Term};
 use holdfast_rest::front::Front;
+use holdfast_rest::openapi;
 use holdfast_rest::peer::Peer;
 use serde_json::{Value, json};
 
 use super::super::node::{Central, request, sealkey};
 use super::host::AtHost;
 use super::table::Call;
-use crate::client::Answer;
+use crate::client::{Answer, Kept};
 
 /// The parts of paths, where a call does not say otherwise.
 const PARTS: [(&str, &str); 8] = [
@@ -303,6 +304,14 @@ impl Stage {
         }
         let from: [u8; 4] = if here { [127, 0, 0, 1] } else { [192, 0, 2, 7] };
         let peer = Peer::new(SocketAddr::from((from, 5000)), None);
-        Answer::read(self.front.answer(peer, asked).await).await
+        let (kept, asked) = Kept::of(asked).await;
+        let answer = Answer::read(self.front.answer(peer, asked).await).await;
+        kept.check(Some(self.node()), &answer);
+        answer
+    }
+
+    /// Which kind of node it is.
+    pub(super) fn node(&self) -> openapi::Node {
+        if self.host.is_some() { openapi::Node::Site } else { openapi::Node::Central }
     }
 }
