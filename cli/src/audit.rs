@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::programs::{CENTRAL, beside};
 
 /// The subcommands.
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 pub(crate) enum Command {
     /// Verify the chains of a node's audit log and name the first break. Needs no key.
     #[command(group = clap::ArgGroup::new("log").required(true).args(["dir", "data"]))]

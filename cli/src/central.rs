@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use crate::connect::Connect;
 use crate::failure::Failure;
-use crate::text::{cell, say, say_json, table};
+use crate::text::{cell, table};
 
 /// What is known of a restored copy, and taking it back into service.
 const ADOPT: &str = "/v1/state/system/adopt-restored";
 
 /// The subcommands.
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 pub(crate) enum Command {
     /// Take a central back into service that was restored from an older copy of its data: hosts are appraised anew,
     /// get new keys and take full copies. Says what hosts have shown and what may be lost.
@@ -21,21 +21,15 @@ pub(crate) enum Command {
         /// Only say what is known so far; change nothing. The longer hosts had time to come, the more is known.
         #[arg(long)]
         validate: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
 }
 
 /// Runs one of them.
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
-    let Command::AdoptRestored { connect, validate, json } = command;
-    let report = connect.client()?.post(ADOPT, &json!({ "validate": validate })).await?.body;
-    if json {
-        say_json(&report);
-    } else {
-        say(as_text(&report));
-    }
+    let Command::AdoptRestored { connect, validate } = command;
+    let session = connect.session()?;
+    let report = session.client.post(ADOPT, &json!({ "validate": validate })).await?.body;
+    session.show(&report, as_text);
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use crate::failure::Failure;
 
 /// Replaces `path` atomically; a crash leaves the old content or the new, never half of it.
@@ -27,16 +29,42 @@ pub(crate) fn private_folder(path: &Path) -> Result<(), Failure> {
 }
 
 /// Reads a secret text from a file, or from standard input for `-`; the line end is not part of it.
-pub(crate) fn secret_text(path: &Path) -> Result<String, Failure> {
-    let mut text = String::new();
+pub(crate) fn secret_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
     let read = if path == Path::new("-") {
         io::stdin().read_to_string(&mut text)
     } else {
         File::open(path).and_then(|mut file| file.read_to_string(&mut text))
     };
     read.map_err(Failure::file(path))?;
-    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(length);
     if text.is_empty() { Err(Failure::unfit(format!("{} is empty", path.display()))) } else { Ok(text) }
+}
+
+/// Reads bytes as they are from a file, or from standard input for `-`.
+pub(crate) fn secret_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = if path == Path::new("-") {
+        io::stdin().read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+    };
+    read.map_err(Failure::file(path))?;
+    Ok(bytes)
+}
+
+/// Refuses a file with a secret that others than its owner may open.
+pub(crate) fn refuse_open_to_others(path: &Path) -> Result<(), Failure> {
+    let mode = fs::metadata(path).map_err(Failure::file(path))?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Failure::usage(format!(
+        "{path} holds a token and others may open it (mode {:o}): chmod 600 {path}",
+        mode & 0o777
+    )))
 }
 
 /// The last `lines` lines of a log, as far as they lie in its last 64 KiB.
@@ -75,9 +103,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         fs::write(&path, " pass word \r\n").unwrap();
-        assert_eq!(secret_text(&path).unwrap(), " pass word ");
+        assert_eq!(secret_text(&path).unwrap().as_str(), " pass word ");
         fs::write(&path, "\n").unwrap();
         assert!(secret_text(&path).is_err());
+    }
+
+    #[test]
+    fn a_token_that_others_may_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(&path, "t").unwrap();
+        for (mode, fits) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(refuse_open_to_others(&path).is_ok(), fits, "{mode:o}");
+        }
     }
 
     #[test]

@@ -1,34 +1,28 @@
-//! `holdfast site`: sites, their hosts, and cutting them off.
+//! `holdfast site`: sites, their hosts, what certifies them, and cutting them off.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::client::Answer;
+use crate::client::segment;
 use crate::connect::Connect;
 use crate::failure::Failure;
-use crate::files::replace;
-use crate::text::{cell, say, say_json, table};
+use crate::files::{replace, secret_text};
+use crate::text::{cell, listing, outline, remark, say, say_json};
+
+mod decisions;
+mod policy;
+mod reports;
+mod shown;
 
 /// Configured sites.
 pub(crate) const CONFIG: &str = "/v1/config/system/sites";
 /// Sites as they are.
 pub(crate) const STATE: &str = "/v1/state/system/sites";
 
-/// How a host's TPM is recognised when it joins.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum EkTrust {
-    /// The endorsement key has a certificate from a known manufacturer.
-    Ca,
-    /// Its hash was given when the host was created.
-    Pinned,
-    /// Whoever has the one-time token is believed.
-    Token,
-}
-
 /// A site by name.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub(crate) struct Named {
     #[command(flatten)]
     connect: Connect,
@@ -36,39 +30,51 @@ pub(crate) struct Named {
     site: String,
 }
 
-/// A host by name.
-#[derive(Args, Debug)]
-pub(crate) struct NamedHost {
-    #[command(flatten)]
-    named: Named,
-    /// The host.
-    host: String,
-}
-
 /// The subcommands.
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 pub(crate) enum Command {
     /// Create a site with its hosts.
     Create {
         #[command(flatten)]
         named: Named,
-        /// A host: NAME, or NAME=SHA256 with the hash (hex) of its TPM's endorsement key. May be repeated.
-        #[arg(long = "host", value_name = "NAME[=SHA256]", required = true)]
-        hosts: Vec<String>,
-        /// How TPMs are recognised.
-        #[arg(long, value_enum)]
-        ek_trust: Option<EkTrust>,
-        /// Take what each host measures at its first pass as its reference values.
-        #[arg(long)]
-        learn_reference_values: bool,
+        #[command(flatten)]
+        creation: policy::Creation,
     },
     /// List the configured sites.
     List {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Show the state of one site (JSON).
-    Show(Named),
+    /// Show the state of one site: hosts, seal, attestation, epochs, lag, certificates, when each was last seen.
+    Show {
+        #[command(flatten)]
+        named: Named,
+        /// How it is configured instead, with its reference values.
+        #[arg(long)]
+        config: bool,
+    },
+    /// Change how a site is appraised; what is not named stays.
+    Update {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        change: policy::Change,
+    },
+    /// Delete a site, which no host may be left of that is not cut off.
+    Delete {
+        #[command(flatten)]
+        named: Named,
+        /// Do it. Without this it is only checked whether it could be done.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Add hosts to a site.
+    AddHosts {
+        #[command(flatten)]
+        named: Named,
+        #[command(flatten)]
+        hosts: policy::Hosts,
+    },
     /// Get the site bundle that the agents join with. It contains one-time tokens.
     Bundle {
         #[command(flatten)]
@@ -76,6 +82,9 @@ pub(crate) enum Command {
         /// Write it to this file (mode 0600) instead of standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// How long its tokens may be used, such as 12h.
+        #[arg(long, value_name = "DURATION")]
+        valid: Option<String>,
     },
     /// Permit one more join to hosts that have not joined; old tokens die.
     Reallow {
@@ -85,110 +94,101 @@ pub(crate) enum Command {
         #[arg(long)]
         host: Option<String>,
     },
-    /// Cut a site off and replace the keys it held.
-    Quarantine {
+    /// Get the remote seal key, with which `operator unseal --remote-sealkey-file` opens the site's hosts while they have
+    /// no connection.
+    RemoteSealkey {
         #[command(flatten)]
         named: Named,
-        /// Order its hosts to destroy what they hold, too.
-        #[arg(long)]
-        wipe: bool,
-    },
-    /// Lift a site's quarantine.
-    Unquarantine(Named),
-    /// Cut one host off; its siblings go on.
-    QuarantineHost {
-        #[command(flatten)]
-        host: NamedHost,
-        /// Order it to destroy what it holds, too.
-        #[arg(long)]
-        wipe: bool,
-    },
-    /// Lift a host's quarantine.
-    UnquarantineHost(NamedHost),
-    /// Check hosts' receipts for new keys. Asks nobody.
-    VerifyReceipt {
-        /// Central's answer to rotation-receipts, or one proof of it (JSON).
-        file: PathBuf,
-        /// The deployment's root certificate (PEM).
+        /// File with what `operator challenge` at a host printed: a key for that host, in this boot, once.
         #[arg(long, value_name = "FILE")]
-        root: PathBuf,
+        challenge_file: Option<PathBuf>,
+        /// Only this host's.
+        #[arg(long)]
+        host: Option<String>,
+        /// Write it to this file (mode 0600) instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
+    /// Whether the site would come back after a power cut while the WAN is down, and if not, why.
+    #[command(alias = "rehearsal")]
+    Rehearse(Named),
+    #[command(flatten)]
+    Report(reports::Command),
+    #[command(flatten)]
+    Decide(decisions::Command),
 }
 
 /// Runs one of them.
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Create { named, hosts, ek_trust, learn_reference_values } => {
-            let body = creation(&named.site, &hosts, ek_trust, learn_reference_values)?;
-            named.connect.client()?.post(CONFIG, &body).await?;
-            say(format!("created site {}; next: holdfast site bundle {}", named.site, named.site));
+        Command::Create { named, creation } => {
+            let session = named.connect.session()?;
+            let answer = session.client.post(CONFIG, &creation.body(&named.site)?).await?;
+            session.done(&answer, format!("created site {0}; next: holdfast site bundle {0}", named.site));
             Ok(())
         }
         Command::List { connect } => {
-            let sites = connect.client()?.get(CONFIG).await?;
-            let rows: Vec<_> = sites.list()?.iter().map(|site| vec![cell(site, "name"), host_names(site)]).collect();
-            say(table(&["SITE", "HOSTS"], &rows));
+            let session = connect.session()?;
+            session.show(&session.client.get(CONFIG).await?.body, all);
             Ok(())
         }
-        Command::Show(named) => {
-            say_json(&named.connect.client()?.get(&format!("{STATE}/{}", segment(&named.site)?)).await?.body);
+        Command::Show { named, config: true } => look(&named, named.path(CONFIG), outline).await,
+        Command::Show { named, config: false } => look(&named, named.path(STATE), shown::state).await,
+        Command::Rehearse(named) => look(&named, named.operation("rehearsal"), shown::rehearsal).await,
+        Command::Update { named, change } => {
+            let session = named.connect.session()?;
+            let answer = session.client.patch(&named.path(CONFIG), &change.body()?).await?;
+            session.done(&answer, format!("changed site {}", named.site));
             Ok(())
         }
-        Command::Bundle { named, out } => bundle(&named, out).await,
+        Command::Delete { named, yes } => {
+            let session = named.connect.session()?;
+            let what = format!("site {} with its hosts and all that central knows of them", named.site);
+            let answer = session.destroy(&named.path(CONFIG), "", yes, &what).await?;
+            session.done(&answer, format!("deleted site {}", named.site));
+            Ok(())
+        }
+        Command::AddHosts { named, hosts } => {
+            let session = named.connect.session()?;
+            let body = json!({"hosts": hosts.listed()?});
+            let answer = session.client.post(&format!("{}/hosts", named.path(CONFIG)), &body).await?;
+            session.done(&answer, format!("added to site {0}; next: holdfast site bundle {0}", named.site));
+            Ok(())
+        }
+        Command::Bundle { named, out, valid } => bundle(&named, out, valid).await,
+        Command::RemoteSealkey { named, challenge_file, host, out } => {
+            remote_sealkey(&named, challenge_file, host, out).await
+        }
         Command::Reallow { named, host } => {
             let body = host.map_or_else(|| json!({}), |host| json!({"host": host}));
             let done = "may be joined once more; next: holdfast site bundle";
-            operate(&named, "reallow-site-unwrap", &body, done).await
+            let session = named.connect.session()?;
+            let answer = session.client.post(&named.operation("reallow-site-unwrap"), &body).await?;
+            session.done(&answer, format!("site {} {done}", named.site));
+            Ok(())
         }
-        Command::Quarantine { named, wipe } => {
-            operate(&named, "quarantine-site", &json!({"wipe": wipe}), "is quarantined").await
-        }
-        Command::Unquarantine(named) => {
-            operate(&named, "unquarantine-site", &json!({}), "is no longer quarantined").await
-        }
-        Command::QuarantineHost { host, wipe } => {
-            // The plain operation has no `wipe`: it is sent only when asked for.
-            let body = if wipe { json!({"host": host.host, "wipe": true}) } else { json!({"host": host.host}) };
-            operate(&host.named, "quarantine-site-host", &body, &format!("goes on without {}", host.host)).await
-        }
-        Command::UnquarantineHost(host) => {
-            let done = format!("may use {} again", host.host);
-            operate(&host.named, "unquarantine-site-host", &json!({"host": host.host}), &done).await
-        }
-        Command::VerifyReceipt { file, root } => crate::receipts::verify(&file, &root),
+        Command::Decide(command) => decisions::run(command).await,
+        Command::Report(command) => reports::run(command).await,
     }
 }
 
-fn creation(site: &str, hosts: &[String], trust: Option<EkTrust>, learn: bool) -> Result<Value, Failure> {
-    let mut listed = Vec::new();
-    for host in hosts {
-        listed.push(match host.split_once('=') {
-            None => json!({"name": host}),
-            Some((name, hash)) => {
-                crate::client::fingerprint(hash).map_err(|error| Failure::unfit(format!("--host {name}: {error}")))?;
-                json!({"name": name, "ek-sha256": hash})
-            }
-        });
-    }
-    let mut body = json!({"name": site, "learn-reference-values": learn, "hosts": listed});
-    if let Some(trust) = trust.as_ref().and_then(EkTrust::to_possible_value) {
-        body["ek-trust"] = json!(trust.get_name());
-    }
-    Ok(body)
-}
-
-fn host_names(site: &Value) -> String {
-    let hosts = site["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
-    hosts.iter().map(|host| cell(host, "name")).collect::<Vec<_>>().join(" ")
+async fn look(named: &Named, path: String, plain: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+    let session = named.connect.session()?;
+    session.show(&session.client.get(&path).await?.body, plain);
+    Ok(())
 }
 
 /// The bundle is passed on as it came: what is in it concerns central and the agents only.
-async fn bundle(named: &Named, out: Option<PathBuf>) -> Result<(), Failure> {
-    let path = format!("{STATE}/{}/site-bundle", segment(&named.site)?);
-    let body = named.connect.client()?.order(&path).await?.body;
+async fn bundle(named: &Named, out: Option<PathBuf>, valid: Option<String>) -> Result<(), Failure> {
+    let client = named.connect.client()?;
+    let path = named.operation("site-bundle");
+    let body = match valid {
+        None => client.order(&path).await?.body,
+        Some(valid) => client.post(&path, &json!({"valid": valid})).await?.body,
+    };
     match out {
         Some(path) => {
-            let written = replace(&path, format!("{body:#}\n").as_bytes(), 0o600);
+            let written = replace(&path, format!("{:#}\n", *body).as_bytes(), 0o600);
             if written.is_err() {
                 // Central gives it out once.
                 say_json(&body);
@@ -201,49 +201,52 @@ async fn bundle(named: &Named, out: Option<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn operate(named: &Named, operation: &str, body: &Value, done: &str) -> Result<(), Failure> {
-    let path = format!("{STATE}/{}/{operation}", segment(&named.site)?);
-    let answer = named.connect.client()?.post(&path, body).await?;
-    say(outcome(&named.site, done, &answer));
+/// Why hosts get none is told beside the key.
+async fn remote_sealkey(
+    named: &Named,
+    challenge: Option<PathBuf>,
+    host: Option<String>,
+    out: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let session = named.connect.session()?;
+    let body = match challenge {
+        Some(file) => json!({"challenge": secret_text(&file)?.trim()}),
+        None => json!({}),
+    };
+    let answer = session.client.post(&named.operation("get-remote-sealkey"), &body).await?;
+    for (name, why) in answer.body["refused"].as_object().into_iter().flatten() {
+        remark(format!("no remote seal key for {name}: {}", crate::text::bare(why)));
+    }
+    let key = match &host {
+        Some(host) => answer.body["hosts"][host].as_str().map(str::to_owned),
+        None => Some(answer.text("sealkey")?),
+    };
+    let key = key.ok_or_else(|| Failure::unfit("there is no remote seal key for that host"))?;
+    match out {
+        Some(path) => {
+            replace(&path, format!("{key}\n").as_bytes(), 0o600)?;
+            say(format!("remote seal key written to {}", path.display()));
+        }
+        None => session.show(&answer.body, |_| key),
+    }
     Ok(())
 }
 
-fn outcome(site: &str, done: &str, answer: &Answer) -> String {
-    match &answer.pending {
-        Some(pending) => format!("site {site} {done}; still pending: {pending}"),
-        None => format!("site {site} {done}"),
+impl Named {
+    fn path(&self, what: &str) -> String {
+        format!("{what}/{}", segment(&self.site))
+    }
+
+    fn operation(&self, operation: &str) -> String {
+        format!("{}/{operation}", self.path(STATE))
     }
 }
 
-/// A name as one path segment; anything that is no name would ask for another resource.
-fn segment(name: &str) -> Result<&str, Failure> {
-    match name.parse::<holdfast_protocol::ids::SiteName>() {
-        Ok(_) => Ok(name),
-        Err(error) => Err(Failure::unfit(format!("{name}: {error}"))),
-    }
+fn all(sites: &Value) -> String {
+    listing(sites, "no sites yet", &[("SITE", |site| cell(site, "name")), ("HOSTS", host_names)])
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn creation_names_hosts_and_hashes() {
-        let hash = "ab".repeat(32);
-        let hosts = ["udc1-001".to_owned(), format!("udc1-002={hash}")];
-        let body = creation("udc1", &hosts, Some(EkTrust::Pinned), false).unwrap();
-        assert_eq!(
-            body,
-            json!({"name": "udc1", "ek-trust": "pinned", "learn-reference-values": false,
-                "hosts": [{"name": "udc1-001"}, {"name": "udc1-002", "ek-sha256": hash}]})
-        );
-        assert!(creation("udc1", &["a=zz".to_owned()], None, false).is_err());
-    }
-
-    #[test]
-    fn a_site_is_one_path_segment() {
-        assert!(segment("udc1").is_ok());
-        assert!(segment("udc1/../udc2").is_err());
-        assert!(segment("udc1?x").is_err());
-    }
+fn host_names(site: &Value) -> String {
+    let hosts = site["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    hosts.iter().map(|host| cell(host, "name")).collect::<Vec<_>>().join(" ")
 }

@@ -5,16 +5,13 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::connect::Connect;
 use crate::failure::Failure;
-use crate::text::{cell, say, say_json, table};
+use crate::text::{cell, table};
 
 /// Arguments of `holdfast status`.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     connect: Connect,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
 }
 
 /// What a host's row shows: title and member of the host's state.
@@ -30,24 +27,21 @@ const COLUMNS: [(&str, &str); 7] = [
 
 /// Asks central and prints.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let status = ask(&args.connect.client()?).await?;
-    if args.json {
-        say_json(&status)
-    } else {
-        say(as_table(&status))
-    }
+    let session = args.connect.session()?;
+    let status = ask(&session.client).await?;
+    session.show(&status, as_table);
     Ok(())
 }
 
 /// `{"central": {"api", "initialized", "sealed", ..}, "sites": [..] | null}`; the sites of a sealed central are unreadable.
 async fn ask(client: &Client) -> Result<Value, Failure> {
-    let mut central = client.get("/v1/state/strongbox/system/seal-status").await?.body;
+    let mut central = client.get("/v1/state/strongbox/system/seal-status").await?.body.clone();
     central["api"] = json!(client.url());
     let sites = match central["sealed"].as_bool() {
         Some(false) => {
             // What an unsealed central does not do, and why.
             central["reason"] = client.get("/v1/health").await?.body["reason"].clone();
-            client.get("/v1/state/system/sites").await?.body
+            client.get("/v1/state/system/sites").await?.body.clone()
         }
         _ => Value::Null,
     };
@@ -89,9 +83,13 @@ fn rows(site: &Value) -> Vec<Vec<String>> {
 
 /// One phrase for the seal state.
 pub(crate) fn seal_state(status: &Value) -> String {
-    match (status["initialized"].as_bool(), status["sealed"].as_bool()) {
-        (Some(false), _) => "not initialised".to_owned(),
-        (_, Some(false)) => "unsealed".to_owned(),
+    match (status["initialized"].as_bool(), status["sealed"].as_bool(), status["reason"].as_str()) {
+        (Some(false), _, _) => "not initialised".to_owned(),
+        (_, Some(false), _) => "unsealed".to_owned(),
+        // A site host counts no shares and says what it waits for.
+        (_, _, Some(reason)) if reason.starts_with("sealed") => reason.to_owned(),
+        (_, _, Some(reason)) => format!("sealed: {reason}"),
+        _ if status["threshold"].is_null() => "sealed".to_owned(),
         _ => format!("sealed ({} of {} shares given)", cell(status, "progress"), cell(status, "threshold")),
     }
 }

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 pub mod canary;
@@ -447,6 +448,22 @@ impl Deployment {
     /// It is missing.
     pub async fn holdfast(&self, args: &[&str]) -> io::Result<Output> {
         tokio::process::Command::new(program("holdfast")?).args(args).stdin(Stdio::null()).output().await
+    }
+
+    /// Runs the operator's command line with more in its environment and something to read.
+    ///
+    /// # Errors
+    /// It is missing, or can't be waited for.
+    pub async fn holdfast_told(&self, args: &[&str], environment: &[(&str, &str)], input: &[u8]) -> io::Result<Output> {
+        let mut command = tokio::process::Command::new(program("holdfast")?);
+        command.args(args).envs(environment.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut stdin = child.stdin.take().ok_or_else(|| Error::other("it has no standard input"))?;
+        // Who reads nothing may have gone already.
+        let _ = stdin.write_all(input).await;
+        drop(stdin);
+        child.wait_with_output().await
     }
 
     /// Every place under the folder where a canary is found, but for the operator's own files.

@@ -14,6 +14,7 @@ mod audit;
 mod blocking;
 mod carried;
 mod central;
+mod commands;
 mod distribution;
 mod ends;
 mod loot;
