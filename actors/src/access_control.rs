@@ -6,6 +6,7 @@
 
 pub mod approle_logins;
 pub mod approles;
+pub mod expiry;
 pub mod issued;
 pub mod logins;
 pub mod password;

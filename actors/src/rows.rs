@@ -285,6 +285,7 @@ pub fn encode_body<T: Record>(value: &T) -> SecretBytes {
 pub(crate) enum Write {
     Put { key: RowKey, body: SecretBytes },
     Delete { key: RowKey },
+    Forget { key: RowKey },
     CreateRealm { realm: Realm, base: Secret<32>, key: Secret<32> },
     Boot { name: &'static str, value: Option<Vec<u8>> },
 }
@@ -337,6 +338,17 @@ impl Batch {
     /// Leaves a tombstone under an explicit key.
     pub fn delete_key(&mut self, key: RowKey) {
         self.writes.push(Write::Delete { key });
+    }
+
+    /// Leaves nothing, not even a tombstone, and no bundle tells of it. Only for rows whose names are random and so are
+    /// never used again.
+    pub fn forget<T: Record>(&mut self, realm: Realm, path: &[&str]) {
+        self.forget_key(RowKey::of::<T>(realm, path));
+    }
+
+    /// The same under an explicit key.
+    pub fn forget_key(&mut self, key: RowKey) {
+        self.writes.push(Write::Forget { key });
     }
 
     /// Makes a key space with its keys: `base` for names and labels, `key` for records. Both fresh and random.

@@ -38,6 +38,12 @@ pub enum Op {
         /// The key.
         key: Vec<u8>,
     },
+    /// Removes `key` and all that is known of its last change: [`View::changes`] does not tell of it. For keys that are
+    /// never used again and that nobody copies.
+    Erase {
+        /// The key.
+        key: Vec<u8>,
+    },
 }
 
 /// Longest value of one key: a record of 256 KiB in its envelope.
@@ -175,7 +181,7 @@ fn checked_bytes(ops: &[Op]) -> Result<usize, Fault> {
     for op in ops {
         let (key, value) = match op {
             Op::Put { key, value } => (key, value.len()),
-            Op::Delete { key } => (key, 0),
+            Op::Delete { key } | Op::Erase { key } => (key, 0),
         };
         if !is_key(key) || value > VALUE_BYTES_MAX {
             return Err(Fault::TooLarge);

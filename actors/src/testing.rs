@@ -49,6 +49,7 @@ impl MapRows {
                 Write::CreateRealm { realm, .. } => assert!(self.realms.insert(realm), "{realm:?} is made once"),
                 Write::Put { key, body } => self.write(key, Some(body.expose().to_vec())),
                 Write::Delete { key } => self.write(key, None),
+                Write::Forget { key } => drop(self.rows.remove(&key)),
                 Write::Boot { .. } => {} // Outside the barrier: no ledger reads it.
             }
         }

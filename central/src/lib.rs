@@ -31,6 +31,7 @@ use tokio::sync::watch;
 
 pub mod audit;
 pub mod config;
+pub mod expiry;
 mod fronts;
 pub mod keys;
 mod metrics;

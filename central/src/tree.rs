@@ -6,7 +6,8 @@
 //!  |- read journal (a thread)      fails: the process ends, sealed
 //!  |- supervisor, one-for-one      a child fails too often, or it ends itself: the process ends, sealed
 //!  |   |- seal keeper              restarted from its row; never unseals by that
-//!  |   `- REST certificate         a loop: renews the certificate while unsealed
+//!  |   |- REST certificate         a loop: renews the certificate while unsealed
+//!  |   `- expiry                   a loop: takes away what has ended of tokens and secret-ids
 //!  |- REST listener                supervised alike: the loop that accepts
 //!  |   `- a task per connection    a handler that panics is a 500, nothing more
 //!  `- fleet                        supervised alike; started when unsealed, stopped when sealed
@@ -31,6 +32,7 @@ use holdfast_actors::shell::{Child, MachineParts, RestartBudget, Supervision};
 use holdfast_rest::tls::ServerIdentity;
 use ractor::SpawnErr;
 
+use crate::expiry;
 use crate::keys::RestKey;
 use crate::node::Node;
 use crate::seal::{Hands, renew_certificate};
@@ -54,7 +56,10 @@ impl Tree {
         let watched = node.clone();
         let certificate =
             Child::looping("REST certificate", move || watch_certificate(watched.clone(), key.clone(), shown.clone()));
-        let supervision = Supervision::start(vec![seal_keeper(keeper), certificate], node.clock.clone()).await?;
+        let aged = node.clone();
+        let expiry = Child::looping("expiry", move || expiry::watch(aged.clone()));
+        let children = vec![seal_keeper(keeper), certificate, expiry];
+        let supervision = Supervision::start(children, node.clock.clone()).await?;
         Ok(Self { supervision })
     }
 

@@ -90,6 +90,11 @@ impl AgentClock {
         *basis = Basis::Told { mono: now.mono, wall_us: central_us };
     }
 
+    /// Whether central has told the time since this machine was started.
+    pub fn is_told(&self) -> bool {
+        matches!(*self.basis(), Basis::Told { .. })
+    }
+
     /// What the time may be instead, if what it is by now is a guess.
     pub fn other(self: &Arc<Self>) -> Option<OtherTime> {
         let basis = self.basis().other(self.system.now())?;

@@ -6,7 +6,8 @@
 //!  |- store writer (a thread)      fails: the process ends, sealed
 //!  |- read journal (a thread)      fails: the process ends, sealed
 //!  |- supervisor, one-for-one      a child fails too often, or it ends itself: the process ends, sealed
-//!  |   `- uplink                   restarted from the store's rows; its attempt (a task) ends with it
+//!  |   |- uplink                   restarted from the store's rows; its attempt (a task) ends with it
+//!  |   `- expiry                   a loop: takes away what has ended of secret-ids and revocations
 //!  `- REST listener                supervised alike: the loop that accepts
 //!      `- a task per connection    a handler that panics is a 500, nothing more
 //! ```
@@ -18,6 +19,7 @@ use holdfast_actors::shell::{Bounded, Child, MachineParts, Mailbox, Supervision}
 use holdfast_rest::metrics::Metrics;
 use ractor::SpawnErr;
 
+use crate::expiry;
 use crate::host::Host;
 use crate::metrics;
 use crate::uplink::core::Uplink;
@@ -40,7 +42,9 @@ pub async fn start(host: &Arc<Host>, metrics: &Metrics) -> Result<Supervision, S
         clock: host.clock.clone(),
         entropy: host.entropy.clone(),
     };
-    let supervision = Supervision::start(vec![uplink(host.clone(), parts)], host.clock.clone()).await?;
+    let aged = host.clone();
+    let expiry = Child::looping("expiry", move || expiry::watch(aged.clone()));
+    let supervision = Supervision::start(vec![uplink(host.clone(), parts), expiry], host.clock.clone()).await?;
     metrics::register_restarts(metrics, supervision.roster().clone());
     Ok(supervision)
 }

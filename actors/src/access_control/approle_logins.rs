@@ -180,7 +180,7 @@ fn make_room(batch: &mut Batch, rows: &dyn Rows, caller: &Caller, home: Realm, n
         return Err(Refusal::Conflict(format!("{SECRET_IDS_MAX} secret-ids of the tenant are in use at this node")));
     }
     for row in dead.into_iter().take(SWEPT_MAX) {
-        batch.delete_key(RowKey { kind: Kind::SecretId, realm: home, path: row.path });
+        batch.forget_key(RowKey { kind: Kind::SecretId, realm: home, path: row.path });
     }
     Ok(())
 }
@@ -220,7 +220,7 @@ pub fn log_in_approle(
         let (home, path) = (cmd.issuer.home(realm), [tenant.to_string(), hash]);
         let path = [path[0].as_str(), path[1].as_str()];
         match id.uses_left {
-            Some(0 | 1) => batch.delete::<SecretId>(home, &path),
+            Some(0 | 1) => batch.forget::<SecretId>(home, &path),
             Some(left) => batch.put(home, &path, &SecretId { uses_left: Some(left - 1), ..id }),
             None => {}
         }

@@ -282,7 +282,7 @@ fn end_issued(
     end_tokens(batch, rows, (caller.realm, &format!("{APPROLE_PREFIX}{name}")), now)?;
     let all = rows.list::<SecretId>(caller.realm, &[&caller.tenant.to_string()])?;
     for row in all.into_iter().filter(|row| row.value.instance == *of).take(REMOVED_MAX) {
-        batch.delete_key(RowKey { kind: crate::rows::Kind::SecretId, realm: caller.realm, path: row.path });
+        batch.forget_key(RowKey { kind: crate::rows::Kind::SecretId, realm: caller.realm, path: row.path });
     }
     Ok(())
 }

@@ -77,6 +77,6 @@ pub fn revoke(caller: &Caller, id: TokenId, rows: &dyn Rows, now: Now) -> Result
     let mut batch = Batch::new(caller.realm, line);
     let name = id.to_string();
     batch.put(caller.realm, &["token", &name], &Revocation::Token { expires_us: found.token.expires_us });
-    batch.delete::<Token>(caller.realm, &[&name]);
+    batch.forget::<Token>(caller.realm, &[&name]);
     Ok((batch, ()))
 }

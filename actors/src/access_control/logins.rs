@@ -153,7 +153,7 @@ pub fn revoke_own(caller: &Caller, rows: &dyn Rows, now: Now) -> Result<(Batch, 
 fn put_revocation(batch: &mut Batch, caller: &Caller) {
     let id = caller.token_id.to_string();
     batch.put(caller.realm, &["token", &id], &Revocation::Token { expires_us: caller.expires_us });
-    batch.delete::<Token>(caller.realm, &[&id]);
+    batch.forget::<Token>(caller.realm, &[&id]);
 }
 
 /// Ends all tokens that a principal has so far.

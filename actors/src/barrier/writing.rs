@@ -185,6 +185,11 @@ impl Encryption<'_> {
         match write {
             Write::Put { key, body } => self.put(&key, Some(body.expose())),
             Write::Delete { key } => self.put(&key, None),
+            Write::Forget { key } => {
+                key.check()?;
+                let keys = self.realm(key.realm)?;
+                Ok(Op::Erase { key: store_key(&keys, key.kind, key.realm, &key.path) })
+            }
             Write::CreateRealm { realm, base, key } => {
                 // A number used again would open what a predecessor left, or lose what is there.
                 if realm <= highest_realm(self.view)? || self.view.get(&realm_store_key(realm))?.is_some() {
@@ -241,6 +246,6 @@ impl Encryption<'_> {
 fn op_bytes(op: &Op) -> usize {
     match op {
         Op::Put { key, value } => key.len() + value.len(),
-        Op::Delete { key } => key.len(),
+        Op::Delete { key } | Op::Erase { key } => key.len(),
     }
 }

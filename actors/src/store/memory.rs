@@ -247,6 +247,7 @@ impl State {
             let changed = match op {
                 Op::Put { key, value } => self.put(revision, key.into(), value),
                 Op::Delete { key } => self.delete(revision, key.into()),
+                Op::Erase { key } => self.erase(key.into()),
             };
             if changed {
                 self.revision = revision;
@@ -271,6 +272,12 @@ impl State {
         self.history.remove(&(old.modified, key.clone()));
         self.history.insert((revision, key.clone()), true);
         self.gone.insert(key, revision);
+        true
+    }
+
+    fn erase(&mut self, key: Key) -> bool {
+        let Some(old) = self.data.remove(&key) else { return false };
+        self.history.remove(&(old.modified, key));
         true
     }
 

@@ -145,6 +145,8 @@ impl World {
             token: token.map(str::to_owned),
             certificate: certificate.map(<[u8]>::to_vec),
         };
+        let program = self.program_of(root).await;
+        let reader = self.reader_of(BOLT, root).await;
         let logout = ask("/v1/auth", Value::Null);
         let gone = whose("a revoked token", Some(&revoked), None);
         assert_eq!(self.answer("DELETE", &logout, &gone).await.status, 204);
@@ -156,6 +158,8 @@ impl World {
             whose("an administrator's token of another tenant", Some(&admin), None),
             whose("a root token of another tenant", Some(root), None),
             whose("a user's token of another tenant", Some(&self.token(BOLT, "bob", 3600).await), None),
+            whose("a reader's token of another tenant", Some(&reader), None),
+            whose("a program's token of another tenant, with a group of the same name", Some(&program), None),
             whose("a token that has ended", Some(&self.token(BOLT, "bob", 0).await), None),
             gone,
             whose("a token for the tenant by another's key", Some(&self.forged(BOLT)), None),
@@ -167,14 +171,37 @@ impl World {
         ]
     }
 
+    /// A program of another tenant that counts as one of a group which has the same name as one of the attacked.
+    async fn program_of(&self, root: &str) -> String {
+        let owner = Credential { name: "its own", token: Some(root.to_owned()), certificate: None };
+        let member = |answer: &Answer, name: &str| {
+            serde_json::from_str::<Value>(&answer.text).unwrap()[name].as_str().unwrap().to_owned()
+        };
+        let role = json!({ "name": "bolts-role", "token-policies": ["admins-of-vaults"] });
+        let made = self.answer("POST", &ask(APPROLES, role), &owner).await;
+        let mint = format!("{APPROLE_STATE}/bolts-role/generate-secret-id");
+        let minted = self.answer("POST", &ask(mint, Value::Null), &owner).await;
+        let login = json!({ "role-id": member(&made, "role-id"), "secret-id": member(&minted, "secret-id") });
+        member(&self.answer("POST", &ask("/v1/approle-login", login), &owner).await, "token")
+    }
+
+    async fn reader_of(&self, realm: Realm, root: &str) -> String {
+        self.add_user_in(realm, root, ("rob", "read-only")).await;
+        self.token(realm, "rob", 3600).await
+    }
+
     async fn add_user(&self, realm: Realm, root: &str, name: &str) {
+        self.add_user_in(realm, root, (name, "engineers")).await;
+    }
+
+    async fn add_user_in(&self, realm: Realm, root: &str, (name, group): (&str, &str)) {
         let node = self.central.running().node();
         let (rows, now) = (node.barrier.snapshot().unwrap(), node.now());
         let caller = verify(root, &|number| Some(Realm(number)), &rows, now, &VerifiedTokens::default()).unwrap();
         assert_eq!(caller.realm, realm);
         drop(rows);
         let (username, password_hash) = (name.to_owned(), Some("nobody logs in by it".to_owned()));
-        let groups = ["engineers".to_owned()].into();
+        let groups = [group.to_owned()].into();
         let cmd = PutUser { caller, username, password_hash, full_name: None, groups, disabled: false };
         node.barrier.run(move |rows| put_user(&cmd, rows, now)).await.unwrap();
     }

@@ -5,6 +5,7 @@
 mod audit;
 mod client;
 mod ends;
+mod guessing;
 mod isolation;
 mod memory;
 mod neighbours;

@@ -1,7 +1,7 @@
 //! The program itself: its arguments, its end by a signal, and its end without one.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -50,7 +50,7 @@ impl Program {
         Self::start_with(folder, &config_text(&folder.join("data"), &Operator::new()), command).await
     }
 
-    async fn start_with(folder: &Path, text: &str, mut command: Command) -> Self {
+    pub(crate) async fn start_with(folder: &Path, text: &str, mut command: Command) -> Self {
         let config = folder.join("central.toml");
         fs::write(&config, text).unwrap();
         command.args(["serve", "--die-with-parent", "--config"]).arg(config).stderr(Stdio::piped()).kill_on_drop(true);
@@ -91,8 +91,13 @@ impl Program {
     }
 
     pub(crate) async fn initialise(&self) -> First {
-        let path = format!("{SEAL}/reveal-sealkey");
-        First::of(&try_call(self.addr, As::default(), ("POST", &path), None).await.unwrap())
+        self.initialise_at(self.addr.ip()).await
+    }
+
+    /// The same where it listens at several addresses.
+    pub(crate) async fn initialise_at(&self, address: IpAddr) -> First {
+        let (path, addr) = (format!("{SEAL}/reveal-sealkey"), (address, self.addr.port()).into());
+        First::of(&try_call(addr, As::default(), ("POST", &path), None).await.unwrap())
     }
 
     fn signal(&self, signal: Signal) {

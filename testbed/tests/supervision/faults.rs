@@ -11,9 +11,10 @@ use super::load::Load;
 use super::stage::{HARMS, Node, SITES, SOON, Stage, unsealed_central};
 
 /// All that a node is made of. A new actor must be listed here, and is harmed then.
-const ACTORS: [(Node, &str); 10] = [
+const ACTORS: [(Node, &str); 12] = [
     (Node::Central, "seal keeper"),
     (Node::Central, "REST certificate"),
+    (Node::Central, "expiry"),
     (Node::Central, "REST listener"),
     (Node::Central, "attestation verifier"),
     (Node::Central, "distribution"),
@@ -21,6 +22,7 @@ const ACTORS: [(Node, &str); 10] = [
     (Node::Central, "QUIC certificate"),
     (Node::Central, "commit watch"),
     (Node::Host, "uplink"),
+    (Node::Host, "expiry"),
     (Node::Host, "REST listener"),
 ];
 

@@ -153,3 +153,37 @@ fn an_approle_goes_where_it_says_as_long_as_the_tenant_has_content_there() {
     world.step(Step::Sync { host: 0, tenant: 0 });
     assert_eq!(there(&world, Kind::Approle), 0);
 }
+
+#[test]
+fn what_each_node_takes_away_by_itself_is_told_nobody_and_disturbs_no_bundle() {
+    use crate::access_control::expiry::{ended, take_away};
+
+    let mut world = in_step();
+    let realm = TENANTS[0].1;
+    world.central.write(|batch| {
+        batch.put(realm, &["token", "ended"], &Revocation::Token { expires_us: 5 });
+        batch.put(realm, &["token", "counts"], &Revocation::Token { expires_us: 50 });
+    });
+    world.step(Step::Sync { host: 0, tenant: 0 });
+    let realm_there = |world: &World| world.hosts[0].copy(0).and_then(|copy| copy.realm).unwrap();
+    let there = |world: &World| world.hosts[0].node.rows(&[Kind::Revocation], realm_there(world)).len();
+    let clear = |node: &Node, realm| {
+        let of = (Kind::Revocation, realm);
+        let (found, next) = ended(&node.barrier.snapshot().unwrap(), of, None, (locate, 10)).unwrap();
+        assert_eq!(next, None);
+        node.run(move |rows| take_away(&found, (locate, 10), rows, NOW)).unwrap()
+    };
+    assert_eq!((there(&world), clear(&world.central, realm), clear(&world.central, realm)), (2, 1, 0));
+    let before = world.hosts[0].position(0);
+    world.step(Step::Sync { host: 0, tenant: 0 });
+    assert_eq!((there(&world), world.hosts[0].position(0)), (2, before), "there is nothing to tell");
+    assert_eq!((clear(&world.hosts[0].node, realm_there(&world)), there(&world)), (1, 1));
+    // On it goes, by a delta and by a full copy.
+    world.step(Step::PutSecret { tenant: 0, slug: 0, name: 1, bytes: 1 });
+    world.step(Step::Sync { host: 0, tenant: 0 });
+    assert_eq!(there(&world), 1);
+    world.step(Step::Compact);
+    world.step(Step::PutSecret { tenant: 0, slug: 0, name: 2, bytes: 1 });
+    world.step(Step::Sync { host: 0, tenant: 0 });
+    assert_eq!((there(&world), world.hosts[0].node.rows(&[Kind::Secret], realm_there(&world)).len()), (1, 3));
+}

@@ -99,6 +99,7 @@ impl Tables {
             changed |= match op {
                 Op::Put { key, value } => self.put(txn, next, key, value)?,
                 Op::Delete { key } => self.delete(txn, next, key)?,
+                Op::Erase { key } => self.erase(txn, key)?,
             };
         }
         Ok(if changed { next } else { reached })
@@ -130,6 +131,14 @@ impl Tables {
         self.history.delete(txn, &history_key(old.modified, key))?;
         self.history.put(txn, &history_key(revision, key), DELETED)?;
         self.gone.put(txn, key, &revision.0.to_be_bytes())?;
+        self.data.delete(txn, key)?;
+        Ok(true)
+    }
+
+    fn erase(&self, txn: &mut RwTxn, key: &[u8]) -> Result<bool, Fault> {
+        let Some(row) = self.data.get(txn, key)? else { return Ok(false) };
+        let old = Head::split(row)?.0;
+        self.history.delete(txn, &history_key(old.modified, key))?;
         self.data.delete(txn, key)?;
         Ok(true)
     }

@@ -28,6 +28,7 @@ pub(super) fn suite(make: &dyn Fn() -> Arc<dyn Engine>) {
         changes_never_split_a_revision,
         compacted_changes_are_refused,
         a_key_may_return_after_its_deletion_was_compacted,
+        nothing_is_told_of_what_was_erased,
         a_snapshot_does_not_move,
         decisions_beyond_the_limits_fail_alone,
         keys_that_can_not_exist_are_absent,
@@ -174,6 +175,23 @@ fn a_key_may_return_after_its_deletion_was_compacted(engine: &dyn Engine) {
     assert_eq!(view.get(b"a").unwrap().unwrap().version, 1);
 }
 
+fn nothing_is_told_of_what_was_erased(engine: &dyn Engine) {
+    let erase = |key: &str| Op::Erase { key: key.into() };
+    write(engine, vec![put("a", "1"), put("b", "1")]).unwrap();
+    assert_eq!(write(engine, vec![erase("a")]), Ok(Revision(2)));
+    let view = engine.snapshot().unwrap();
+    assert_eq!((value(engine, "a"), value(engine, "b")), (None, Some(b"1".to_vec())));
+    assert_eq!(changes(&*view, 0, 9), [owned((1, "b", false))]);
+    assert_eq!(write(engine, vec![erase("a")]), Ok(Revision(2)), "what is absent is no change");
+    assert_eq!(write(engine, vec![put("a", "3")]), Ok(Revision(3)));
+    assert_eq!(engine.snapshot().unwrap().get(b"a").unwrap().unwrap().version, 1);
+    assert_eq!(changes(&*engine.snapshot().unwrap(), 1, 9), [owned((3, "a", false))]);
+    // What was deleted before is told as that.
+    write(engine, vec![delete("b")]).unwrap();
+    write(engine, vec![erase("b")]).unwrap();
+    assert_eq!(changes(&*engine.snapshot().unwrap(), 3, 9), [owned((4, "b", true))]);
+}
+
 fn a_snapshot_does_not_move(engine: &dyn Engine) {
     write(engine, vec![put("a", "old"), put("b", "old")]).unwrap();
     let old = engine.snapshot().unwrap();
@@ -301,6 +319,7 @@ fn step() -> impl Strategy<Value = Step> {
     let op = prop_oneof![
         3 => (key(), value).prop_map(|(key, value)| Op::Put { key, value }),
         2 => key().prop_map(|key| Op::Delete { key }),
+        1 => key().prop_map(|key| Op::Erase { key }),
     ];
     prop_oneof![
         6 => option::weighted(0.9, vec(op, 0..6)).prop_map(Step::Decide),
@@ -337,7 +356,11 @@ impl Model {
                     self.last.insert(key.clone(), (revision, true));
                     self.revision = revision;
                 }
-                Op::Delete { .. } => {}
+                Op::Erase { key } if self.data.remove(key).is_some() => {
+                    self.last.remove(key);
+                    self.revision = revision;
+                }
+                Op::Delete { .. } | Op::Erase { .. } => {}
             }
         }
         Revision(self.revision)

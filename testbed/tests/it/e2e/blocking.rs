@@ -1,11 +1,12 @@
-//! A tenant that is blocked: its tokens hold nowhere when the call returns, but for hosts that are late and counted, and
-//! they hold again when that is lifted.
+//! What must bite. A tenant that is blocked: its tokens hold nowhere when the call returns, but for hosts that are late
+//! and counted, and they hold again when that is lifted. A right in a vault, a group, a user that is taken away: the same.
 
 use std::time::Duration;
 
 use holdfast_testbed::procs::client::Answer;
 use holdfast_testbed::procs::until;
-use serde_json::json;
+use hyper::Method;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{SOON, World, secret};
@@ -111,4 +112,80 @@ async fn a_blocked_tenants_tokens_hold_nowhere_until_that_is_lifted() {
     assert_eq!(deleted.status, 204, "{}", deleted.text());
     world.holds(&deleted, 401, sites, &acme).await;
     assert_eq!(central.get(&secret(PATH)).await.unwrap().status, 401);
+}
+
+/// A vault that is at both sites, and who may read it.
+const SHARED: &str = "/v1/config/strongbox/vaults/shared-vault";
+const BOB: &str = "/v1/config/strongbox/authentication/userpass/bob";
+
+impl World {
+    /// A change by the tenant's administrator at central.
+    async fn changes(&self, admin: &str, method: Method, path: &str, body: Value) -> Answer {
+        let central = self.deployment.central().unwrap().with_token(admin);
+        let answer = central.ask(method, path, Some(&body)).await.unwrap();
+        assert_eq!(answer.status, 204, "{path} {body}: {}", answer.text());
+        answer
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_taken_away_is_gone_at_every_host_when_the_call_returns() {
+    let world = World::behind_a_wan(&[1, 1]).await;
+    let acme = world.tenant("acme").await;
+    // So that the tenant is at both sites also without the vault that this is about.
+    world.place(&acme, "alpha-vault", "udc1").await;
+    world.place(&acme, "gamma-vault", "udc2").await;
+    let central = world.deployment.central().unwrap().with_token(&acme);
+    let make = async |path: &str, body: Value| central.post(path, &body).await.unwrap().good().unwrap();
+    let vault = json!({ "name": "shared-vault", "distribute": { "to": "all" }, "access": { "readers": "read", "ops": "read" } });
+    make("/v1/config/strongbox/vaults", vault).await;
+    make(&format!("{SHARED}/secrets"), json!({ "name": "dbpass", "data": { "value": "shared" } })).await;
+    let bob = json!({ "username": "bob", "password": "pw-bob", "groups": ["readers"] });
+    make("/v1/config/strongbox/authentication/userpass", bob).await;
+    let login = json!({ "username": "bob", "password": "pw-bob", "tenant": "acme" });
+    let bob = make("/v1/login", login).await["token"].as_str().unwrap().to_owned();
+    let sites = [("udc1-001", "shared-vault/dbpass"), ("udc2-001", "shared-vault/dbpass")];
+    for (host, path) in sites {
+        world.is_served(host, &bob, path).await;
+    }
+
+    // Who may read the vault; in which groups the user is; whether he is anybody at all. And given back each time.
+    let whole = json!({ "distribute": { "to": "all" }, "access": { "ops": "read" } });
+    let steps: [(Method, &str, Value, u16); 9] = [
+        (Method::PATCH, SHARED, json!({ "access": { "readers": "none" } }), 403),
+        (Method::PATCH, SHARED, json!({ "access": { "readers": "read" } }), 200),
+        (Method::PUT, SHARED, whole, 403),
+        (Method::PATCH, BOB, json!({ "groups": ["ops"] }), 200),
+        (Method::PATCH, BOB, json!({ "remove-groups": ["ops"] }), 403),
+        (Method::PUT, BOB, json!({ "groups": ["ops"] }), 200),
+        (Method::PUT, BOB, json!({ "groups": [] }), 403),
+        (Method::PATCH, BOB, json!({ "groups": ["ops"] }), 200),
+        (Method::PATCH, BOB, json!({ "disabled": true }), 401),
+    ];
+    for (method, path, body, status) in steps {
+        let answer = world.changes(&acme, method, path, body).await;
+        world.holds(&answer, status, sites, &bob).await;
+    }
+    let answer = world.changes(&acme, Method::PATCH, BOB, json!({ "disabled": false })).await;
+    world.holds(&answer, 200, sites, &bob).await;
+
+    // A host that hangs is counted and cut off; the other has it when the call returns.
+    let hung = world.deployment.host("udc2-001").unwrap().pid;
+    world.deployment.hang(hung, true).unwrap();
+    let began = Instant::now();
+    let answer = world.changes(&acme, Method::PATCH, SHARED, json!({ "access": { "ops": "none" } })).await;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(pending(&answer).is_some(), "a host that hangs was not counted");
+    world.comes_to(403, sites[0], &bob).await;
+    world.deployment.hang(hung, false).unwrap();
+    for site in sites {
+        world.comes_to(403, site, &bob).await;
+    }
+
+    // The vault itself: its administrator has nothing of it left anywhere.
+    for site in sites {
+        world.comes_to(200, site, &acme).await;
+    }
+    let answer = world.changes(&acme, Method::DELETE, SHARED, Value::Null).await;
+    world.holds(&answer, 404, sites, &acme).await;
 }

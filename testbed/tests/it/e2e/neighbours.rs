@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use super::{APP, World, secret};
 
 const SEAL: &str = "/v1/state/strongbox/system";
+const APPROLES: &str = "/v1/state/strongbox/authentication/approles";
 
 /// A host that is only asked for its list of routes.
 struct Nobody;
@@ -93,6 +94,20 @@ impl World {
         tenant.post(&secret(&format!("{name}/dbpass")), &value).await.unwrap().good().unwrap();
     }
 
+    /// An approle of a tenant at one site, once it has come to a host there: its role-id, and a secret-id of that host.
+    async fn approle(&self, token: &str, name: &str, host: &str) -> [String; 2] {
+        let tenant = self.deployment.central().unwrap().with_token(token);
+        let site = host.split('-').next().unwrap();
+        let body = json!({ "name": name, "token-policies": ["admins-of-vaults"], "distribute": { "sites": [site] } });
+        let made = tenant.post("/v1/config/strongbox/authentication/approles", &body).await.unwrap().good().unwrap();
+        let client = self.deployment.at(host).unwrap().with_token(token);
+        let path = format!("{APPROLES}/{name}/generate-secret-id");
+        let mint = async || Ok(Some(client.post(&path, &json!({})).await?).filter(|answer| answer.status == 200));
+        let minted = holdfast_testbed::procs::until(name, super::SOON, mint).await.unwrap();
+        let text = |of: &Value, member: &str| of[member].as_str().unwrap().to_owned();
+        [text(&made, "role-id"), text(&minted.json(), "secret-id")]
+    }
+
     pub(super) async fn is_served(&self, host: &str, token: &str, path: &str) {
         let client = self.deployment.at(host).unwrap().with_token(token);
         let look = async || Ok((client.get(&secret(path)).await?.status == 200).then_some(()));
@@ -117,11 +132,18 @@ async fn no_route_of_a_host_tells_one_tenant_of_another_or_of_what_is_placed_els
         world.is_served(host, token, path).await;
     }
     let at_site = || world.deployment.at("udc1-001").unwrap();
-    let callers: [(&str, Client); 6] = [
+    let [role_id, _] = world.approle(&acme, "alpha-role", "udc1-001").await;
+    world.approle(&acme, "gamma-role", "udc2-001").await;
+    let [program, secret_id] = world.approle(&bolt, "bolts-role", "udc1-001").await;
+    let login = json!({ "role-id": program, "secret-id": secret_id });
+    let program = at_site().post("/v1/approle-login", &login).await.unwrap().good().unwrap();
+    let program = program["token"].as_str().unwrap().to_owned();
+    let callers: [(&str, Client); 7] = [
         ("nothing", at_site()),
         ("a token of a tenant that is at this site too", at_site().with_token(&bolt)),
         ("a token of a tenant that is at another site", at_site().with_token(&cord)),
         ("a token of the operators' tenant", at_site().with_token(&world.token)),
+        ("a program's token of a tenant that is at this site too", at_site().with_token(&program)),
         ("a token cut short", at_site().with_token(&acme[..acme.len() - 2])),
         ("a password", at_site().with_password("acme/ann", "pw-acme")),
     ];
@@ -165,18 +187,39 @@ async fn no_route_of_a_host_tells_one_tenant_of_another_or_of_what_is_placed_els
                         assert_eq!(names, None, "{what}: {}", answer.text());
                         asked += 1;
                     }
+                    _ if path.starts_with(&format!("{APPROLES}/{{approle}}")) => {
+                        let mut answers = Vec::new();
+                        for word in ["alpha-role", "gamma-role", "omega-role"] {
+                            let path = path.replace("{approle}", word);
+                            let answer = caller.ask(method.clone(), &path, Some(&json!({}))).await.unwrap();
+                            assert!(!(200..300).contains(&answer.status), "{what}: {}", answer.text());
+                            answers.push(blurred(&answer, [word, "-role"]));
+                            asked += 1;
+                        }
+                        answers.dedup();
+                        assert_eq!(answers.len(), 1, "{what}");
+                    }
+                    "/v1/approle-login" => {
+                        let mut answers = Vec::new();
+                        for word in [&*role_id, "hfr_none"] {
+                            let body = json!({ "role-id": word, "secret-id": secret_id });
+                            let answer = caller.ask(method.clone(), path, Some(&body)).await.unwrap();
+                            assert!(!(200..300).contains(&answer.status), "{what}: {}", answer.text());
+                            answers.push(blurred(&answer, [word, "hfr_"]));
+                            asked += 1;
+                        }
+                        answers.dedup();
+                        assert_eq!(answers.len(), 1, "{what}");
+                    }
                     "/v1/login"
-                    | "/v1/approle-login"
                     | "/v1/state/strongbox/token/refresh"
-                    | "/v1/state/strongbox/authentication/approles"
-                    | "/v1/state/strongbox/authentication/approles/{approle}"
-                    | "/v1/state/strongbox/authentication/approles/{approle}/generate-secret-id" => {
-                        let path = path.replace("{approle}", "alpha-role");
-                        let answer = caller.ask(method.clone(), &path, Some(&json!({}))).await.unwrap();
-                        let names = ["acme", "alpha", "vault"].iter().find(|name| answer.text().contains(*name));
+                    | "/v1/state/strongbox/authentication/approles" => {
+                        let answer = caller.ask(method.clone(), path, Some(&json!({}))).await.unwrap();
+                        let names = ["acme", "alpha", "gamma"].iter().find(|name| answer.text().contains(*name));
                         assert_eq!(names, None, "{what}: {}", answer.text());
-                        let lists = path.ends_with("approles") && matches!(answer.text().trim(), "" | "[]");
-                        assert!(lists || !(200..300).contains(&answer.status), "{what}: {}", answer.text());
+                        // What is his own: his approles, and a program's own token.
+                        let own = path.ends_with("approles") || name.contains("program");
+                        assert!(own || !(200..300).contains(&answer.status), "{what}: {}", answer.text());
                         asked += 1;
                     }
                     "/v1/state/strongbox/system/seal-status"
