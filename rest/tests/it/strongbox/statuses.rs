@@ -70,11 +70,10 @@ impl Trial<'_> {
         token: Option<&str>,
         here: bool,
     ) -> Answer {
-        let before = (self.stage.revision(), self.stage.central.seal.asked.lock().unwrap().len());
+        let before = self.stage.trace();
         let answer = self.send(asked, token, here).await;
         assert_eq!(answer.status.as_u16(), status, "{} {what}: {}", self.of.name(), answer.text);
-        let after = (self.stage.revision(), self.stage.central.seal.asked.lock().unwrap().len());
-        assert_eq!(after, before, "{} {what} changed something", self.of.name());
+        assert_eq!(self.stage.trace(), before, "{} {what} changed something", self.of.name());
         answer
     }
 
@@ -97,7 +96,7 @@ impl Trial<'_> {
                     self.refused(&what, *status, asked(self), Some(&token), false).await;
                 }
                 Caller::May => {
-                    let before = self.stage.revision();
+                    let before = self.stage.trace();
                     let answer = self.send(asked(self), Some(&token), false).await;
                     let done = match changes {
                         true => answer.status.as_u16() == if self.of.is("tells") { 200 } else { 204 },
@@ -110,7 +109,7 @@ impl Trial<'_> {
                         self.of.name(),
                         answer.text
                     );
-                    assert_eq!(self.stage.revision(), before, "{} {what} changed something", self.of.name());
+                    assert_eq!(self.stage.trace(), before, "{} {what} changed something", self.of.name());
                 }
             }
         }

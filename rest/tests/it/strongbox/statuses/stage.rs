@@ -267,6 +267,12 @@ impl Stage {
         self.central.access.node().barrier().engine().snapshot().unwrap().revision()
     }
 
+    /// What would show that something was done: the rows' revision, and what the keeper of the seal was asked.
+    pub(super) fn trace(&self) -> (Revision, usize, u32) {
+        let of_host = self.host.as_ref().map_or(0, |host| *host.seal.asked.lock().unwrap());
+        (self.revision(), self.central.seal.asked.lock().unwrap().len(), of_host)
+    }
+
     /// What a call of a route asks for, without a token.
     pub(super) fn request(&self, method: &str, route: &str, call: &Call) -> Request<Body> {
         let mut path = route.to_owned();
