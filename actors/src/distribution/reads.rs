@@ -2,6 +2,7 @@
 //!
 //! It is what a host has told while it was connected: what was read since, nobody knows.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use holdfast_protocol::ids::{HostId, HostName, Realm};
@@ -58,10 +59,17 @@ impl LastReads {
             None => self.kept.push(read),
         }
         if READS_KEPT < self.kept.len() {
-            let oldest = self.kept.iter().enumerate().min_by_key(|(_, read)| read.at_us).map(|(at, _)| at);
-            oldest.map(|at| self.kept.swap_remove(at));
+            self.drop_one();
         }
         true
+    }
+
+    /// The oldest of the host of which most is kept goes: so the words of one host push out no other's.
+    fn drop_one(&mut self) {
+        let of = |host: &HostName| self.kept.iter().filter(|read| read.host == *host).count();
+        let most = |(_, read): &(usize, &LastRead)| (of(&read.host), Reverse(read.at_us));
+        let gone = self.kept.iter().enumerate().max_by_key(most).map(|(at, _)| at);
+        gone.map(|at| self.kept.swap_remove(at));
     }
 }
 
@@ -72,7 +80,8 @@ pub struct Told {
     read: LastRead,
 }
 
-/// Finds what a host's words are about. What its site never held is passed over: a host has no business with it.
+/// Finds what a host's words are about. What its site never held is passed over, versions too: a host has no
+/// business with it.
 ///
 /// # Errors
 /// The store's fault.
@@ -85,7 +94,8 @@ pub fn find(rows: &Snapshot, host: &HostId, items: Vec<ReadItem>, now: Now) -> R
         let key = RowKey { kind: Kind::Secret, realm: Realm(item.tenant_number), path: item.path };
         let item_key = holding_key_of(rows, &key)?;
         let path = [host.site.as_str(), tenant.as_str(), &item_key];
-        if rows.read::<Holding>(Realm::NODE, &path)?.is_none() {
+        let held = rows.read::<Holding>(Realm::NODE, &path)?.map(|row| row.value.versions).unwrap_or_default();
+        if !held.iter().any(|held| held.id == item.version) {
             continue;
         }
         let at_us = item.at_us.min(now.wall_us);
@@ -162,6 +172,17 @@ mod tests {
         }
         assert_eq!(kept.kept.len(), READS_KEPT);
         assert_eq!((kept.of("v9", None), kept.of("v10", None)), (None, Some(10)));
+    }
+
+    #[test]
+    fn what_one_host_tells_pushes_out_no_other() {
+        let mut kept = LastReads::default();
+        assert!(kept.take(read("b", "v1", 1)));
+        for number in 0..2 * READS_KEPT as i64 {
+            assert!(kept.take(read("a", &format!("w{number}"), 10 + number)));
+        }
+        let b = "b".parse().unwrap();
+        assert_eq!((kept.kept.len(), kept.of("v1", Some(&b))), (READS_KEPT, Some(1)));
     }
 
     #[test]

@@ -34,12 +34,13 @@ const PARAMETERS: &[Own] = &[
     ("limit", "Entries on a page, 1 to 1000."),
     ("status", "open: only what is still of use."),
 ];
-/// Reports that are put together at the same time: each may go through everything that a site holds.
-const REPORTS_AT_ONCE: usize = 2;
 /// Entries on a page unless told otherwise.
 const LIMIT: usize = 100;
 
-static REPORTS: Semaphore = Semaphore::const_new(REPORTS_AT_ONCE);
+/// One report is put together at a time, since each may go through everything that a site holds; one for those who look at
+/// sites, and one for all tenants, who so do not keep the former waiting when a site is lost.
+static FOR_SYSTEM: Semaphore = Semaphore::const_new(1);
+static FOR_TENANTS: Semaphore = Semaphore::const_new(1);
 
 /// What can be asked about sites that were lost.
 pub(super) fn operations() -> Operations<AtCentral> {
@@ -333,7 +334,8 @@ async fn apart<T: Send + 'static>(
     call: &Call,
     work: impl FnOnce(&Snapshot) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let place = REPORTS.acquire().await.map_err(|_| Refusal::Unavailable("a report"))?;
+    let places = if call.caller.is_system() { &FOR_SYSTEM } else { &FOR_TENANTS };
+    let place = places.acquire().await.map_err(|_| Refusal::Unavailable("a report"))?;
     let access = Arc::clone(&call.node.access);
     let done = tokio::task::spawn_blocking(move || {
         let _place = place;

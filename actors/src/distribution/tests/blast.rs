@@ -342,6 +342,7 @@ fn a_host_tells_of_what_its_own_site_holds_and_of_nothing_else() {
         (0, item(9, &held, 5)),
         (0, item(1, &["box0", "dir", "9"], 5)),
         (0, item(1, &["box0"; 17], 5)),
+        (0, ReadItem { version: "w".to_owned(), ..item(1, &held, 5) }),
     ] {
         let what = format!("{item:?}");
         assert_eq!(told(&watched, site, item), 0, "{what}");
