@@ -294,7 +294,14 @@ fn what_a_program_may_do_follows_its_approle_at_once() {
     let again = Program { secret_id: Some(programs.mint(admin.clone(), None, None).unwrap()), ..program };
     let token = programs.log_in(&again, 7).unwrap();
     let drawn = [programs.draw(); 16];
+    let drawn_us = |programs: &Programs| {
+        programs.world.rows.read::<Approle>(ACME, &[name().as_str()]).unwrap().unwrap().value.instance_us
+    };
+    assert_eq!(drawn_us(&programs), at(4).wall_us);
     programs.world.rows.run(|rows| revoke_approle((&admin, &name(), drawn), rows, at(8))).unwrap();
+    assert_eq!(drawn_us(&programs), at(8).wall_us);
+    programs.put(ApproleSpec { weak_secret_id: true, token_ttl_s: 30, ..spec() }).unwrap();
+    assert_eq!(drawn_us(&programs), at(8).wall_us, "the same instance");
     assert!(is_nobody(&programs.world.verify(&token, at(8))) && is_nobody(&programs.log_in(&again, 8)));
     assert!(programs.world.rows.list::<SecretId>(ACME, &[]).unwrap().is_empty(), "none is left lying about");
     let last = Program { secret_id: Some(programs.mint(admin.clone(), None, None).unwrap()), ..again };
