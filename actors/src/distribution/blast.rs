@@ -161,7 +161,7 @@ pub fn page(rows: &Snapshot, scope: &Scope, after: Option<&Cursor>, limit: usize
     Ok(page)
 }
 
-/// The counts. Looks at every row in scope: about a second for 100,000 of them.
+/// The counts. Looks at every row in scope.
 ///
 /// # Errors
 /// The store's fault.
