@@ -57,7 +57,9 @@ impl Exchange<'_> {
         let response = resolved(document, response);
         self.check_headers(response)?;
         self.check_answer(document, response)?;
-        if (200..300).contains(&self.status) && !self.sent.is_empty() {
+        // A node that is open already does not look at what it is to be opened with.
+        let unread = self.status == 204 && self.target.contains("/system/unseal");
+        if (200..300).contains(&self.status) && !self.sent.is_empty() && !unread {
             let content = &operation["requestBody"]["content"];
             let Some(schema) = content.get(JSON).map(|media| &media["schema"]) else { return Ok(()) };
             let sent = parsed(self.sent).ok_or("what was sent is neither JSON nor YAML")?;
