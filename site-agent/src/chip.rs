@@ -54,6 +54,11 @@ pub trait Chip: SecretChip + Quoter {
         Box::pin(std::future::pending())
     }
 
+    /// Lets no further job begin, and waits until none is under way; for the end of the process.
+    fn halt(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Jobs that wait, of how many that may.
     fn load(&self) -> Load {
         Load::of(0, 0, 0)
@@ -109,6 +114,10 @@ impl Chip for TpmHandle {
 
     fn ended(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.ended())
+    }
+
+    fn halt(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.halt())
     }
 
     fn load(&self) -> Load {

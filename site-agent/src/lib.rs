@@ -259,6 +259,12 @@ impl Running {
         }
     }
 
+    /// To be called right before the process exits, after [`Self::failed`]: lets the TPM's thread come to rest, but waits
+    /// no longer than a second for it.
+    pub async fn halt(&self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.host.tpm.halt()).await;
+    }
+
     /// The actors at work now.
     pub fn children(&self) -> Vec<Tended> {
         let mut all = self.supervision.roster().children();

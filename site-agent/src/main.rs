@@ -178,6 +178,7 @@ async fn run(config: Config) -> ExitCode {
         () = kill_for_tests(|| running.children(), |what| running.strike(what)) => ExitCode::FAILURE,
         reason = running.failed() => {
             tracing::error!(reason, "the agent can't go on");
+            running.halt().await;
             // What memory holds may be ahead of the disk: nothing more is written or served.
             std::process::exit(FAILURE.into())
         }

@@ -198,6 +198,21 @@ impl TpmHandle {
         while alive.changed().await.is_ok() {}
     }
 
+    /// Lets no further job begin, and waits until none is under way. The C libraries below take themselves down when the
+    /// process exits: not under a job's feet.
+    pub async fn halt(&self) {
+        let (rests, rested) = oneshot::channel();
+        let job = move |_: &Chip| {
+            let _ = rests.send(());
+            loop {
+                std::thread::park();
+            }
+        };
+        if self.jobs.send(Box::new(job)).await.is_ok() {
+            let _ = rested.await;
+        }
+    }
+
     /// The endorsement key of `kind` with its certificate. `None` chooses: P-256 where the maker certified it, else
     /// RSA-2048 where certified, else P-256, which is quicker to derive.
     pub async fn identity(&self, kind: Option<EkKind>) -> Result<Identity, TpmError> {
