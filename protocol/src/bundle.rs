@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::codec::{self, DecodeError, length_prefixed};
 use crate::crypto::sign::{PublicKey, SIGNATURE_BYTES, SigningKey};
 use crate::envelope::{self, EnvelopeError, OVERHEAD_BYTES};
-use crate::ids::{DeploymentId, SiteName, TenantName};
+use crate::ids::{DeploymentId, Revision, SiteName, TenantName};
 use crate::limits::BUNDLE_BYTES_MAX;
 use crate::secret::{Secret, SecretBytes, sealed};
 use crate::wire::Position;
@@ -39,6 +39,9 @@ pub struct Header {
     pub base: Position,
     /// Where it leads.
     pub target: Position,
+    /// Revision of central's store that has the target in it. A host takes a bundle only after a head of that state: so
+    /// whoever holds content of a central that was lost can show it.
+    pub revision: Revision,
 }
 
 /// How a bundle is to be applied.
@@ -172,6 +175,7 @@ mod tests {
             kind: BundleKind::Delta,
             base: position(1),
             target: position(2),
+            revision: Revision(2),
         }
     }
 

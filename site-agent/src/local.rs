@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::ports::{Clock, Entropy};
+use holdfast_actors::rows::Refusal;
 use holdfast_actors::store::Fault;
 use holdfast_protocol::ids::{HostId, StandingGeneration};
-use holdfast_protocol::wire::{Notice, NoticedStanding, Signed, VerdictNotice};
+use holdfast_protocol::wire::{FromHost, Notice, NoticedStanding, Signed, VerdictNotice};
 
 use crate::boot::{Boot, Contact};
 use crate::chip::SecretChip;
@@ -274,6 +275,15 @@ impl Local {
             self.keep(contact).await?;
         }
         Ok(())
+    }
+
+    /// Takes a bundle; see [`Replica::take`].
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn take_bundle(&self, bytes: &[u8]) -> Result<Option<FromHost>, Refusal> {
+        let head = self.contact().head.as_ref().and_then(|head| self.trust.remembered_head(head));
+        self.replica.take(bytes, head.as_ref()).await
     }
 
     async fn keep(&self, contact: Contact) -> Result<(), VerdictFault> {

@@ -12,7 +12,7 @@ use holdfast_actors::rows::{ReadRows, Refusal};
 use holdfast_protocol::bundle::{BundleKind, Header, Item};
 use holdfast_protocol::ids::{DistEpoch, Realm, TenantName};
 use holdfast_protocol::secret::Secret;
-use holdfast_protocol::wire::{FromHost, HeldPosition, Position};
+use holdfast_protocol::wire::{FromHost, Head, HeldPosition, Position};
 
 use crate::trust::Trust;
 
@@ -85,16 +85,20 @@ impl Replica {
             .collect()
     }
 
-    /// Takes a bundle. `None`: more of it must follow, or the host was sealed meanwhile.
+    /// Takes a bundle of a state of which `head` tells, the newest that was seen. `None`: more of it must follow, or the
+    /// host was sealed meanwhile.
     ///
     /// # Errors
     /// The store's fault; the bundle may come again.
-    pub async fn take(&self, bytes: &[u8]) -> Result<Option<FromHost>, Refusal> {
+    pub async fn take(&self, bytes: &[u8], head: Option<&Head>) -> Result<Option<FromHost>, Refusal> {
         let verified = match self.trust.bundle(bytes, self.clock.now().wall_s()) {
             Ok(verified) => verified,
             Err(error) => return Ok(Some(alarm(format!("a bundle is not believed: {error}")))),
         };
         let header = verified.header.clone();
+        if !head.is_some_and(|head| is_told_by(head, &header)) {
+            return Ok(Some(alarm("a bundle came without a head that tells of it".to_owned())));
+        }
         if let Some(outcome) = judge(&header, &self.barrier.snapshot()?)? {
             return Ok(self.told(&header, outcome));
         }
@@ -166,6 +170,11 @@ impl Replica {
             Outcome::Alarm(what) => Some(alarm(format!("{what}, of tenant {}", header.tenant))),
         }
     }
+}
+
+/// Whether the head is of the state that the bundle leads to, or a later one.
+fn is_told_by(head: &Head, header: &Header) -> bool {
+    (header.target.term, header.revision) <= (head.term, head.revision)
 }
 
 fn alarm(what: String) -> FromHost {

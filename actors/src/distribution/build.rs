@@ -138,7 +138,7 @@ pub fn build(barrier: &Barrier, order: &Order<'_>, signer: &SigningKey, now: Now
         && bytes_of(&rows) <= DELTA_BYTES_MAX
     {
         let items = rows.into_iter().map(|row| row.item).collect();
-        let bundles = vec![job.encode(BundleKind::Delta, from.position, target.position, items)];
+        let bundles = vec![job.encode(BundleKind::Delta, from.position, target.position, items)?];
         return Ok(job.built(target.position, bundles));
     }
     let bundles = job.full_copy(&target)?;
@@ -422,10 +422,10 @@ impl Job<'_> {
         let of = u32::try_from(parts.len()).map_err(|_| Refusal::Fault(Fault::TooLarge))?;
         let encode =
             |(part, items)| self.encode(BundleKind::Full { part, of }, Position::default(), target.position, items);
-        Ok((0..of).zip(parts).map(encode).collect())
+        (0..of).zip(parts).map(encode).collect()
     }
 
-    fn encode(&self, kind: BundleKind, base: Position, target: Position, items: Vec<Item>) -> Vec<u8> {
+    fn encode(&self, kind: BundleKind, base: Position, target: Position, items: Vec<Item>) -> Result<Vec<u8>, Refusal> {
         let header = Header {
             deployment: self.deployment.id,
             signer: self.signer.public().key_id(),
@@ -436,9 +436,10 @@ impl Job<'_> {
             kind,
             base,
             target,
+            revision: self.barrier.snapshot()?.revision(),
         };
         let key = self.place.dist_key(&self.tenant.name);
-        bundle::encode(&header, &items, &key, draw(&**self.barrier.entropy()), self.signer)
+        Ok(bundle::encode(&header, &items, &key, draw(&**self.barrier.entropy()), self.signer))
     }
 
     fn built(&self, target: Position, bundles: Vec<Vec<u8>>) -> Built {

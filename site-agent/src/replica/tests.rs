@@ -55,15 +55,7 @@ impl Central {
     }
 
     fn head(&self) -> Signed {
-        let head = Head {
-            deployment: DEPLOYMENT,
-            term: Term(1),
-            incarnation: [1; 16],
-            revision: Revision(1),
-            standing_digest: [0; 32],
-            audit_head: (0, [0; 32]),
-        };
-        signed::sign(&head, &self.signer, self.certificate.clone())
+        signed::sign(&seen(1, 1), &self.signer, self.certificate.clone())
     }
 
     fn bundle(&self, kind: BundleKind, base: Position, target: Position, items: &[Item]) -> Vec<u8> {
@@ -82,6 +74,7 @@ impl Central {
             kind,
             base: NOTHING(),
             target,
+            revision: Revision(1),
         };
         bundle::encode(&header, &[], key, [3; 24], &self.signer)
     }
@@ -105,8 +98,20 @@ impl Central {
             kind,
             base,
             target,
+            revision: Revision(1),
         };
         bundle::encode(&header, items, &dist_key(target.dist_epoch), [3; 24], signer)
+    }
+}
+
+fn seen(term: u64, revision: u64) -> Head {
+    Head {
+        deployment: DEPLOYMENT,
+        term: Term(term),
+        incarnation: [1; 16],
+        revision: Revision(revision),
+        standing_digest: [0; 32],
+        audit_head: (0, [0; 32]),
     }
 }
 
@@ -151,15 +156,19 @@ async fn a_full_copy_in_parts_and_then_a_delta_become_the_content() {
     let replica = replica(&central).await;
     let many: Vec<Item> = (0..2 * CHUNK_ROWS_MAX + 1).map(|n| item(&format!("row-{n}"), 10)).collect();
     let first = central.bundle(BundleKind::Full { part: 0, of: 2 }, NOTHING(), position(1, 1), &many);
-    assert_eq!(replica.take(&first).await.unwrap(), None);
+    assert_eq!(replica.take(&first, Some(&seen(1, 1))).await.unwrap(), None);
     assert!(replica.positions().unwrap().is_empty(), "half a copy is none");
     let last = central.bundle(BundleKind::Full { part: 1, of: 2 }, NOTHING(), position(1, 1), &[item("last", 10)]);
-    assert_eq!(replica.take(&last).await.unwrap(), Some(FromHost::Applied(held(1))));
+    assert_eq!(replica.take(&last, Some(&seen(1, 1))).await.unwrap(), Some(FromHost::Applied(held(1))));
     assert_eq!(rows(&replica), many.len() + 1);
 
     let delta = central.bundle(BundleKind::Delta, position(1, 1), position(1, 2), &[item("one-more", 10)]);
-    assert_eq!(replica.take(&delta).await.unwrap(), Some(FromHost::Applied(held(2))));
-    assert_eq!(replica.take(&delta).await.unwrap(), Some(FromHost::Applied(held(2))), "again, silently");
+    assert_eq!(replica.take(&delta, Some(&seen(1, 1))).await.unwrap(), Some(FromHost::Applied(held(2))));
+    assert_eq!(
+        replica.take(&delta, Some(&seen(1, 1))).await.unwrap(),
+        Some(FromHost::Applied(held(2))),
+        "again, silently"
+    );
     assert_eq!(replica.positions().unwrap(), [held(2)]);
     assert_eq!(rows(&replica), many.len() + 2);
 }
@@ -170,11 +179,15 @@ async fn a_delta_that_begins_elsewhere_is_told_where_this_host_stands() {
     let replica = replica(&central).await;
     let early = central.bundle(BundleKind::Delta, position(1, 1), position(1, 2), &[]);
     let nowhere = HeldPosition { tenant: "acme".parse().unwrap(), position: NOTHING() };
-    assert_eq!(replica.take(&early).await.unwrap(), Some(FromHost::OutOfStep(nowhere)));
+    assert_eq!(replica.take(&early, Some(&seen(1, 1))).await.unwrap(), Some(FromHost::OutOfStep(nowhere)));
     let full = central.bundle(BundleKind::Full { part: 0, of: 1 }, NOTHING(), position(1, 1), &[]);
-    assert_eq!(replica.take(&full).await.unwrap(), Some(FromHost::Applied(held(1))), "an empty copy is one");
+    assert_eq!(
+        replica.take(&full, Some(&seen(1, 1))).await.unwrap(),
+        Some(FromHost::Applied(held(1))),
+        "an empty copy is one"
+    );
     let far = central.bundle(BundleKind::Delta, position(1, 5), position(1, 6), &[]);
-    assert_eq!(replica.take(&far).await.unwrap(), Some(FromHost::OutOfStep(held(1))));
+    assert_eq!(replica.take(&far, Some(&seen(1, 1))).await.unwrap(), Some(FromHost::OutOfStep(held(1))));
 }
 
 #[tokio::test]
@@ -183,7 +196,7 @@ async fn a_full_copy_takes_the_place_of_the_content_and_the_former_realm_is_eras
     let replica = replica(&central).await;
     for seq in 1..4 {
         let full = central.bundle(BundleKind::Full { part: 0, of: 1 }, NOTHING(), position(1, seq), &[item("a", 1)]);
-        assert_eq!(replica.take(&full).await.unwrap(), Some(FromHost::Applied(held(seq))));
+        assert_eq!(replica.take(&full, Some(&seen(1, 1))).await.unwrap(), Some(FromHost::Applied(held(seq))));
     }
     assert_eq!(rows(&replica), 1);
     assert!(replica.orphans().unwrap().is_empty());
@@ -198,7 +211,7 @@ async fn what_is_forged_misdirected_or_leads_back_raises_an_alarm_and_changes_no
     let replica = replica(&central).await;
     let full = BundleKind::Full { part: 0, of: 1 };
     let good = central.bundle(full, NOTHING(), position(1, 5), &[item("a", 1)]);
-    assert_eq!(replica.take(&good).await.unwrap(), Some(FromHost::Applied(held(5))));
+    assert_eq!(replica.take(&good, Some(&seen(1, 1))).await.unwrap(), Some(FromHost::Applied(held(5))));
 
     let forger = SigningKey::from_seed(&seed(9));
     let mut other_digest = position(1, 5);
@@ -217,7 +230,7 @@ async fn what_is_forged_misdirected_or_leads_back_raises_an_alarm_and_changes_no
         }),
         ("cut", cut),
     ] {
-        match replica.take(&bytes).await {
+        match replica.take(&bytes, Some(&seen(1, 1))).await {
             Ok(Some(FromHost::Alarm { .. })) => assert_ne!(what, "no content"),
             Err(Refusal::Corrupt) => assert_eq!(what, "no content"),
             other => panic!("{what}: {other:?}"),
@@ -226,19 +239,42 @@ async fn what_is_forged_misdirected_or_leads_back_raises_an_alarm_and_changes_no
     }
     // Another tenant's, under that tenant's key, or the same bytes in another's name.
     let theirs = central.bundle_of("bolt", full, position(1, 6), &seed(77));
-    assert!(matches!(replica.take(&theirs).await, Ok(Some(FromHost::Alarm { .. }))), "a tenant whose key never came");
+    assert!(
+        matches!(replica.take(&theirs, Some(&seen(1, 1))).await, Ok(Some(FromHost::Alarm { .. }))),
+        "a tenant whose key never came"
+    );
     replica.take_key("bolt".parse().unwrap(), DistEpoch(1), seed(78));
     for key in [dist_key(DistEpoch(1)), seed(77)] {
         let mixed = central.bundle_of("bolt", full, position(1, 6), &key);
-        assert!(matches!(replica.take(&mixed).await, Ok(Some(FromHost::Alarm { .. }))), "a key of another tenant's");
+        assert!(
+            matches!(replica.take(&mixed, Some(&seen(1, 1))).await, Ok(Some(FromHost::Alarm { .. }))),
+            "a key of another tenant's"
+        );
     }
     assert_eq!(replica.positions().unwrap(), [held(5)]);
     replica.forget_keys();
     let next = central.bundle(BundleKind::Delta, position(1, 5), position(1, 6), &[]);
-    assert!(matches!(replica.take(&next).await, Ok(Some(FromHost::Alarm { .. }))), "keys were forgotten");
+    assert!(
+        matches!(replica.take(&next, Some(&seen(1, 1))).await, Ok(Some(FromHost::Alarm { .. }))),
+        "keys were forgotten"
+    );
     drop(replica.barrier.seal());
-    assert!(matches!(replica.take(&next).await, Err(Refusal::Sealed)));
+    assert!(matches!(replica.take(&next, Some(&seen(1, 1))).await, Err(Refusal::Sealed)));
     assert!(replica.positions().unwrap().is_empty(), "a sealed host holds nothing that it could name");
+}
+
+#[tokio::test]
+async fn a_bundle_of_a_state_that_no_head_was_seen_of_is_not_taken() {
+    let central = Central::new();
+    let replica = replica(&central).await;
+    // It is of revision 1.
+    let full = central.bundle(BundleKind::Full { part: 0, of: 1 }, NOTHING(), position(1, 1), &[item("a", 1)]);
+    for head in [None, Some(seen(1, 0)), Some(seen(0, 9))] {
+        let answer = replica.take(&full, head.as_ref()).await;
+        assert!(matches!(answer, Ok(Some(FromHost::Alarm { .. }))), "{head:?}: {answer:?}");
+        assert!(replica.positions().unwrap().is_empty(), "{head:?}");
+    }
+    assert_eq!(replica.take(&full, Some(&seen(2, 0))).await.unwrap(), Some(FromHost::Applied(held(1))));
 }
 
 #[test]

@@ -542,7 +542,7 @@ impl Dialogue {
     }
 
     async fn bundle(&mut self, say: &mut dyn Say, bytes: &[u8]) -> Result<(), Stop> {
-        match self.local.replica.take(bytes).await {
+        match self.local.take_bundle(bytes).await {
             Ok(Some(answer)) => {
                 self.keys_moved = true;
                 say.say(&answer).await

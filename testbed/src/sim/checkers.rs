@@ -764,7 +764,7 @@ impl World {
         if self.sabotaged(Sabotage::SkipJudge) {
             self.apply_without_judging(&local, &bytes);
         } else {
-            let _ = super::at_once(local.replica.take(&bytes));
+            let _ = super::at_once(local.take_bundle(&bytes));
         }
         self.check_host(host, &local);
     }

@@ -2,6 +2,7 @@
 
 use holdfast_protocol::bundle::{self, Body, BundleKind, Header, Item};
 use holdfast_protocol::envelope::SUITE_XAES_256_GCM;
+use holdfast_protocol::ids::Revision;
 use holdfast_protocol::secret::SecretBytes;
 use holdfast_protocol::session::{open_message, seal_message};
 use holdfast_protocol::site_bundle::{Format, Invited, JoinToken, SiteBundle};
@@ -36,6 +37,7 @@ fn bundle(kind: BundleKind) -> Vec<u8> {
         kind,
         base: position(70_000),
         target: position(70_001),
+        revision: Revision(80_000),
     };
     let items = [
         Item {
