@@ -7,8 +7,8 @@ mod seal;
 mod sites;
 mod tenants;
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +50,10 @@ pub(super) struct Bringing<'a> {
     log: Option<toml::Value>,
     /// Whether something was started again since all was ready.
     disturbed: Cell<bool>,
+    /// The TPM that each host's agent was started with.
+    begun_with: RefCell<BTreeMap<String, String>>,
+    /// Hosts whose agents are started when their TPMs are.
+    without_power: RefCell<BTreeSet<String>>,
     central: PathBuf,
     agent: PathBuf,
 }
@@ -69,7 +73,22 @@ impl<'a> Bringing<'a> {
         let dial = added.advertise.unwrap_or_else(|| format!("127.0.0.1:{}", plan.quic));
         let (central, agent) = (beside(CENTRAL)?, beside(SITE_AGENT)?);
         let (unseal, tenants, log, disturbed) = (args.unseal, added.tenants, added.log, Cell::new(false));
-        Ok(Self { dir, unseal, plan, file, nodes, tpms, tenants, dial, log, disturbed, central, agent })
+        Ok(Self {
+            dir,
+            unseal,
+            plan,
+            file,
+            nodes,
+            tpms,
+            tenants,
+            dial,
+            log,
+            disturbed,
+            begun_with: RefCell::default(),
+            without_power: RefCell::default(),
+            central,
+            agent,
+        })
     }
 
     /// Brings everything up, then follows central's seal state. Ends only by a failure.

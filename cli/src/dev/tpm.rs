@@ -24,6 +24,14 @@ const BOOT_PCRS: std::ops::RangeInclusive<u8> = 0..=7;
 /// was set, and then nobody would send it.
 const STILL_THERE: &str = r#"test "$PPID" = "$1" || exit 1; shift; exec "$@""#;
 
+/// What [`SoftTpm::start`] gives, up to the port.
+const TCTI: &str = "swtpm:host=127.0.0.1,port=";
+
+/// The port at which a TPM is reached by this TCTI.
+pub(crate) fn port_of(tcti: &str) -> Option<u16> {
+    tcti.strip_prefix(TCTI)?.parse().ok()
+}
+
 /// The name of a host's TPM among the processes.
 pub(super) fn tpm_of(host: &str) -> String {
     format!("the software TPM of {host}")
@@ -83,7 +91,7 @@ impl SoftTpm {
             let Some(port) = free_pair() else { continue };
             let Some(child) = self.listening(port).await? else { continue };
             group.adopt(&tpm_of(&self.host), child, &self.log());
-            let tcti = format!("swtpm:host=127.0.0.1,port={port}");
+            let tcti = format!("{TCTI}{port}");
             extend_boot_events(&self.host, &tcti, &self.log()).await?;
             return Ok(tcti);
         }

@@ -89,6 +89,7 @@ impl Bringing<'_> {
         self.file.update(|doc| {
             if let Some(known) = doc.host_mut(&host.name) {
                 known.pid = Some(pid);
+                self.begun_with.borrow_mut().insert(host.name.clone(), known.tcti.clone().unwrap_or_default());
             }
         })
     }

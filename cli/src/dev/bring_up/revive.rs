@@ -1,15 +1,17 @@
 //! What ended under us is started again, as an init system would: a killed program, a machine that lost its power.
 //!
-//! A program that gave up by itself is not: it says why in its log, and would say so again.
+//! A program that gave up by itself is not: it says why in its log, and would say so again. But an agent whose TPM is
+//! gone has lost its machine, whatever it says: it is started again with the TPM.
 
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use super::nodes::{CENTRAL, agent_of};
 use super::{Bringing, SEAL, step};
 use crate::dev::children::{Exit, Exits};
 use crate::dev::file::State;
 use crate::dev::plan::{HostPlan, SitePlan};
-use crate::dev::tpm::tpm_of;
+use crate::dev::tpm::{port_of, tpm_of};
 use crate::dev::{set_state, unexpected};
 use crate::failure::Failure;
 
@@ -28,7 +30,12 @@ impl Bringing<'_> {
     }
 
     async fn start_again(&self, exit: Exit) -> Result<(), Failure> {
-        if exit.failed {
+        let agent = self.hosts().find(|(_, host)| exit.name == agent_of(&host.name));
+        let without_power = match agent {
+            Some((_, host)) => !self.has_power(host).await,
+            None => false,
+        };
+        if exit.failed && !without_power {
             return Err(unexpected(exit));
         }
         step("restart", format_args!("{} ended ({}); starting it again", exit.name, exit.status));
@@ -37,15 +44,34 @@ impl Bringing<'_> {
         if exit.name == CENTRAL {
             return self.central_again().await;
         }
-        for (site, host) in self.hosts() {
-            if exit.name == agent_of(&host.name) {
-                return self.start_agent(site, host);
+        if let Some((site, host)) = agent {
+            if without_power && self.tpm_now(host)? == self.begun_with(host) {
+                // That the TPM has ended is heard next.
+                self.without_power.borrow_mut().insert(host.name.clone());
+                return Ok(());
             }
-            if exit.name == tpm_of(&host.name) {
-                return self.power_on(site, host).await;
-            }
+            return self.start_agent(site, host);
         }
-        Err(unexpected(exit))
+        match self.hosts().find(|(_, host)| exit.name == tpm_of(&host.name)) {
+            Some((site, host)) => self.power_on(site, host).await,
+            None => Err(unexpected(exit)),
+        }
+    }
+
+    /// Whether the TPM that a host's agent was started with is still there.
+    async fn has_power(&self, host: &HostPlan) -> bool {
+        match self.begun_with(host).and_then(|tcti| port_of(&tcti)) {
+            Some(port) => TcpStream::connect(("127.0.0.1", port)).await.is_ok(),
+            None => true,
+        }
+    }
+
+    fn begun_with(&self, host: &HostPlan) -> Option<String> {
+        self.begun_with.borrow().get(&host.name).cloned()
+    }
+
+    fn tpm_now(&self, host: &HostPlan) -> Result<Option<String>, Failure> {
+        Ok(self.file.existing()?.host_mut(&host.name).and_then(|known| known.tcti.clone()))
     }
 
     async fn central_again(&self) -> Result<(), Failure> {
@@ -62,6 +88,8 @@ impl Bringing<'_> {
     /// A TPM ends with its machine, and so does the agent, which is started again when its end is seen here.
     async fn power_on(&self, site: &SitePlan, host: &HostPlan) -> Result<(), Failure> {
         self.nodes.kill(&agent_of(&host.name));
-        self.start_tpm(site, host).await
+        self.start_tpm(site, host).await?;
+        let waits = self.without_power.borrow_mut().remove(&host.name);
+        if waits { self.start_agent(site, host) } else { Ok(()) }
     }
 }
