@@ -9,6 +9,7 @@ pub mod actor;
 pub mod attempts;
 pub mod core;
 pub mod ladder;
+pub mod local;
 pub mod record;
 pub mod wrap;
 

@@ -69,6 +69,12 @@ impl ValidThreshold {
         Ok(Self { threshold, shares })
     }
 
+    /// More than half of them. Of a single one that is the one: then the share is the secret, and whoever keeps it knows
+    /// that. `None` of none.
+    pub fn majority(shares: u8) -> Option<Self> {
+        (shares != 0).then_some(Self { threshold: shares / 2 + 1, shares })
+    }
+
     /// Shares needed.
     pub fn threshold(self) -> u8 {
         self.threshold

@@ -32,6 +32,7 @@ pub mod rehearsal;
 pub mod restored;
 pub mod rotations;
 pub mod session;
+pub mod shares;
 pub mod sites;
 pub mod standing;
 pub mod unsealing;

@@ -256,8 +256,18 @@ impl FleetControl for Fleet {
         match change {
             SiteChange::Certificates => hub.certificates_changed(site.clone()),
             SiteChange::Policy(policy) => hub.policy_changed(site.clone(), policy),
+            SiteChange::LocalUnseal => permitting::give_site(&hub, site),
             SiteChange::Removed => hub.forget_site(site),
         }
+    }
+
+    fn rekeyed(&self, site: &SiteName) -> BoxFuture<'_, Pending> {
+        let site = site.clone();
+        Box::pin(async move {
+            // Sealed meanwhile: hosts take it when they come back.
+            let Some(hub) = self.hub.load_full() else { return Pending(0) };
+            Pending(hub.rekeyed(&site).await)
+        })
     }
 
     fn adopt(&self, by: String) -> BoxFuture<'_, Result<Report, Refusal>> {

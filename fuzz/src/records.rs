@@ -197,6 +197,7 @@ fn of_a_copy() -> Vec<Vec<u8>> {
         address: Some("10.0.0.2:4646".to_owned()),
         quoted: vec![(0, [1; 32])],
         permit_until_us: 1,
+        share: Some((SealEpoch(1), [1; 32])),
     };
     let (restored, shown, unsealing) = (encode_body(&restored), encode_body(&shown), encode_body(&unsealing));
     vec![

@@ -4,9 +4,9 @@ use holdfast_protocol::ids::{HostId, HostName, SiteName, TenantName};
 use holdfast_protocol::limits::{ENROL_FRAME_BYTES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX};
 use holdfast_protocol::signed::SIGNED_BYTES_MAX;
 use holdfast_protocol::wire::{
-    EnrolAnswer, EnrolRequest, FromCentral, FromHost, Head, Hello, Lease, Notice, REMOTE_SEAL_KEYS_BYTES_MAX,
-    RemoteSealKey, RemoteSealKeys, RotationReceipt, SIBLING_FRAME_BYTES_MAX, Sealed, SiblingAnswer, SiblingAsk, Signed,
-    UNSEAL_CHALLENGE_BYTES_MAX, UnsealChallenge, UnsealPermit, WipeReceipt,
+    EnrolAnswer, EnrolRequest, FromCentral, FromHost, Head, Hello, Lease, LocalShare, Notice,
+    REMOTE_SEAL_KEYS_BYTES_MAX, RemoteSealKey, RemoteSealKeys, RotationReceipt, SIBLING_FRAME_BYTES_MAX, Sealed,
+    SiblingAnswer, SiblingAsk, Signed, UNSEAL_CHALLENGE_BYTES_MAX, UnsealChallenge, UnsealPermit, WipeReceipt,
 };
 
 use crate::reread::reread;
@@ -19,7 +19,7 @@ pub const MEMORY: Memory = Memory { fixed: 16 << 10, each: 256 };
 /// Reads `data` as the message that its first byte says.
 pub fn target(data: &[u8]) {
     let Some((which, bytes)) = choose(data) else { return };
-    match which % 21 {
+    match which % 22 {
         0 => enrol_request(bytes),
         1 => drop(reread::<EnrolAnswer>(bytes, ENROL_FRAME_BYTES_MAX)),
         2 => from_host(bytes),
@@ -40,7 +40,8 @@ pub fn target(data: &[u8]) {
         17 => drop(reread::<UnsealChallenge>(bytes, UNSEAL_CHALLENGE_BYTES_MAX)),
         18 => drop(reread::<SiblingAsk>(bytes, SIBLING_FRAME_BYTES_MAX)),
         19 => drop(reread::<SiblingAnswer>(bytes, SIBLING_FRAME_BYTES_MAX)),
-        _ => drop(reread::<RotationReceipt>(bytes, SIGNED_BYTES_MAX)),
+        20 => drop(reread::<RotationReceipt>(bytes, SIGNED_BYTES_MAX)),
+        _ => drop(reread::<LocalShare>(bytes, SIGNED_BYTES_MAX)),
     }
 }
 
@@ -117,6 +118,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ("sibling-ask.", 18),
         ("sibling-answer.", 19),
         ("rotation-receipt.", 20),
+        ("local-share.", 21),
     ];
     let mut seeds = Vec::new();
     for (name, bytes) in corpus::golden() {

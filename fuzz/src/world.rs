@@ -288,4 +288,8 @@ impl FleetControl for NoHosts {
         Box::pin(async { Err(Refusal::Denied) })
     }
     fn site_changed(&self, _: &SiteName, _: SiteChange) {}
+
+    fn rekeyed(&self, _: &SiteName) -> BoxFuture<'_, Pending> {
+        Box::pin(async { Pending(0) })
+    }
 }

@@ -13,6 +13,7 @@ pub mod policy;
 mod public;
 mod reader;
 pub mod remote;
+pub mod share;
 pub mod soft;
 
 pub use attest::{Attest, Certified, Counters, Selection, verify_signature};

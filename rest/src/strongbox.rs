@@ -65,8 +65,8 @@ mod vaults;
 
 pub use blast::{BlastCounts, BlastEntry, BlastRadius, BlastSummary, TenantCounts};
 pub use control::{
-    FleetControl, Operator, Revealed, Rotated, RungState, SealControl, SealError, SiteChange, SiteSealControl,
-    SiteSealStatus, SiteUnsealError, Unsealing,
+    FleetControl, LocalShareState, Operator, Revealed, Rotated, RungState, SealControl, SealError, SiteChange,
+    SiteSealControl, SiteSealStatus, SiteUnsealError, Unsealing,
 };
 
 pub use crate::bite::Pending;

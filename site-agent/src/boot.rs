@@ -9,7 +9,7 @@ use holdfast_protocol::ids::{HostName, StandingGeneration};
 use holdfast_protocol::wire::Signed;
 use serde::{Deserialize, Serialize};
 
-use crate::unseal::{LINES_MAX, LadderLine, RemoteKey};
+use crate::unseal::{GivenLine, LINES_MAX, LadderLine, RemoteKey};
 
 const ROOT: &str = "root";
 const CONTINUITY: &str = "continuity";
@@ -20,6 +20,8 @@ const PERMIT: &str = "permit";
 const REMOTE_KEY: &str = "remote-key";
 const ATTEMPTS: &str = "attempts";
 const LADDER: &str = "ladder";
+const SHARES: &str = "shares";
+const GIVEN: &str = "given";
 /// Before a sibling's name.
 const SIBLING: &str = "sibling/";
 /// Longest row; a signed value with its signer's certificate is the longest.
@@ -222,6 +224,40 @@ impl Boot {
     /// The store's fault.
     pub async fn forget_ladder_lines(&self) -> Result<(), Fault> {
         self.barrier.write_boot(vec![(LADDER, None)]).await
+    }
+
+    /// This host's shares of its site's seal key, encrypted to its TPM.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn shares(&self) -> Result<Vec<Signed>, Fault> {
+        Ok(self.read(SHARES)?.unwrap_or_default())
+    }
+
+    /// Stores them; none at all are forgotten.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn put_shares(&self, shares: &[Signed]) -> Result<(), Fault> {
+        let value = (!shares.is_empty()).then(|| codec::encode(&shares));
+        self.barrier.write_boot(vec![(SHARES, value)]).await
+    }
+
+    /// Shares given away that the audit log is still to be told of.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn given_lines(&self) -> Result<Vec<GivenLine>, Fault> {
+        Ok(self.read(GIVEN)?.unwrap_or_default())
+    }
+
+    /// Stores them; with none left the audit log has them.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn put_given_lines(&self, lines: &[GivenLine]) -> Result<(), Fault> {
+        let value = (!lines.is_empty()).then(|| codec::encode(&lines));
+        self.barrier.write_boot(vec![(GIVEN, value)]).await
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Fault> {

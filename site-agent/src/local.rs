@@ -192,10 +192,14 @@ impl Local {
             remembered = self.boot.put_notice(signed).await;
             self.status.noticed(Some(&notice));
         }
+        let mut forgotten = Ok(());
         if course.seal {
             self.shut("central").await;
+            // Nor is it to help open any other.
+            forgotten = self.forget_shares().await;
         }
         remembered?;
+        forgotten?;
         if course.wipe {
             self.wipe(notice.generation).await?;
         }

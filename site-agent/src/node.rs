@@ -13,7 +13,9 @@ use holdfast_protocol::wire::{RemoteSealKeys, UnsealChallenge};
 use holdfast_rest::access::BoxFuture;
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::node::Place;
-use holdfast_rest::strongbox::{Operator, RungState, SiteSealControl, SiteSealStatus, SiteUnsealError};
+use holdfast_rest::strongbox::{
+    LocalShareState, Operator, RungState, SiteSealControl, SiteSealStatus, SiteUnsealError,
+};
 use holdfast_rest::time::rfc3339_us;
 
 use crate::host::Host;
@@ -76,13 +78,25 @@ fn shown((rung, attempted): (Rung, Attempted)) -> RungState {
     RungState { rung: rung.as_str(), at: rfc3339_us(at_us), opened, reason: words }
 }
 
+impl Fronted {
+    fn share_in_use(&self) -> Option<LocalShareState> {
+        let epoch = self.host.seal.epoch().ok()??;
+        let share = self.host.shares().ok()?.into_iter().rfind(|share| share.terms.epoch == epoch)?;
+        let (needed, hosts) = (share.terms.threshold, share.terms.holders.len());
+        Some(LocalShareState { seal_epoch: epoch.0, needed, hosts })
+    }
+}
+
 impl SiteSealControl for Fronted {
     fn status(&self) -> SiteSealStatus {
         let sealed = self.host.seal.is_sealed();
         let initialised = !sealed || self.host.seal.epoch().is_ok_and(|epoch| epoch.is_some());
         let ladder = self.host.ladder.attempts().into_iter().map(shown).collect();
         let permit = self.host.permit().ok().flatten();
+        let allow_local_unseal = permit.as_ref().is_some_and(|permit| permit.local_unseal);
         SiteSealStatus {
+            allow_local_unseal,
+            local_share: self.share_in_use(),
             initialised,
             sealed,
             reason: sealed.then(|| self.host.status.why_sealed()),

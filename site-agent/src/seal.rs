@@ -23,7 +23,8 @@ use crate::chip::SecretChip;
 use crate::lease::{Leases, Reading};
 use crate::state::{StateError, StateFile};
 use crate::tpm::TpmError;
-use crate::unseal::LadderLine;
+use crate::unseal::shares::GIVEN_MAX;
+use crate::unseal::{GivenLine, LadderLine};
 
 /// Seal keys that are kept for siblings: the current one and a few before it.
 const KEYS_KEPT_MAX: usize = 4;
@@ -322,11 +323,34 @@ impl HostSeal {
         HostBoot::wrap(root, keys, self.deployment, self.host.clone(), current.epoch, nonce)
     }
 
+    /// Writes down that a share was given away: into the audit log, or where that is told once this host is open.
+    ///
+    /// # Errors
+    /// It could not be written down: it is not to be given.
+    pub async fn note_given(&self, given: GivenLine) -> Result<(), SealFault> {
+        // While it is held nobody opens the store and takes what is remembered into the log.
+        let _turn = self.turn.lock().await;
+        let line = given.line();
+        let barrier = &self.parts.barrier;
+        match barrier.run(move |_| Ok((Batch::new(Realm::NODE, line.clone()).from_reserve(), ()))).await {
+            Ok(_) => return Ok(()),
+            Err(Refusal::Sealed) => {}
+            Err(refusal) => return Err(refusal.into()),
+        }
+        let mut lines = self.boot.given_lines()?;
+        if GIVEN_MAX <= lines.len() {
+            return Err(Refusal::Sealed.into());
+        }
+        lines.push(given);
+        Ok(self.boot.put_given_lines(&lines).await?)
+    }
+
     async fn note(&self, action: &'static str, by: &str) -> Result<(), SealFault> {
         let line = Line::done(self.parts.clock.now().wall_us, by, action, self.host.to_string());
         // What was remembered may be damaged: that keeps nobody from opening the store.
         let failed = self.boot.ladder_lines().unwrap_or_default();
-        let had_failed = !failed.is_empty();
+        let given = self.boot.given_lines().unwrap_or_default();
+        let (had_failed, had_given) = (!failed.is_empty(), !given.is_empty());
         let host = self.host.to_string();
         // A full disk keeps nobody from sealing, nor from unsealing what is there to be read.
         let batch = move || {
@@ -335,11 +359,15 @@ impl HostSeal {
                 let action = "host.unseal";
                 batch.audit(Realm::NODE, Line::refused(*at_us, by, action, &host, format!("by {rung}: {why}")));
             }
+            given.iter().for_each(|given| batch.audit(Realm::NODE, given.line()));
             batch
         };
         self.parts.barrier.run(move |_| Ok((batch(), ()))).await?;
         if had_failed {
             self.boot.forget_ladder_lines().await?;
+        }
+        if had_given {
+            self.boot.put_given_lines(&[]).await?;
         }
         Ok(())
     }

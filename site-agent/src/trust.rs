@@ -9,7 +9,9 @@ use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::ids::{DeploymentId, HostId};
 use holdfast_protocol::pki::{PkiError, read};
 use holdfast_protocol::signed::{self, SignedError};
-use holdfast_protocol::wire::{Head, Lease, Notice, NoticedStanding, RemoteSealKey, Signable, Signed, UnsealPermit};
+use holdfast_protocol::wire::{
+    Head, Lease, LocalShare, Notice, NoticedStanding, RemoteSealKey, Signable, Signed, UnsealPermit,
+};
 
 /// Signing keys overlap when they are rotated; nobody has more than a few.
 const SIGNERS_MAX: usize = 8;
@@ -97,6 +99,24 @@ impl Trust {
     pub fn remembered_permit(&self, signed: &Signed) -> Option<UnsealPermit> {
         let ours = |permit: &UnsealPermit| permit.deployment == self.deployment && permit.host.site == self.host.site;
         self.remembered(signed).filter(ours)
+    }
+
+    /// Opens this host's share of its site's seal key.
+    ///
+    /// # Errors
+    /// It is not to be believed, or another's.
+    pub fn share(&self, signed: &Signed, now_s: i64) -> Result<LocalShare, TrustError> {
+        let share: LocalShare = self.open(signed, now_s)?;
+        if self.is_own(&share) { Ok(share) } else { Err(TrustError::NotOurs) }
+    }
+
+    /// Reads a share that was believed when it was stored.
+    pub fn remembered_share(&self, stored: &Signed) -> Option<LocalShare> {
+        self.remembered(stored).filter(|share| self.is_own(share))
+    }
+
+    fn is_own(&self, share: &LocalShare) -> bool {
+        share.terms.deployment == self.deployment && share.terms.host == self.host
     }
 
     /// Opens a notice about another host of this site. A notice is ordered by its generation, not by dates.

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdfast_actors::ports::{Clock, draw};
 use holdfast_actors::seal_keeper::ladder::{NoLadder, Rung, may_climb};
+use holdfast_actors::seal_keeper::local::Gathered;
 use holdfast_actors::store::Fault;
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::sign::PublicKey;
@@ -23,10 +24,13 @@ use crate::uplink::dialogue::Quoter;
 
 pub mod asked;
 pub mod climb;
+pub mod gather;
 pub mod peer;
 pub mod remote_key;
+pub mod shares;
 
 pub use remote_key::RemoteFault;
+pub use shares::{GivenLine, ShareFault};
 
 /// Failed attempts that are remembered for the audit log until the store is open.
 pub const LINES_MAX: usize = 16;
@@ -73,6 +77,8 @@ pub struct Ladder {
     challenge: tokio::sync::Mutex<Option<UnsealChallenge>>,
     /// Whoever tries a carried key holds this: attempts are counted one by one.
     turn: tokio::sync::Mutex<()>,
+    /// Shares of other hosts that are in hand while more are asked for.
+    gathered: tokio::sync::Mutex<Option<Gathered>>,
     listening: Mutex<Option<SocketAddr>>,
     address: Mutex<Option<String>>,
 }
@@ -172,6 +178,9 @@ impl Local {
     pub async fn permitted(&self, signed: &Signed, quoter: &dyn Quoter) -> Result<Option<UnsealReport>, LeaveFault> {
         let permit = self.trust.permit(signed, self.clock.now().wall_s())?;
         self.boot.put_permit(signed).await?;
+        if !permit.local_unseal {
+            self.forget_shares().await?;
+        }
         let remote_key = match self.remote_key_for(&permit, quoter).await {
             Ok(proof) => proof,
             Err(error) => {

@@ -2,13 +2,14 @@
 //! demands. Pure; the agent's shells ask here and do what is said.
 //!
 //! Central decides whenever it can be reached. Else a sibling may hand over the seal key, after the same appraisal; else
-//! an operator may carry a remote seal key. What central has said last about the host stands above every rung.
+//! an operator may carry a remote seal key; else, only where the site allows it, enough of its hosts bring their shares
+//! together ([`super::local`]). What central has said last about the host stands above every rung.
 
 use std::fmt;
 
 use holdfast_protocol::ids::{DeploymentId, HostId, SealEpoch};
 use holdfast_protocol::tpm::{Counters, Evidence, Public};
-use holdfast_protocol::wire::{Notice, NoticedStanding, RemoteTerms, UnsealPermit};
+use holdfast_protocol::wire::{Notice, NoticedStanding, RemoteTerms, ShareTerms, UnsealPermit};
 use serde::{Deserialize, Serialize};
 
 use crate::attestation_verifier::appraisal::{Expected, Policy, ReferenceValues, appraise};
@@ -23,6 +24,8 @@ pub enum Rung {
     Sibling,
     /// An operator carries it.
     RemoteSealkey,
+    /// Enough hosts of the site bring their shares of it together.
+    LocalShares,
 }
 
 impl Rung {
@@ -32,6 +35,7 @@ impl Rung {
             Self::Central => "central",
             Self::Sibling => "sibling",
             Self::RemoteSealkey => "remote-sealkey",
+            Self::LocalShares => "local-shares",
         }
     }
 }
@@ -168,6 +172,27 @@ pub enum SiblingRefusal {
     /// The quote speaks against it.
     #[error("the appraisal failed: {0}")]
     Appraisal(String),
+    /// Central has not allowed shares at this site, as far as one of the two knows.
+    #[error("this site may not unseal by shares among its hosts (allow-local-unseal is not set)")]
+    NotAllowed,
+    /// It has none of that split.
+    #[error("this sibling holds no such share of the key of seal epoch {needed}: it may be of another time")]
+    NoShare {
+        /// The one asked for.
+        needed: u64,
+    },
+    /// It was given too often.
+    #[error("this sibling has given its share to the host that asks too often; ask again in {retry_after_s} s")]
+    TooOften {
+        /// Seconds until it is given once more.
+        retry_after_s: u64,
+    },
+    /// Each is to have its line, and there is no room for more.
+    #[error("this sibling has given its share as often as it can write down while it is sealed itself")]
+    Unwritten,
+    /// Its own TPM does not open it.
+    #[error("this sibling can not open its own share: {0}")]
+    OwnShare(String),
 }
 
 /// What a sibling knows when it is asked.
@@ -205,14 +230,46 @@ pub struct Asker<'a> {
 /// # Errors
 /// Why not.
 pub fn admit(asker: &Asker<'_>, helper: &Helper<'_>) -> Result<Public, SiblingRefusal> {
-    match helper.standing {
-        Some(NoticedStanding::Quarantined { .. }) => return Err(SiblingRefusal::Barred(NoLadder::Quarantined)),
-        Some(NoticedStanding::Untrusted) => return Err(SiblingRefusal::Barred(NoLadder::Untrusted)),
-        Some(NoticedStanding::Clear) | None => {}
-    }
+    may_help(helper)?;
     if helper.epochs.is_empty() {
         return Err(SiblingRefusal::Sealed);
     }
+    let ak = has_leave(asker, helper)?;
+    if helper.epochs.contains(&asker.epoch) { Ok(ak) } else { Err(SiblingRefusal::Epoch { needed: asker.epoch.0 }) }
+}
+
+/// The same for a share, which a sibling gives that is sealed itself. `set` names the split asked for, `held` what the
+/// sibling has.
+///
+/// # Errors
+/// Why not.
+pub fn admit_share(
+    asker: &Asker<'_>,
+    helper: &Helper<'_>,
+    set: &[u8; 32],
+    held: &[ShareTerms],
+) -> Result<Public, SiblingRefusal> {
+    may_help(helper)?;
+    let ak = has_leave(asker, helper)?;
+    if !asker.permit.local_unseal || !helper.permit.is_some_and(|own| own.local_unseal) {
+        return Err(SiblingRefusal::NotAllowed);
+    }
+    let fits = |terms: &&ShareTerms| terms.epoch == asker.epoch && terms.set == *set;
+    let found = held.iter().find(fits).ok_or(SiblingRefusal::NoShare { needed: asker.epoch.0 })?;
+    // Whoever shares this one holds one of it.
+    found.x_of(&asker.host.host).map(|_| ak).ok_or(SiblingRefusal::NotOurs)
+}
+
+fn may_help(helper: &Helper<'_>) -> Result<(), SiblingRefusal> {
+    match helper.standing {
+        Some(NoticedStanding::Quarantined { .. }) => Err(SiblingRefusal::Barred(NoLadder::Quarantined)),
+        Some(NoticedStanding::Untrusted) => Err(SiblingRefusal::Barred(NoLadder::Untrusted)),
+        Some(NoticedStanding::Clear) | None => Ok(()),
+    }
+}
+
+/// Whether both have central's leave and nothing is held against the host that asks.
+fn has_leave(asker: &Asker<'_>, helper: &Helper<'_>) -> Result<Public, SiblingRefusal> {
     let permit = asker.permit;
     let same_site = permit.host.site == helper.own.site && permit.deployment == helper.deployment;
     if !same_site || permit.host != *asker.host || permit.host == *helper.own {
@@ -228,9 +285,6 @@ pub fn admit(asker: &Asker<'_>, helper: &Helper<'_>) -> Result<Public, SiblingRe
     }
     if permit.expires_us <= helper.now_us {
         return Err(SiblingRefusal::Expired);
-    }
-    if !helper.epochs.contains(&asker.epoch) {
-        return Err(SiblingRefusal::Epoch { needed: asker.epoch.0 });
     }
     Public::parse(&permit.ak_public).map_err(|_| SiblingRefusal::Key)
 }
@@ -266,7 +320,7 @@ pub fn judge(
 }
 
 /// Whether the TPM has been powered for longer since the permit than it lasts.
-fn is_over(permit: &UnsealPermit, now: Counters) -> bool {
+pub(super) fn is_over(permit: &UnsealPermit, now: Counters) -> bool {
     let lasts_ms = permit.expires_us.saturating_sub(permit.issued_us) / 1_000;
     let powered_ms = now.clock.saturating_sub(permit.counters.clock);
     u64::try_from(lasts_ms).is_ok_and(|lasts_ms| lasts_ms <= powered_ms) || lasts_ms < 0

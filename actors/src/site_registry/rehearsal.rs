@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::ports::Now;
 use crate::rows::{Refusal, Rows};
+use crate::site_registry::shares::why_no_share;
 use crate::site_registry::sites::state::{Live, rfc3339};
 use crate::site_registry::unsealing::{Unsealing, unsealing, why_no_remote};
 use crate::site_registry::{Held, Host, HostState, Site, hosts, site};
@@ -51,6 +52,8 @@ pub struct HostRehearsal {
     pub sibling: RungRehearsal,
     /// An operator carries it.
     pub remote_sealkey: RungRehearsal,
+    /// Enough hosts bring their shares of it together.
+    pub local_shares: RungRehearsal,
     /// Until when siblings may help it, RFC 3339; absent if it was never given a permit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permit_until: Option<String>,
@@ -88,8 +91,9 @@ pub fn rehearse(
         let id = HostId { site: name.clone(), host: host.clone() };
         let remote = why_no_remote(&id, (&place, &entry), rows, now)?;
         let unsealing = unsealing(rows, &id, &entry)?;
+        let share = why_no_share(&id, (&place, &entry), rows, now)?;
         let trusted = live.get(&id).is_some_and(|live| live.trusted);
-        known.insert(host, Known { entry, unsealing, trusted, remote });
+        known.insert(host, Known { entry, unsealing, trusted, remote, share });
     }
     let hosts: BTreeMap<HostName, HostRehearsal> =
         known.keys().map(|host| (host.clone(), of_host(host, &place, &known, now))).collect();
@@ -97,6 +101,10 @@ pub fn rehearse(
         hosts.iter().filter(|(_, host)| host.remote_sealkey.works).map(|(name, _)| name.as_str()).collect();
     let (whole_site, reason) = match carried.as_slice() {
         _ if place.standing.held == Held::Quarantined => (Outcome::Stays, "the site is quarantined".to_owned()),
+        _ if shares::is_enough(&place, &known, now) => {
+            let holders = shares::holders(&place, &known, now).join(", ");
+            (Outcome::ByItself, format!("all hosts would be sealed, and open each other by the shares of {holders}"))
+        }
         [] => (Outcome::Stays, "all hosts would be sealed, and none can be given a remote seal key".to_owned()),
         carried => (
             Outcome::WithAnOperator,
@@ -117,6 +125,8 @@ struct Known {
     trusted: bool,
     /// Why it can't be given a remote seal key.
     remote: Option<String>,
+    /// Why it can't be given a share.
+    share: Option<String>,
 }
 
 fn of_host(name: &HostName, place: &Site, known: &BTreeMap<HostName, Known>, now: Now) -> HostRehearsal {
@@ -132,14 +142,18 @@ fn of_host(name: &HostName, place: &Site, known: &BTreeMap<HostName, Known>, now
         None => RungRehearsal { works: true, reason: "central can make one for the next boot".to_owned() },
         Some(why) => RungRehearsal { works: false, reason: why.clone() },
     };
-    let outcome = match (sibling.works, remote_sealkey.works) {
+    let local_shares = match shares::why_not(name, place, known, now) {
+        Ok(reason) => RungRehearsal { works: true, reason },
+        Err(reason) => RungRehearsal { works: false, reason },
+    };
+    let outcome = match (sibling.works || local_shares.works, remote_sealkey.works) {
         (true, _) => Outcome::ByItself,
         (false, true) => Outcome::WithAnOperator,
         (false, false) => Outcome::Stays,
     };
     let until_us = host.unsealing.permit_until_us;
     let permit_until = (until_us != 0).then(|| rfc3339(until_us));
-    HostRehearsal { outcome, sibling, remote_sealkey, permit_until, leases: LEASES }
+    HostRehearsal { outcome, sibling, remote_sealkey, local_shares, permit_until, leases: LEASES }
 }
 
 /// The siblings that would help a host, or why none would.
@@ -204,5 +218,6 @@ fn helps(helper: &Known, asker: &Known, place: &Site, now: Now) -> Result<(), &'
     Ok(())
 }
 
+mod shares;
 #[cfg(test)]
 mod tests;

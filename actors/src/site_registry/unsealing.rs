@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::sign::{PublicKey, SigningKey};
-use holdfast_protocol::ids::{HostGeneration, HostId, HostName, Realm, SiteName};
+use holdfast_protocol::ids::{HostGeneration, HostId, HostName, Realm, SealEpoch, SiteName};
 use holdfast_protocol::tpm::binding::challenge_data;
 use holdfast_protocol::tpm::{Evidence, Public, policy, remote};
 use holdfast_protocol::wire::{
@@ -51,6 +51,8 @@ pub struct Unsealing {
     pub quoted: Vec<(u8, [u8; 32])>,
     /// When the permit given last ends, microseconds since the Unix epoch; 0: none was given.
     pub permit_until_us: i64,
+    /// The split of which it was last given a share, where its site allows that, and the epoch of that.
+    pub share: Option<(SealEpoch, [u8; 32])>,
 }
 
 impl Record for Unsealing {
@@ -67,6 +69,7 @@ impl Unsealing {
             address: None,
             quoted: Vec::new(),
             permit_until_us: 0,
+            share: None,
         }
     }
 
@@ -163,6 +166,7 @@ pub fn leave(id: &HostId, valid: Duration, rows: &dyn Rows, now: Now) -> Result<
         authority: authority.public().0.to_vec(),
         remote_key: known.remote_key_of(entry.generation, authority.public()).map(|public| sha256(&[public])),
         address: known.address,
+        local_unseal: place.allow_local_unseal,
     };
     Ok(Some(Leave { permit, notices }))
 }
@@ -179,14 +183,25 @@ fn permitted(policy: &Policy, reference: &ReferenceValues, quoted: &[(u8, [u8; 3
     policy.pcrs.iter().filter_map(of).collect()
 }
 
-/// Notes until when a host may be helped.
+/// Notes what a host was given: until when it may be helped, and of which split it has a share. That it was given one of
+/// another split than before has a line: with enough others it opens the site.
 ///
 /// # Errors
 /// No such host, or the store's fault.
-pub fn note_permit(id: &HostId, until_us: i64, rows: &dyn Rows) -> Result<(Batch, ()), Refusal> {
+pub fn note_permit(
+    id: &HostId,
+    until_us: i64,
+    share: Option<(SealEpoch, [u8; 32])>,
+    rows: &dyn Rows,
+    now: Now,
+) -> Result<(Batch, ()), Refusal> {
     let known = unsealing(rows, id, &host(rows, id)?.value)?;
     let mut batch = Batch::housekeeping();
-    batch.put(Realm::NODE, &path(id), &Unsealing { permit_until_us: until_us, ..known });
+    if let Some((epoch, _)) = share.filter(|_| share != known.share) {
+        let object = format!("{id} seal epoch {epoch}");
+        batch.audit(Realm::NODE, Line::done(now.wall_us, "central", "host.share-given", object));
+    }
+    batch.put(Realm::NODE, &path(id), &Unsealing { permit_until_us: until_us, share, ..known });
     Ok((batch, ()))
 }
 
@@ -383,7 +398,7 @@ fn appraised(
 
 /// Digests of the sets of values that a host may boot into: the one last quoted, and where they are few all that the
 /// reference values give.
-fn approvable(policy: &Policy, reference: &ReferenceValues, quoted: &[(u8, [u8; 32])]) -> Vec<[u8; 32]> {
+pub(super) fn approvable(policy: &Policy, reference: &ReferenceValues, quoted: &[(u8, [u8; 32])]) -> Vec<[u8; 32]> {
     let allowed: Vec<&BTreeSet<[u8; 32]>> = policy.pcrs.iter().filter_map(|pcr| reference.0.get(pcr)).collect();
     if allowed.len() < policy.pcrs.len() || allowed.iter().any(|values| values.is_empty()) {
         return Vec::new();
@@ -425,5 +440,7 @@ impl Prepared {
     }
 }
 
+#[cfg(test)]
+pub(super) mod fixtures;
 #[cfg(test)]
 mod tests;

@@ -39,12 +39,17 @@ impl Hub {
         if name.is_none() {
             return self.wipes_pending(&place).map(|pending| if wipe { pending } else { 0 });
         }
-        self.epochs_advanced(&place);
+        Ok(self.rekeyed(&place).await)
+    }
+
+    /// Gives a site's hosts the keys of newer epochs. Returns how many have not confirmed theirs in time.
+    pub(crate) async fn rekeyed(&self, place: &SiteName) -> u64 {
+        self.epochs_advanced(place);
         if self.is_stopped() {
             // They get their new keys when this copy is adopted.
-            return Ok(self.siblings_behind(&place));
+            return self.siblings_behind(place);
         }
-        Ok(self.siblings_rekeyed(&place).await)
+        self.siblings_rekeyed(place).await
     }
 
     /// Raises the fence, has it said why, and returns when nothing more can go there.

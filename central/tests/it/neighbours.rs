@@ -75,7 +75,8 @@ async fn is_given_a_key(session: &mut Session) -> bool {
                 FromCentral::Session(_)
                 | FromCentral::Sealed { .. }
                 | FromCentral::Bundle(_)
-                | FromCentral::Permit(_) => return true,
+                | FromCentral::Permit(_)
+                | FromCentral::Share(_) => return true,
                 FromCentral::Verdict(verdict) => assert!(!verdict.passed && verdict.lease.is_none()),
                 FromCentral::Standing(_) | FromCentral::Challenge(_) | FromCentral::Sibling(_) => {}
                 other @ (FromCentral::Welcome { .. } | FromCentral::Head(_) | FromCentral::Certificate { .. }) => {

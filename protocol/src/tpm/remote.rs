@@ -62,7 +62,7 @@ pub fn check_proof(
     Ok(public)
 }
 
-/// What is drawn for one remote seal key.
+/// What is drawn for one remote seal key, or one share.
 pub struct Fresh {
     /// For the sender's key.
     pub seed: Secret<32>,
@@ -81,7 +81,7 @@ pub fn seal(
     let Key::P256(point) = &to.key else { return None };
     let sender = AgreementKey::from_seed(&fresh.seed);
     let ephemeral = sender.public().0.to_vec();
-    let key = envelope_key(&sender.agree(point)?, &ephemeral, point);
+    let key = envelope_key(KEY_LABEL, &sender.agree(point)?, &ephemeral, point);
     let plain = Zeroizing::new(codec::encode(&keys));
     let envelope = envelope::seal(&key, KEY_ID, fresh.nonce, &aad(&terms), &plain);
     Some(RemoteSealKey { terms, pcrs, approved, ephemeral, envelope })
@@ -98,14 +98,15 @@ pub fn open(
     epoch: SealEpoch,
 ) -> Result<SealKey, RemoteError> {
     let Key::P256(point) = &own.key else { return Err(RemoteError::Malformed) };
-    let key = envelope_key(agreed, &remote.ephemeral, point);
+    let key = envelope_key(KEY_LABEL, agreed, &remote.ephemeral, point);
     let plain = envelope::open(|id| (id == KEY_ID).then_some(&key), &aad(&remote.terms), &remote.envelope)?;
     let keys: Vec<SealKey> = codec::decode(plain.expose(), PLAIN_BYTES_MAX).map_err(|_| RemoteError::Malformed)?;
     keys.into_iter().find(|key| key.epoch == epoch).ok_or(RemoteError::Malformed)
 }
 
-fn envelope_key(agreed: &Secret<32>, ephemeral: &[u8], own: &PublicKey) -> Secret<32> {
-    hkdf(agreed.expose(), KEY_LABEL, &length_prefixed(&[ephemeral, &own.0]))
+/// The key of one envelope to a remote key; `label` tells what is in it.
+pub(super) fn envelope_key(label: &str, agreed: &Secret<32>, ephemeral: &[u8], own: &PublicKey) -> Secret<32> {
+    hkdf(agreed.expose(), label, &length_prefixed(&[ephemeral, &own.0]))
 }
 
 fn aad(terms: &RemoteTerms) -> Vec<u8> {

@@ -10,6 +10,8 @@ use crate::ids::{DeploymentId, HostGeneration, HostId, HostName, PolicyVersion, 
 use crate::tpm::Counters;
 use crate::wire::{Challenge, QuoteAnswer, Signable, Signed};
 
+/// Associated data of a share's way from one host to another; that of a seal key is empty.
+pub const SHARE_AAD: &[u8] = b"holdfast/local-share-given/v1";
 /// The protocol between hosts of one site, on a port of the agent's own.
 pub const ALPN_SIBLING: &[u8] = b"holdfast-sibling/1";
 /// TLS exporter label that binds a quote to a connection between siblings.
@@ -53,6 +55,8 @@ pub struct UnsealPermit {
     pub remote_key: Option<[u8; 32]>,
     /// Where central believes that siblings reach this host.
     pub address: Option<String>,
+    /// Whether hosts of its site may unseal with nothing but each other's shares ([`LocalShare`]).
+    pub local_unseal: bool,
 }
 
 impl Signable for UnsealPermit {
@@ -153,6 +157,61 @@ impl Signable for RemoteSealKey {
     const DOMAIN: &'static str = "holdfast/remote-sealkey/v1";
 }
 
+/// What one host's share of its site's seal key is, and who holds the others. Nothing in it is secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareTerms {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// Whose share it is.
+    pub host: HostId,
+    /// The epoch whose key the shares give.
+    pub epoch: SealEpoch,
+    /// Names the split: shares of another do not fit these.
+    pub set: [u8; 32],
+    /// Shares that give the key.
+    pub threshold: u8,
+    /// All hosts of the site; the share of the one at place i is the value at i + 1.
+    pub holders: Vec<ShareHolder>,
+    /// Central's time, microseconds since the Unix epoch.
+    pub issued_us: i64,
+}
+
+impl ShareTerms {
+    /// Where on the polynomials a host's share lies.
+    pub fn x_of(&self, name: &HostName) -> Option<u8> {
+        let place = self.holders.iter().position(|holder| holder.name == *name)?;
+        u8::try_from(place).ok()?.checked_add(1)
+    }
+}
+
+/// A host that may hold a share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareHolder {
+    /// Its name.
+    pub name: HostName,
+    /// By which its share is known, see [`crate::tpm::share::digest`].
+    pub digest: [u8; 32],
+}
+
+/// One host's share of its site's seal key, to the same key of its TPM as a [`RemoteSealKey`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalShare {
+    /// What it is.
+    pub terms: ShareTerms,
+    /// Registers of the SHA-256 bank that the approvals are about, ascending.
+    pub pcrs: Vec<u8>,
+    /// Each alone lets the TPM use the key.
+    pub approved: Vec<Approved>,
+    /// The sender's point (SEC1, uncompressed).
+    pub ephemeral: Vec<u8>,
+    /// Envelope of the share's 32 bytes.
+    pub envelope: Vec<u8>,
+}
+
+impl Signable for LocalShare {
+    const DOMAIN: &'static str = "holdfast/local-share/v1";
+}
+
 /// What an operator carries, in base64: [`RemoteSealKey`] of one host or of several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteSealKeys(pub Vec<Signed>);
@@ -190,6 +249,17 @@ pub enum SiblingAsk {
     },
     /// The answer to a challenge.
     Quote(Box<QuoteAnswer>),
+    /// First, in place of [`SiblingAsk::Begin`]: not the seal key is asked for but the other's share of it.
+    BeginShare {
+        /// Its own [`UnsealPermit`].
+        permit: Signed,
+        /// The newest [`crate::wire::Notice`] about it that it has.
+        notice: Option<Signed>,
+        /// The epoch its root key is wrapped with.
+        seal_epoch: SealEpoch,
+        /// The split that its own share is of.
+        set: [u8; 32],
+    },
 }
 
 /// What a sibling answers.
@@ -197,7 +267,8 @@ pub enum SiblingAsk {
 pub enum SiblingAnswer {
     /// Quote this.
     Challenge(Challenge),
-    /// The seal key of the epoch asked for ([`crate::wire::SealKey`]), to the key in the quote.
+    /// What was asked for, to the key in the quote: the seal key of that epoch ([`crate::wire::SealKey`]), or with
+    /// [`SHARE_AAD`] the 32 bytes of the share.
     Released(kem::Message),
     /// No; the notice is central's about the host that asks, where there is one that it should see.
     Refused {

@@ -337,6 +337,8 @@ pub enum FromCentral {
         /// The certificate and its issuer (DER, leaf first).
         chain: Vec<Vec<u8>>,
     },
+    /// A signed [`super::LocalShare`] of this host. A permit that allows none ends it.
+    Share(Box<Signed>),
 }
 
 /// What to quote.

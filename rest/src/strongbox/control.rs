@@ -119,6 +119,22 @@ pub struct SiteSealStatus {
     pub ladder: Vec<RungState>,
     /// Until when siblings may help it, RFC 3339.
     pub permit_until: Option<String>,
+    /// Whether it may be opened by shares among the hosts of its site, as central said last.
+    pub allow_local_unseal: bool,
+    /// The share it would bring itself, if it has one that fits its store.
+    pub local_share: Option<LocalShareState>,
+}
+
+/// A host's share of its site's seal key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LocalShareState {
+    /// The epoch of that key.
+    pub seal_epoch: u64,
+    /// Shares that give it.
+    pub needed: u8,
+    /// Hosts that may hold one.
+    pub hosts: usize,
 }
 
 /// Who wants the node sealed, or its seal key replaced.
@@ -197,6 +213,8 @@ pub enum SiteChange {
     Certificates,
     /// Its hosts are appraised by this from now on.
     Policy(Policy),
+    /// They may unseal by each other's shares, and are to have them.
+    LocalUnseal,
     /// It is gone.
     Removed,
 }
@@ -212,6 +230,10 @@ pub trait FleetControl: Send + Sync {
 
     /// Sees to it that a change reaches the hosts that are connected; must not wait.
     fn site_changed(&self, site: &SiteName, change: SiteChange);
+
+    /// Has a site's hosts take its newer seal key, and with it what they are given besides. Returns when all have
+    /// confirmed, or after a bounded time with how many have not.
+    fn rekeyed(&self, site: &SiteName) -> BoxFuture<'_, Pending>;
 
     /// Takes a restored copy back into service, for `by`; goes on where the caller does not wait for it.
     fn adopt(&self, by: String) -> BoxFuture<'_, Result<Report, Refusal>>;

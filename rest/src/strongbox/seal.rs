@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::call::{self, Call, Right, op};
-use super::control::{Operator, Revealed, RungState, SiteSealStatus, Unsealing};
+use super::control::{LocalShareState, Operator, Revealed, RungState, SiteSealStatus, Unsealing};
 use super::conventions::{Parameters, Wanted};
 use super::handed::when_handed;
 use super::{AtCentral, AtSite, StrongboxNode, StrongboxSite};
@@ -291,11 +291,17 @@ struct SiteStatus {
     ladder: Vec<RungState>,
     #[serde(skip_serializing_if = "Option::is_none")]
     permit_until: Option<String>,
+    allow_local_unseal: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_share: Option<LocalShareState>,
 }
 
 pub(super) async fn site_status(State(node): State<Arc<StrongboxSite>>, format: Wanted) -> Response {
-    let SiteSealStatus { initialised, sealed, reason, ladder, permit_until } = node.seal.status();
-    format.reply(StatusCode::OK, &SiteStatus { initialized: initialised, sealed, reason, ladder, permit_until })
+    let SiteSealStatus { initialised, sealed, reason, ladder, permit_until, allow_local_unseal, local_share } =
+        node.seal.status();
+    let initialized = initialised;
+    let status = SiteStatus { initialized, sealed, reason, ladder, permit_until, allow_local_unseal, local_share };
+    format.reply(StatusCode::OK, &status)
 }
 
 pub(super) async fn site_seal(

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::AtCentral;
 use super::call::{Call, Right, op};
 use super::control::SiteChange;
+use crate::bite::Pending;
 use crate::openapi::operation::{self as on, Operations};
 use crate::openapi::schemas::{Digest, DurationText};
 use crate::problem::Problem;
@@ -248,12 +249,20 @@ pub(super) async fn change(call: Call) -> Result<Response, Problem> {
         accept_earlier: asked.accept_earlier_values,
         allow_local_unseal: asked.allow_local_unseal,
     };
-    let (site, by) = (name.clone(), call.by());
-    let policy = call.change(move |rows, now| revise(&site, &command, &by, rows, now)).await?;
-    if let Some(policy) = policy {
+    let (site, by, seed) = (name.clone(), call.by(), draw_secret(&*call.node.access.entropy()));
+    let revised = call.change(move |rows, now| revise(&site, &command, (&by, &seed), rows, now)).await?;
+    if let Some(policy) = revised.policy {
         call.node.fleet.site_changed(&name, SiteChange::Policy(policy));
     }
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let pending = match revised.local_unseal {
+        Some(true) => {
+            call.node.fleet.site_changed(&name, SiteChange::LocalUnseal);
+            Pending(0)
+        }
+        Some(false) => call.node.fleet.rekeyed(&name).await,
+        None => Pending(0),
+    };
+    Ok(pending.told_in(StatusCode::NO_CONTENT.into_response()))
 }
 
 /// Takes a site away. What it was sent goes some rows at a time, so that other changes get their turn.

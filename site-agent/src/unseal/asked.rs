@@ -1,5 +1,5 @@
 //! The end of a sibling that is asked: appraises the host that asks as central would, and hands over the seal key of its
-//! epoch. The rules are [`holdfast_actors::seal_keeper::ladder`]'s.
+//! epoch, or its own share of that. The rules are [`holdfast_actors::seal_keeper::ladder`]'s.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,16 +10,16 @@ use holdfast_actors::attestation_verifier::core::session_info;
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::ports::{Clock, draw, draw_secret};
 use holdfast_actors::rows::{Batch, Refusal};
-use holdfast_actors::seal_keeper::ladder::{Asker, Helper, SiblingRefusal, admit, judge};
+use holdfast_actors::seal_keeper::ladder::{Asker, Helper, SiblingRefusal, admit, admit_share, judge};
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::kem;
-use holdfast_protocol::ids::{HostId, Realm};
+use holdfast_protocol::ids::{HostId, Realm, SealEpoch};
 use holdfast_protocol::pki::read;
 use holdfast_protocol::tpm::binding::QuoteBinding;
 use holdfast_protocol::tpm::{Evidence, Public};
 use holdfast_protocol::wire::{
-    Challenge, EXPORTER_SIBLING, QuoteAnswer, SIBLING_FRAME_BYTES_MAX, SealKey, SiblingAnswer, SiblingAsk, Signed,
-    UnsealPermit,
+    Challenge, EXPORTER_SIBLING, LocalShare, QuoteAnswer, SHARE_AAD, SIBLING_FRAME_BYTES_MAX, ShareTerms,
+    SiblingAnswer, SiblingAsk, Signed, UnsealPermit,
 };
 use quinn::{Connection, Endpoint, EndpointConfig, Incoming};
 use rustls::pki_types::CertificateDer;
@@ -30,6 +30,7 @@ use crate::host::Host;
 use crate::local::Local;
 use crate::quic;
 use crate::unseal::peer::PeerTls;
+use crate::unseal::shares::Given;
 
 /// Hosts that are served at the same time; there are few at a site.
 const ASKERS_MAX: usize = 8;
@@ -73,7 +74,7 @@ pub fn listen(host: Arc<Host>, at: SocketAddr, key: Zeroizing<Vec<u8>>) -> std::
 
 async fn accept(host: Arc<Host>, endpoint: Endpoint, key: Zeroizing<Vec<u8>>) {
     let places = Arc::new(Semaphore::new(ASKERS_MAX));
-    let refusals = Arc::new(Refusals::default());
+    let memory = Arc::new(Memory::default());
     while let Some(incoming) = endpoint.accept().await {
         if !incoming.remote_address_validated() {
             let _ = incoming.retry();
@@ -89,37 +90,48 @@ async fn accept(host: Arc<Host>, endpoint: Endpoint, key: Zeroizing<Vec<u8>>) {
             Ok(config) => endpoint.set_server_config(Some(config)),
             Err(error) => tracing::error!(%error, "siblings can't be answered"),
         }
-        let (host, refusals) = (host.clone(), refusals.clone());
+        let (host, memory) = (host.clone(), memory.clone());
         tokio::spawn(async move {
-            serve(&host, incoming, &refusals).await;
+            serve(&host, incoming, &memory).await;
             drop(place);
         });
     }
 }
 
-async fn serve(host: &Host, incoming: Incoming, refusals: &Refusals) {
+/// What is remembered of those who asked, while the agent runs.
+#[derive(Default)]
+struct Memory {
+    refusals: Refusals,
+    given: Given,
+}
+
+async fn serve(host: &Host, incoming: Incoming, memory: &Memory) {
     let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE_LIMIT, incoming).await else { return };
     let identity = connection.peer_identity().and_then(|found| found.downcast::<Vec<CertificateDer<'_>>>().ok());
     let peer = identity.as_ref().and_then(|chain| read::peer_of(chain.first()?).ok());
     if let Some(peer) = peer {
-        let _ = converse(host, &connection, &peer.host, refusals).await;
+        let _ = converse(host, &connection, &peer.host, memory).await;
     }
     // Whoever asked closes once it has heard the answer.
     let _ = tokio::time::timeout(HANDSHAKE_LIMIT, connection.closed()).await;
 }
 
 /// One talk; `None`: it ended before its time.
-async fn converse(host: &Local, connection: &Connection, asker: &HostId, refusals: &Refusals) -> Option<()> {
+async fn converse(host: &Host, connection: &Connection, asker: &HostId, memory: &Memory) -> Option<()> {
     let mut exporter = [0; 32];
     connection.export_keying_material(&mut exporter, EXPORTER_SIBLING, b"").ok()?;
     let (mut to, mut from) = tokio::time::timeout(MESSAGE_LIMIT, connection.accept_bi()).await.ok()?.ok()?;
     let first = tokio::time::timeout(MESSAGE_LIMIT, quic::frame(&mut from, SIBLING_FRAME_BYTES_MAX)).await.ok()?;
-    let SiblingAsk::Begin { permit, notice, seal_epoch } = first.ok()? else { return None };
+    let (permit, notice, epoch, set) = match first.ok()? {
+        SiblingAsk::Begin { permit, notice, seal_epoch } => (permit, notice, seal_epoch, None),
+        SiblingAsk::BeginShare { permit, notice, seal_epoch, set } => (permit, notice, seal_epoch, Some(set)),
+        SiblingAsk::Quote(_) => return None,
+    };
     if let Some(notice) = &notice {
         // What it knows of itself this host is to know as well; what is not about it is not taken.
         let _ = host.sibling_noticed(notice).await;
     }
-    let talk = Talk { host, asker, exporter, permit: &permit, epoch: seal_epoch };
+    let talk = Talk { host, asker, exporter, permit: &permit, epoch, set, given: &memory.given };
     let answer = match talk.admitted() {
         Ok((permit, ak)) => {
             let challenge = talk.challenge(&permit);
@@ -134,7 +146,7 @@ async fn converse(host: &Local, connection: &Connection, asker: &HostId, refusal
     let answer = match answer {
         Ok(message) => SiblingAnswer::Released(message),
         Err(refusal) => {
-            refusals.note(host, asker, &refusal).await;
+            memory.refusals.note(host, asker, &refusal).await;
             SiblingAnswer::Refused { why: refusal.to_string(), notice: host.boot.sibling_notice(&asker.host).ok()? }
         }
     };
@@ -143,11 +155,14 @@ async fn converse(host: &Local, connection: &Connection, asker: &HostId, refusal
 }
 
 struct Talk<'a> {
-    host: &'a Local,
+    host: &'a Host,
     asker: &'a HostId,
     exporter: [u8; 32],
     permit: &'a Signed,
-    epoch: holdfast_protocol::ids::SealEpoch,
+    epoch: SealEpoch,
+    /// The split of which a share is asked for; `None`: the seal key is.
+    set: Option<[u8; 32]>,
+    given: &'a Given,
 }
 
 impl Talk<'_> {
@@ -171,7 +186,14 @@ impl Talk<'_> {
         };
         let notices = [held.as_ref(), None];
         let asker = Asker { host: self.asker, permit: &permit, notices, epoch: self.epoch };
-        let ak = admit(&asker, &helper)?;
+        let ak = match &self.set {
+            None => admit(&asker, &helper)?,
+            Some(set) => {
+                let shares = local.shares().map_err(unknown)?;
+                let held: Vec<ShareTerms> = shares.into_iter().map(|share| share.terms).collect();
+                admit_share(&asker, &helper, set, &held)?
+            }
+        };
         Ok((permit, ak))
     }
 
@@ -205,13 +227,30 @@ impl Talk<'_> {
         judge(permit, ak, &Evidence { attest, signature, pcrs }, qualifying)?;
         // A quote takes its time: what central has said meanwhile counts.
         self.admitted()?;
+        let (plain, aad) = match self.set {
+            None => (self.key().await?, b"".as_slice()),
+            Some(set) => (self.share(set).await?, SHARE_AAD),
+        };
+        let (info, seed) = (session_info(&transcript, &quote.attest), draw_secret(&*self.host.entropy));
+        kem::seal(&quote.hpke_public, &info, aad, &plain, &seed).map_err(|_| SiblingRefusal::Key)
+    }
+
+    async fn key(&self) -> Result<Zeroizing<Vec<u8>>, SiblingRefusal> {
         let missing = || SiblingRefusal::Epoch { needed: self.epoch.0 };
         let key = self.host.seal.key_of(self.epoch).ok_or_else(missing)?;
         self.note_release().await.map_err(|_| SiblingRefusal::Sealed)?;
-        let SealKey { epoch, key } = key;
-        let plain = Zeroizing::new(codec::encode(&SealKey { epoch, key }));
-        let (info, seed) = (session_info(&transcript, &quote.attest), draw_secret(&*self.host.entropy));
-        kem::seal(&quote.hpke_public, &info, b"", &plain, &seed).map_err(|_| SiblingRefusal::Key)
+        Ok(Zeroizing::new(codec::encode(&key)))
+    }
+
+    async fn share(&self, set: [u8; 32]) -> Result<Zeroizing<Vec<u8>>, SiblingRefusal> {
+        let none = || SiblingRefusal::NoShare { needed: self.epoch.0 };
+        let shares = self.host.shares().map_err(|_| none())?;
+        let fits = |share: &&LocalShare| share.terms.epoch == self.epoch && share.terms.set == set;
+        let own = shares.iter().find(fits).ok_or_else(none)?;
+        let share = self.host.give_share(self.asker, own, (self.given, &*self.host.tpm)).await?;
+        // The TPM takes its time too.
+        self.admitted()?;
+        Ok(Zeroizing::new(share.expose().to_vec()))
     }
 
     /// Before the key goes out.

@@ -1,4 +1,5 @@
-//! The end of a host that starts: when central can't be reached it asks its siblings, one after the other.
+//! The end of a host that starts: when central can't be reached it asks its siblings, one after the other, for the seal
+//! key; and if none has it, for their shares of it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,16 +10,18 @@ use holdfast_actors::seal_keeper::ladder::{NoLadder, Rung};
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::kem::{self, KemSecret};
 use holdfast_protocol::ids::{HostId, SealEpoch};
+use holdfast_protocol::secret::SecretBytes;
 use holdfast_protocol::tpm::binding::QuoteBinding;
 use holdfast_protocol::wire::{
-    Challenge, EXPORTER_SIBLING, QuoteAnswer, SIBLING_FRAME_BYTES_MAX, SealKey, Sibling, SiblingAnswer, SiblingAsk,
-    Signed, UnsealPermit,
+    Challenge, EXPORTER_SIBLING, QuoteAnswer, SHARE_AAD, SIBLING_FRAME_BYTES_MAX, SealKey, Sibling, SiblingAnswer,
+    SiblingAsk, Signed, UnsealPermit,
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 
 use crate::host::Host;
 use crate::join::HostKeys;
 use crate::quic;
+use crate::unseal::gather::gather;
 use crate::unseal::peer::PeerTls;
 
 /// For a sibling to answer at all, and for each of its messages.
@@ -27,7 +30,7 @@ const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
 /// The name in TLS; siblings are known by their certificates' alternative names.
 const TLS_NAME: &str = "sibling";
 
-type Words = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Words = Box<dyn std::error::Error + Send + Sync>;
 
 /// Central could not be reached, for this reason: asks the siblings, if this host is sealed and may be opened.
 pub async fn climb(host: &Host, away: &str) {
@@ -40,7 +43,11 @@ pub async fn climb(host: &Host, away: &str) {
         Ok(None) => return,
         Err(why) => Err(why.to_string()),
     };
+    let opened = outcome.is_ok();
     host.attempted(Rung::Sibling, "siblings", outcome).await;
+    if !opened {
+        gather(host).await;
+    }
 }
 
 /// The sibling that has helped; `None`: this host was opened otherwise meanwhile.
@@ -60,7 +67,7 @@ async fn first_that_helps(host: &Host) -> Result<Option<String>, Words> {
         if !host.seal.is_sealed() {
             return Ok(None);
         }
-        let asking = Asking { host, permit: &permit, signed: &signed, epoch, sibling };
+        let asking = Asking { host, permit: &permit, signed: &signed, epoch, sibling, set: None };
         match asking.key().await {
             Ok(key) if host.seal.open_held(&key, &format!("sibling {}", sibling.name)).await? => {
                 return Ok(Some(sibling.name.to_string()));
@@ -74,16 +81,24 @@ async fn first_that_helps(host: &Host) -> Result<Option<String>, Words> {
     Err(refused.join("; ").into())
 }
 
-struct Asking<'a> {
-    host: &'a Host,
-    permit: &'a UnsealPermit,
-    signed: &'a Signed,
-    epoch: SealEpoch,
-    sibling: &'a Sibling,
+/// Asks one sibling.
+pub(super) struct Asking<'a> {
+    pub(super) host: &'a Host,
+    pub(super) permit: &'a UnsealPermit,
+    pub(super) signed: &'a Signed,
+    pub(super) epoch: SealEpoch,
+    pub(super) sibling: &'a Sibling,
+    /// For its share of this split; `None`: for the seal key.
+    pub(super) set: Option<[u8; 32]>,
 }
 
 impl Asking<'_> {
     async fn key(&self) -> Result<SealKey, Words> {
+        Ok(codec::decode(self.secret().await?.expose(), SIBLING_FRAME_BYTES_MAX)?)
+    }
+
+    /// What it gives.
+    pub(super) async fn secret(&self) -> Result<SecretBytes, Words> {
         let address = self.sibling.address.as_ref().ok_or("it has not said where it can be reached")?;
         let address: SocketAddr = address.parse()?;
         let state = self.host.file.get();
@@ -100,13 +115,17 @@ impl Asking<'_> {
         outcome
     }
 
-    async fn ask(&self, connection: &Connection) -> Result<SealKey, Words> {
+    async fn ask(&self, connection: &Connection) -> Result<SecretBytes, Words> {
         let mut exporter = [0; 32];
         let exported = connection.export_keying_material(&mut exporter, EXPORTER_SIBLING, b"");
         exported.map_err(|_| "the session exports no key")?;
         let (mut to, mut from) = connection.open_bi().await?;
-        let (permit, notice) = (self.signed.clone(), self.host.boot.notice()?);
-        say(&mut to, &SiblingAsk::Begin { permit, notice, seal_epoch: self.epoch }).await?;
+        let (permit, notice, seal_epoch) = (self.signed.clone(), self.host.boot.notice()?, self.epoch);
+        let (begin, aad) = match self.set {
+            Some(set) => (SiblingAsk::BeginShare { permit, notice, seal_epoch, set }, SHARE_AAD),
+            None => (SiblingAsk::Begin { permit, notice, seal_epoch }, b"".as_slice()),
+        };
+        say(&mut to, &begin).await?;
         let challenge = match hear(&mut from).await? {
             SiblingAnswer::Challenge(challenge) => challenge,
             SiblingAnswer::Refused { why, notice } => return Err(self.refused(why, notice).await),
@@ -116,10 +135,7 @@ impl Asking<'_> {
         let (quote, info) = self.quote(&challenge, &exporter, &kem).await?;
         say(&mut to, &SiblingAsk::Quote(Box::new(quote))).await?;
         match hear(&mut from).await? {
-            SiblingAnswer::Released(message) => {
-                let plain = kem.open(&info, b"", &message)?;
-                Ok(codec::decode(plain.expose(), SIBLING_FRAME_BYTES_MAX)?)
-            }
+            SiblingAnswer::Released(message) => Ok(kem.open(&info, aad, &message)?),
             SiblingAnswer::Refused { why, notice } => Err(self.refused(why, notice).await),
             SiblingAnswer::Challenge(_) => Err("it asked twice".into()),
         }

@@ -326,6 +326,7 @@ impl Dialogue {
                 Some(report) => say.say(&FromHost::Unsealing(Box::new(report))).await,
                 None => Ok(()),
             },
+            FromCentral::Share(signed) => Ok(self.local.shared(&signed).await?),
             FromCentral::Sibling(signed) => Ok(self.local.sibling_noticed(&signed).await?),
             FromCentral::Certificate { which, chain } => self.certificate(say, which, &chain, observer).await,
             FromCentral::Welcome { .. } => Err(Stop::Protocol("a second welcome")),
@@ -500,6 +501,7 @@ impl Dialogue {
         }
         let Release { held, current, continuity_next } = release;
         let opened = self.local.seal.open(held.as_ref(), &current).await?;
+        self.local.drop_old_shares().await?;
         self.local.boot.put_continuity(continuity_next).await?;
         self.local.status.change(|standing| {
             standing.sealed_by_operator = false;
@@ -529,6 +531,7 @@ impl Dialogue {
         // Central writes down what it is told, and hears only so much. It knows of the key that is held already.
         if self.local.seal.rewrap(current).await? {
             self.keys_moved = true;
+            self.local.drop_old_shares().await?;
             self.confirm_seal(say).await?;
         }
         Ok(())

@@ -199,7 +199,8 @@ impl World {
             | FromCentral::Sealed { .. }
             | FromCentral::Bundle(_)
             | FromCentral::Head(_)
-            | FromCentral::Permit(_) => true,
+            | FromCentral::Permit(_)
+            | FromCentral::Share(_) => true,
             FromCentral::Welcome { .. }
             | FromCentral::Challenge(_)
             | FromCentral::Standing(_)
@@ -830,6 +831,7 @@ fn name_down(message: &FromCentral) -> &'static str {
         FromCentral::Standing(_) => "notice",
         FromCentral::Head(_) => "head",
         FromCentral::Permit(_) => "permit",
+        FromCentral::Share(_) => "share",
         FromCentral::Sibling(_) => "sibling's notice",
         FromCentral::Certificate { .. } => "certificate",
     }

@@ -44,6 +44,7 @@ pub(crate) enum Frame {
     Head,
     /// With leave to be helped by siblings.
     Permit,
+    Share,
     /// A notice about another host.
     Sibling,
     Certificate,
@@ -209,6 +210,7 @@ impl Session {
             FromCentral::Head(_) => Frame::Head,
             FromCentral::Sibling(_) => Frame::Sibling,
             FromCentral::Permit(_) => Frame::Permit,
+            FromCentral::Share(_) => Frame::Share,
             FromCentral::Certificate { .. } => Frame::Certificate,
         };
         let at = turmoil::sim_elapsed().unwrap();

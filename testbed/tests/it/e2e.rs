@@ -25,6 +25,7 @@ mod restart;
 mod restored;
 mod rotation;
 mod secrecy;
+mod shares;
 mod siblings;
 mod stolen;
 mod thieves;

@@ -4,7 +4,7 @@ use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::ids::{HostGeneration, PolicyVersion, StandingGeneration};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::soft::SoftTpm;
-use holdfast_protocol::wire::ResetBound;
+use holdfast_protocol::wire::{ResetBound, ShareHolder};
 
 use super::*;
 
@@ -107,6 +107,7 @@ fn permit(name: &str) -> UnsealPermit {
         authority: Vec::new(),
         remote_key: None,
         address: None,
+        local_unseal: true,
     }
 }
 
@@ -180,6 +181,90 @@ fn a_sibling_hears_only_whom_central_has_given_leave_and_holds_nothing_against()
         C("no key", Asker { permit: &no_key, ..asker }, helper, Some(SiblingRefusal::Key)),
     ] {
         assert_eq!(admit(&asker, &helper).err(), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_share_is_given_by_sealed_siblings_too_and_only_where_both_are_allowed_and_hold_one_of_the_split() {
+    let (own_id, asker_id) = (host("udc1/udc1-001"), host("udc1/udc1-002"));
+    let (own, good) = (permit("udc1/udc1-001"), permit("udc1/udc1-002"));
+    let helper = Helper {
+        own: &own_id,
+        deployment: DEPLOYMENT,
+        standing: None,
+        permit: Some(&own),
+        epochs: &[],
+        now_us: ISSUED_US + 1,
+    };
+    let asker = Asker { host: &asker_id, permit: &good, notices: [None, None], epoch: SealEpoch(3) };
+    let holder = |name: &str| ShareHolder { name: name.parse().unwrap(), digest: [0; 32] };
+    let terms = ShareTerms {
+        deployment: DEPLOYMENT,
+        host: own_id.clone(),
+        epoch: SealEpoch(3),
+        set: [1; 32],
+        threshold: 2,
+        holders: vec![holder("udc1-001"), holder("udc1-002")],
+        issued_us: ISSUED_US,
+    };
+    let alone = ShareTerms { holders: vec![holder("udc1-001")], ..terms.clone() };
+    let not_allowed = |of: &UnsealPermit| UnsealPermit { local_unseal: false, ..of.clone() };
+    let (its, ours) = (not_allowed(&good), not_allowed(&own));
+    let cut = notice(2, NoticedStanding::Quarantined { wipe: false });
+    let (held, over) = ([terms], ISSUED_US + LASTS_US);
+    let (good_set, other_set) = ([1; 32], [2; 32]);
+    let barred = SiblingRefusal::Barred(NoLadder::Quarantined);
+    type Case<'a> = (&'static str, Asker<'a>, Helper<'a>, &'a [u8; 32], &'a [ShareTerms], Option<SiblingRefusal>);
+    let cases: [Case<'_>; 11] = [
+        ("sealed, and all is well", asker, helper, &good_set, &held, None),
+        ("open, and all is well", asker, Helper { epochs: &[SealEpoch(9)], ..helper }, &good_set, &held, None),
+        (
+            "it is not allowed",
+            Asker { permit: &its, ..asker },
+            helper,
+            &good_set,
+            &held,
+            Some(SiblingRefusal::NotAllowed),
+        ),
+        (
+            "the giver is not allowed",
+            asker,
+            Helper { permit: Some(&ours), ..helper },
+            &good_set,
+            &held,
+            Some(SiblingRefusal::NotAllowed),
+        ),
+        ("another split", asker, helper, &other_set, &held, Some(SiblingRefusal::NoShare { needed: 3 })),
+        ("none held", asker, helper, &good_set, &[], Some(SiblingRefusal::NoShare { needed: 3 })),
+        (
+            "another epoch",
+            Asker { epoch: SealEpoch(2), ..asker },
+            helper,
+            &good_set,
+            &held,
+            Some(SiblingRefusal::NoShare { needed: 2 }),
+        ),
+        ("no holder", asker, helper, &good_set, std::slice::from_ref(&alone), Some(SiblingRefusal::NotOurs)),
+        (
+            "cut off, as the giver knows",
+            Asker { notices: [Some(&cut), None], ..asker },
+            helper,
+            &good_set,
+            &held,
+            Some(SiblingRefusal::Quarantined),
+        ),
+        (
+            "the giver is cut off",
+            asker,
+            Helper { standing: Some(cut.standing), ..helper },
+            &good_set,
+            &held,
+            Some(barred),
+        ),
+        ("too late", asker, Helper { now_us: over, ..helper }, &good_set, &held, Some(SiblingRefusal::OwnPermit)),
+    ];
+    for (what, asker, helper, set, held, expected) in cases {
+        assert_eq!(admit_share(&asker, &helper, set, held).err(), expected, "{what}");
     }
 }
 

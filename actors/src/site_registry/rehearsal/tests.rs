@@ -53,7 +53,7 @@ fn change(store: &Store, whom: &'static str, change: impl Fn(Host) -> Host + Sen
 }
 
 fn permit(store: &Store, whom: &'static str, valid_s: i64) {
-    store.run(move |rows| note_permit(&id(whom), NOW.wall_us + valid_s * 1_000_000, rows)).unwrap();
+    store.run(move |rows| note_permit(&id(whom), NOW.wall_us + valid_s * 1_000_000, None, rows, NOW)).unwrap();
 }
 
 fn rehearsed(store: &Store, trusted: &[&str]) -> Rehearsal {

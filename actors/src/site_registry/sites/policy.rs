@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use holdfast_protocol::ids::{Realm, SiteName};
+use holdfast_protocol::secret::Secret;
 
 use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
 use crate::audit_log::Line;
@@ -13,6 +14,7 @@ use crate::ports::Now;
 use crate::rows::{Batch, Refusal, Rows};
 use crate::site_registry::site;
 use crate::site_registry::sites::Appraisal;
+use crate::site_registry::standing::{advance_epochs, erase_confirmed_epochs};
 
 /// Changes a site; what is `None` stays.
 #[derive(Debug, Clone, Default)]
@@ -33,17 +35,28 @@ pub struct Revise {
     pub allow_local_unseal: Option<bool>,
 }
 
-/// Changes a site's policy; gives whether anything about quotes is new.
+/// What of a change concerns the hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revised {
+    /// Quotes are asked by this from now on, if anything about them is new.
+    pub policy: Option<Policy>,
+    /// Whether hosts may unseal by each other's shares, if that is new.
+    pub local_unseal: Option<bool>,
+}
+
+/// Changes a site's policy. When its hosts may no longer unseal by each other's shares it moves on to another seal key:
+/// the shares that are out there, copies of disks included, open nothing that is wrapped with that. `seed` is 32 fresh
+/// random bytes for it.
 ///
 /// # Errors
 /// [`Refusal::NotFound`]; [`Refusal::Invalid`] says what can't be.
 pub fn revise(
     name: &SiteName,
     cmd: &Revise,
-    by: &str,
+    (by, seed): (&str, &Secret<32>),
     rows: &dyn Rows,
     now: Now,
-) -> Result<(Batch, Option<Policy>), Refusal> {
+) -> Result<(Batch, Revised), Refusal> {
     let mut place = site(rows, name)?.value;
     let (policy, reference, earlier) = (place.policy.clone(), place.reference.clone(), place.earlier.clone());
     let appraisal = Appraisal {
@@ -71,14 +84,19 @@ pub fn revise(
         place.policy.version = policy.version.next();
     }
     let unsealing = cmd.allow_local_unseal.unwrap_or(place.allow_local_unseal);
-    if !is_new && unsealing == place.allow_local_unseal {
-        return Ok((Batch::default(), None));
+    let local_unseal = Some(unsealing).filter(|unsealing| *unsealing != place.allow_local_unseal);
+    if !is_new && local_unseal.is_none() {
+        return Ok((Batch::default(), Revised::default()));
     }
     place.allow_local_unseal = unsealing;
+    if local_unseal == Some(false) {
+        advance_epochs(&mut place, seed);
+        erase_confirmed_epochs(&mut place, name, None, rows)?;
+    }
     let object = format!("{name} policy {} allow-local-unseal {unsealing}", place.policy.version);
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, by, "site.change", object));
     batch.put(Realm::NODE, &[name.as_str()], &place);
-    Ok((batch, is_new.then_some(place.policy)))
+    Ok((batch, Revised { policy: is_new.then_some(place.policy), local_unseal }))
 }
 
 fn both(reference: &ReferenceValues, earlier: Option<&ReferenceValues>) -> ReferenceValues {

@@ -4,9 +4,9 @@ use holdfast_protocol::crypto::kem;
 use holdfast_protocol::ids::{HostGeneration, PolicyVersion, SealEpoch};
 use holdfast_protocol::tpm::Counters;
 use holdfast_protocol::wire::{
-    Approved, Challenge, FromCentral, FromHost, NoticedStanding, QuoteAnswer, RemoteKeyProof, RemoteSealKey,
-    RemoteSealKeys, RemoteTerms, ResetBound, Sibling, SiblingAnswer, SiblingAsk, UnsealChallenge, UnsealPermit,
-    UnsealReport,
+    Approved, Challenge, FromCentral, FromHost, LocalShare, NoticedStanding, QuoteAnswer, RemoteKeyProof,
+    RemoteSealKey, RemoteSealKeys, RemoteTerms, ResetBound, ShareHolder, ShareTerms, Sibling, SiblingAnswer,
+    SiblingAsk, UnsealChallenge, UnsealPermit, UnsealReport,
 };
 
 use super::Golden;
@@ -31,6 +31,26 @@ fn permit() -> UnsealPermit {
         authority: vec![4; 65],
         remote_key: Some([0x4e; 32]),
         address: Some("10.0.0.1:4646".to_owned()),
+        local_unseal: true,
+    }
+}
+
+fn share() -> LocalShare {
+    let holder = |(fill, name): (u8, &str)| ShareHolder { name: parsed(name), digest: [fill; 32] };
+    LocalShare {
+        terms: ShareTerms {
+            deployment: DEPLOYMENT,
+            host: host(),
+            epoch: SealEpoch(300),
+            set: [0x5e; 32],
+            threshold: 2,
+            holders: (0xd0..).zip(["udc1-001", "udc1-002"]).map(holder).collect(),
+            issued_us: TIME_US,
+        },
+        pcrs: vec![0, 7],
+        approved: vec![Approved { pcr_digest: [0xd1; 32], signature: vec![0x51; 64] }],
+        ephemeral: vec![4; 65],
+        envelope: b"envelope".to_vec(),
     }
 }
 
@@ -76,8 +96,11 @@ fn siblings() -> Vec<Golden> {
     let message = kem::Message { encapped: [0x4e; 32], ciphertext: b"ciphertext".to_vec() };
     let signed = by_signer(&notice(NoticedStanding::Quarantined { wipe: false }));
     let begin = SiblingAsk::Begin { permit: by_signer(&permit()), notice: None, seal_epoch: SealEpoch(3) };
+    let (permit, set) = (by_signer(&permit()), [0x5e; 32]);
+    let begin_share = SiblingAsk::BeginShare { permit, notice: None, seal_epoch: SealEpoch(3), set };
     vec![
         golden("sibling-ask.begin", &begin),
+        golden("sibling-ask.begin-share", &begin_share),
         golden("sibling-ask.quote", &SiblingAsk::Quote(Box::new(quote))),
         golden("sibling-answer.challenge", &SiblingAnswer::Challenge(asked)),
         golden("sibling-answer.released", &SiblingAnswer::Released(message)),
@@ -92,7 +115,9 @@ pub(super) fn all() -> Vec<Golden> {
         golden("from-host.unsealing", &FromHost::Unsealing(Box::new(report()))),
         golden("from-central.permit", &FromCentral::Permit(Box::new(by_signer(&permit())))),
         golden("from-central.sibling", &FromCentral::Sibling(Box::new(sibling))),
+        golden("from-central.share", &FromCentral::Share(Box::new(by_signer(&share())))),
         golden("unseal-permit", &permit()),
+        golden("local-share", &share()),
         golden("remote-seal-key.ahead", &ahead),
         golden("remote-seal-key.challenge", &answer),
         golden("remote-seal-keys", &RemoteSealKeys(vec![by_signer(&ahead)])),

@@ -453,6 +453,9 @@ impl FleetControl for FakeFleet {
     fn site_changed(&self, site: &SiteName, change: SiteChange) {
         self.changed.lock().unwrap().push((site.to_string(), change));
     }
+    fn rekeyed(&self, _: &SiteName) -> BoxFuture<'_, Pending> {
+        Box::pin(async { Pending(*self.left.lock().unwrap()) })
+    }
     fn adopt(&self, by: String) -> BoxFuture<'_, Result<RestoredReport, Refusal>> {
         Box::pin(async move {
             let (barrier, now) = (&self.barrier, self.clock.now());

@@ -12,10 +12,15 @@ use holdfast_actors::seal_keeper::wrap::{HostBoot, HostKeys, Unwrapped};
 use holdfast_actors::shell::OsEntropy;
 use holdfast_actors::site_registry::site;
 use holdfast_actors::store::lmdb::{LmdbEngine, Settings};
+use holdfast_protocol::codec;
+use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::ids::{DeploymentId, Realm};
 use holdfast_protocol::secret::Secret;
+use holdfast_protocol::tpm::policy;
+use holdfast_protocol::wire::{LocalShare, Signed};
 use holdfast_site_agent::state::StateFile;
-use holdfast_site_agent::tpm::{SealedBlob, TpmConfig, TpmHandle};
+use holdfast_site_agent::tpm::{Leave, SealedBlob, TpmConfig, TpmHandle};
+use holdfast_site_agent::unseal::RemoteKey;
 use holdfast_testbed::swtpm::Swtpm;
 
 /// A host's folder, carried off.
@@ -35,6 +40,18 @@ impl Loot {
 
     pub(super) fn unwrap(&self, host_secret: &Secret<32>, seal_key: &Secret<32>) -> Result<Secret<32>, Unwrapped> {
         self.boot.unwrap(HostKeys { host_secret, site_seal_key: seal_key })
+    }
+
+    /// The host's share of its site's seal key, the key of its TPM that it is for, and all that this asks for.
+    pub(super) fn share(&self) -> (LocalShare, SealedBlob, Leave) {
+        let row = |name: &str| self.store.boot_row(name).unwrap().unwrap();
+        let shares: Vec<Signed> = codec::decode(&row("shares"), 64 << 10).unwrap();
+        let share: LocalShare = codec::decode(&shares.last().unwrap().body, 64 << 10).unwrap();
+        let remote: RemoteKey = codec::decode(&row("remote-key"), 64 << 10).unwrap();
+        let authority = PublicKey::from_sec1(&remote.authority).unwrap();
+        let reference = policy::reference(share.terms.deployment, &share.terms.host);
+        let leave = Leave { authority, reference, pcrs: share.pcrs.clone(), approved: share.approved.clone() };
+        (share, remote.key, leave)
     }
 
     /// Whether content can be read with this root key.

@@ -1,9 +1,9 @@
 //! What a change leaves, and what hosts are judged by then.
 
-use holdfast_protocol::ids::PolicyVersion;
+use holdfast_protocol::ids::{PolicyVersion, SealEpoch};
 
 use super::*;
-use crate::site_registry::fixtures::{NOW, Store, id, new_site};
+use crate::site_registry::fixtures::{NOW, Store, id, new_site, secret};
 use crate::site_registry::session::reference_of;
 use crate::site_registry::sites::create_site;
 use crate::site_registry::{EkTrust, Host, host};
@@ -26,7 +26,15 @@ fn values(of: &[(u8, &[u8])]) -> ReferenceValues {
 
 impl Store {
     fn revises(&self, cmd: Revise) -> Result<Option<Policy>, Refusal> {
-        self.run(move |rows| revise(&"udc1".parse().unwrap(), &cmd, "alice", rows, NOW))
+        Ok(self.revised(cmd)?.policy)
+    }
+
+    fn revised(&self, cmd: Revise) -> Result<Revised, Refusal> {
+        self.run(move |rows| revise(&"udc1".parse().unwrap(), &cmd, ("alice", &secret(60)), rows, NOW))
+    }
+
+    fn epoch(&self) -> SealEpoch {
+        site(&self.rows(), &"udc1".parse().unwrap()).unwrap().value.seal_epoch
     }
 
     /// What is expected of the host, whose own values were learned.
@@ -64,8 +72,22 @@ fn a_change_of_nothing_is_none() {
         assert_eq!(store.revises(cmd).unwrap(), None);
     }
     assert_eq!(store.actions(), before);
-    assert_eq!(store.revises(Revise { allow_local_unseal: Some(true), ..Revise::default() }).unwrap(), None);
+    let revised = store.revised(Revise { allow_local_unseal: Some(true), ..Revise::default() }).unwrap();
+    assert_eq!(revised, Revised { policy: None, local_unseal: Some(true) });
     assert_eq!(store.actions().len(), before.len() + 1, "it concerns no quote, and is a change all the same");
+}
+
+#[test]
+fn hosts_that_may_no_longer_open_each_other_get_another_seal_key() {
+    let store = store();
+    let local = |allow| Revise { allow_local_unseal: Some(allow), ..Revise::default() };
+    store.revised(local(true)).unwrap();
+    assert_eq!(store.epoch(), SealEpoch(1));
+    assert_eq!(store.revised(local(true)).unwrap(), Revised::default());
+    assert_eq!(store.revised(local(false)).unwrap(), Revised { policy: None, local_unseal: Some(false) });
+    assert_eq!(store.epoch(), SealEpoch(2));
+    assert_eq!(store.revised(local(false)).unwrap(), Revised::default());
+    assert_eq!(store.epoch(), SealEpoch(2));
 }
 
 #[test]
@@ -98,6 +120,7 @@ fn what_can_t_be_is_refused() {
     ] {
         assert!(matches!(store.revises(cmd), Err(Refusal::Invalid(_))));
     }
-    let nowhere = store.run(|rows| revise(&"udc9".parse().unwrap(), &Revise::default(), "alice", rows, NOW));
+    let nowhere =
+        store.run(|rows| revise(&"udc9".parse().unwrap(), &Revise::default(), ("alice", &secret(60)), rows, NOW));
     assert!(matches!(nowhere, Err(Refusal::NotFound("site"))));
 }

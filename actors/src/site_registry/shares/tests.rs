@@ -1,0 +1,118 @@
+//! Shares on a real store: who gets which, and what they give.
+
+use std::time::Duration;
+
+use holdfast_protocol::envelope::EnvelopeError;
+use holdfast_protocol::ids::{Realm, SealEpoch};
+use holdfast_protocol::tpm::remote::RemoteError;
+
+use super::*;
+use crate::rows::Batch;
+use crate::seal_keeper::local::Gathered;
+use crate::site_registry::fixtures::{NOW, Store, id, secret};
+use crate::site_registry::sites::policy::{Revise, revise};
+use crate::site_registry::sites::{AddHosts, NewHost, add_hosts};
+use crate::site_registry::standing::Decision;
+use crate::site_registry::unsealing::fixtures::{A, B, opened_share, pass, proof, tell, tpm, world};
+
+pub(in crate::site_registry) fn allow(store: &Store, allow: bool) {
+    let cmd = Revise { allow_local_unseal: Some(allow), ..Revise::default() };
+    let seed = secret(61);
+    store.run(move |rows| revise(&"udc1".parse().unwrap(), &cmd, ("alice", &seed), rows, NOW)).unwrap();
+}
+
+/// Two hosts whose remote keys are known, at a site that allows it.
+pub(in crate::site_registry) fn allowed() -> Store {
+    let store = world();
+    for (whom, seed) in [(A, 1), (B, 2)] {
+        tell(&store, whom, Some(proof(&store, whom, seed)), None).unwrap();
+    }
+    allow(&store, true);
+    store
+}
+
+fn of(store: &Store, whom: &str) -> Result<PreparedShare, String> {
+    share_of(&id(whom), &store.rows(), NOW).unwrap()
+}
+
+fn change(store: &Store, decide: impl FnMut(&dyn Rows) -> Result<(Batch, ()), Refusal> + Send + 'static) {
+    store.run(decide).unwrap();
+}
+
+fn key(store: &Store) -> Secret<32> {
+    let place = site(&store.rows(), &"udc1".parse().unwrap()).unwrap().value;
+    place.seal_keys.last().unwrap().key.duplicate()
+}
+
+#[test]
+fn each_host_opens_its_own_share_and_together_they_are_the_seal_key() {
+    let store = allowed();
+    let (a, b) = (of(&store, A).unwrap(), of(&store, B).unwrap());
+    assert_eq!((a.terms().epoch, a.terms().threshold, a.terms().holders.len()), (SealEpoch(1), 2, 2));
+    assert_eq!((&a.terms().set, &a.terms().holders), (&b.terms().set, &b.terms().holders));
+    let again = of(&store, A).unwrap();
+    assert_eq!(again.content(), a.content(), "given again it is the same");
+    assert_ne!(again.content(), b.content());
+    let mut gathered = Gathered::new(a.terms().clone(), Duration::ZERO);
+    assert_eq!(opened_share(&store, again, 2).unwrap_err(), RemoteError::Envelope(EnvelopeError::Unopened));
+    for (share, seed, name) in [(a, 1, "a"), (b, 2, "b")] {
+        assert!(gathered.key().is_none());
+        let opened = opened_share(&store, share, seed).unwrap();
+        assert!(!opened.ct_eq(&key(&store)), "one alone is not the key");
+        assert!(gathered.take(&name.parse().unwrap(), opened));
+    }
+    assert!(gathered.key().unwrap().key.ct_eq(&key(&store)));
+}
+
+#[test]
+fn who_is_not_in_good_standing_or_whose_site_does_not_allow_it_gets_none() {
+    let why = |store: &Store, whom| of(store, whom).unwrap_err();
+    let store = world();
+    assert!(why(&store, A).contains("allow-local-unseal is not set"));
+    allow(&store, true);
+    assert!(why(&store, A).contains("not told central of a remote key"));
+    let store = allowed();
+    store.decide(B, Decision::Quarantine { wipe: false });
+    assert!(why(&store, B).contains("quarantined"));
+    let left = of(&store, A).unwrap();
+    assert_eq!((left.terms().threshold, left.terms().holders.len()), (2, 2), "cutting one off makes it no easier");
+    store.decide("udc1", Decision::Quarantine { wipe: false });
+    assert!(why(&store, A).contains("quarantined"));
+    let store = allowed();
+    let mut changed = tpm(1);
+    changed.extend(4, &[1; 32]);
+    pass(&store, A, &changed, false);
+    assert!(why(&store, A).contains("no reference values any more"));
+}
+
+#[test]
+fn another_epoch_and_other_hosts_are_another_split() {
+    let store = allowed();
+    let before = of(&store, A).unwrap();
+    let new = NewHost { name: "c".parse().unwrap(), ek_sha256: None, agent_id: "agent of c".to_owned() };
+    let cmd = AddHosts { site: "udc1".parse().unwrap(), hosts: vec![new], by: "alice".to_owned() };
+    change(&store, move |rows| add_hosts(&cmd, rows, NOW));
+    let grown = of(&store, A).unwrap();
+    assert_eq!((grown.terms().epoch, grown.terms().threshold), (SealEpoch(1), 2), "2 of 3");
+    assert_ne!(grown.terms().set, before.terms().set);
+    assert!(grown.terms().holders.iter().zip(&before.terms().holders).all(|(new, old)| new.digest != old.digest));
+    allow(&store, false);
+    allow(&store, true);
+    let turned = of(&store, A).unwrap();
+    assert_eq!(turned.terms().epoch, SealEpoch(2));
+    assert_ne!(turned.terms().set, grown.terms().set);
+    assert_ne!(turned.terms().holders, grown.terms().holders);
+}
+
+#[test]
+fn a_site_of_one_host_has_one_share_which_is_the_key() {
+    let store = allowed();
+    change(&store, |_| {
+        let mut batch = Batch::housekeeping();
+        batch.delete::<Host>(Realm::NODE, &["udc1", "b"]);
+        Ok((batch, ()))
+    });
+    let only = of(&store, A).unwrap();
+    assert_eq!((only.terms().threshold, only.terms().holders.len()), (1, 1));
+    assert!(opened_share(&store, only, 1).unwrap().ct_eq(&key(&store)));
+}

@@ -1,0 +1,163 @@
+//! This host's own share of its site's seal key: kept encrypted to its TPM, opened by it, given to other hosts of the
+//! site. When it is given, the rules of [`holdfast_actors::seal_keeper::local`] and the ladder have been asked.
+//!
+//! Whatever central says against this host, or against unsealing by shares, erases it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use holdfast_actors::audit_log::Line;
+use holdfast_actors::ports::Clock;
+use holdfast_actors::seal_keeper::ladder::SiblingRefusal;
+use holdfast_actors::seal_keeper::local::{Allowance, kept};
+use holdfast_actors::store::Fault;
+use holdfast_protocol::crypto::sign::PublicKey;
+use holdfast_protocol::ids::HostId;
+use holdfast_protocol::secret::Secret;
+use holdfast_protocol::tpm::remote::RemoteError;
+use holdfast_protocol::tpm::{Public, policy, share};
+use holdfast_protocol::wire::{LocalShare, ShareTerms, Signed};
+use serde::{Deserialize, Serialize};
+
+use crate::local::Local;
+use crate::tpm::{Leave, TpmError};
+use crate::unseal::LeaveFault;
+use crate::uplink::dialogue::Quoter;
+
+/// Shares that are kept: of the epoch in use, and of those that the host may be moved on to.
+const SHARES_MAX: usize = 4;
+/// Shares that are given away while there is no audit log to tell; then none is, until this host is open.
+pub const GIVEN_MAX: usize = 48;
+
+/// A share that was given away while this host was sealed itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenLine {
+    /// When, microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// To whom.
+    pub to: String,
+}
+
+impl GivenLine {
+    /// As the audit log has it.
+    pub fn line(&self) -> Line {
+        Line::done(self.at_us, self.to.as_str(), "sibling.share-given", self.to.as_str())
+    }
+}
+
+/// Why this host's share stays closed.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareFault {
+    /// This host has no remote key, or another by now.
+    #[error("it was made for a key that this host's TPM does not have")]
+    OtherKey,
+    /// The TPM did not.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// What came out of it.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Fault),
+}
+
+impl Local {
+    /// Takes a share. It replaces an earlier one of the same epoch.
+    ///
+    /// # Errors
+    /// It is not to be believed, or the store's fault.
+    pub async fn shared(&self, signed: &Signed) -> Result<(), LeaveFault> {
+        let new = self.trust.share(signed, self.clock.now().wall_s())?;
+        Ok(self.keep_shares(Some((signed, &new.terms))).await?)
+    }
+
+    /// Forgets what opens nothing any more, now that this host is wrapped with a newer key.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn drop_old_shares(&self) -> Result<(), Fault> {
+        self.keep_shares(None).await
+    }
+
+    async fn keep_shares(&self, new: Option<(&Signed, &ShareTerms)>) -> Result<(), Fault> {
+        let (stored, wrapped) = (self.boot.shares()?, self.seal.epoch()?);
+        let terms = new.map(|(_, terms)| terms);
+        let is_kept =
+            |signed: &Signed| self.trust.remembered_share(signed).is_some_and(|held| kept(&held.terms, terms, wrapped));
+        let mut left: Vec<Signed> = stored.iter().filter(|signed| is_kept(signed)).cloned().collect();
+        left.extend(new.map(|(signed, _)| signed.clone()));
+        if SHARES_MAX < left.len() {
+            // The first is of the epoch in use, the last of the newest.
+            left.remove(1);
+        }
+        if left != stored { self.boot.put_shares(&left).await } else { Ok(()) }
+    }
+
+    /// Forgets all shares, this host's and others'.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn forget_shares(&self) -> Result<(), Fault> {
+        self.ladder.gathered.lock().await.take();
+        if self.boot.shares()?.is_empty() {
+            return Ok(());
+        }
+        tracing::info!("this host's share of its site's seal key is erased");
+        self.boot.put_shares(&[]).await
+    }
+
+    /// The shares that this host has, oldest first.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn shares(&self) -> Result<Vec<LocalShare>, Fault> {
+        Ok(self.boot.shares()?.iter().filter_map(|signed| self.trust.remembered_share(signed)).collect())
+    }
+
+    /// Has the TPM open a share.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn open_share(&self, of: &LocalShare, quoter: &dyn Quoter) -> Result<Secret<32>, ShareFault> {
+        let stored = self.boot.remote_key()?.ok_or(ShareFault::OtherKey)?;
+        let authority = PublicKey::from_sec1(&stored.authority).ok_or(ShareFault::OtherKey)?;
+        let peer = share::peer(of).ok_or(ShareFault::OtherKey)?;
+        let own = Public::parse(&stored.key.public).map_err(|_| ShareFault::OtherKey)?;
+        let reference = policy::reference(of.terms.deployment, &of.terms.host);
+        let leave = Leave { authority, reference, pcrs: of.pcrs.clone(), approved: of.approved.clone() };
+        let agreed = quoter.agree(&stored.key, &leave, &peer).await?;
+        Ok(share::open(of, &agreed, &own)?)
+    }
+
+    /// Opens this host's share for a host that has passed its appraisal, and writes down that it has it.
+    ///
+    /// # Errors
+    /// Why it is not given.
+    pub(super) async fn give_share(
+        &self,
+        to: &HostId,
+        of: &LocalShare,
+        (given, quoter): (&Given, &dyn Quoter),
+    ) -> Result<Secret<32>, SiblingRefusal> {
+        given.count(to, self.clock.now().mono)?;
+        let opened = self.open_share(of, quoter).await;
+        let share = opened.map_err(|fault| SiblingRefusal::OwnShare(fault.to_string()))?;
+        let line = GivenLine { at_us: self.clock.now().wall_us, to: to.to_string() };
+        self.seal.note_given(line).await.map_err(|_| SiblingRefusal::Unwritten)?;
+        tracing::info!(sibling = %to, epoch = %of.terms.epoch, "giving this host's share of the seal key: it passed");
+        Ok(share)
+    }
+}
+
+/// How often each sibling was given this host's share lately.
+#[derive(Default)]
+pub struct Given(Mutex<BTreeMap<HostId, Allowance>>);
+
+impl Given {
+    fn count(&self, to: &HostId, now: std::time::Duration) -> Result<(), SiblingRefusal> {
+        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowance = given.entry(to.clone()).or_insert_with(|| Allowance::new(now));
+        allowance.take(now).map_err(|retry_after_s| SiblingRefusal::TooOften { retry_after_s })
+    }
+}
