@@ -8,6 +8,7 @@ mod central;
 mod client;
 mod config;
 mod connect;
+mod debug;
 mod dev;
 mod distribute;
 mod failure;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, Erased};
 use crate::connect::{Connect, Session};
+use crate::debug::{self, DebugOpen};
 use crate::dev::file::DevFile;
 use crate::failure::Failure;
 use crate::files::{replace, secret_text};
@@ -101,6 +102,8 @@ pub(crate) enum Command {
     /// Tokens of the tenant.
     #[command(subcommand)]
     Token(tokens::Command),
+    /// Open a host's debug dump with its debug key. Asks nobody.
+    DebugOpen(DebugOpen),
 }
 
 /// What proves an operator to a central.
@@ -170,6 +173,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Logout { connect } => login::log_out(&connect).await,
         Command::User(command) => users::run(command).await,
         Command::Token(command) => tokens::run(command).await,
+        Command::DebugOpen(asked) => debug::open(&asked),
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod bundle;
 pub mod codec;
 pub mod crypto;
+pub mod debug;
 pub mod envelope;
 pub mod ids;
 pub mod limits;

@@ -60,6 +60,7 @@ const OPEN_WHILE_SEALED: &[&str] = &[
     "/status",
     "/v1/health",
     "/v1/metrics",
+    "/v1/state/strongbox/system/debug-dump",
     "/v1/state/strongbox/system/reveal-sealkey",
     "/v1/state/strongbox/system/seal-status",
     "/v1/state/strongbox/system/unseal",

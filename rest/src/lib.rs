@@ -24,6 +24,7 @@ pub mod peer;
 pub mod places;
 pub mod problem;
 pub mod program;
+pub mod recent;
 pub mod refusal;
 pub mod reply;
 pub mod secret;

@@ -14,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::node::{Log, Tls};
+use crate::recent::Recent;
 
 /// Descriptors that a node needs beside those of its REST connections: files, hosts' sockets, and some to spare.
 const DESCRIPTORS_KEPT: u64 = 256;
@@ -26,7 +27,7 @@ pub fn write_log(log: &Log, quiet: &str) {
         true => lines.json().boxed(),
         false => lines.with_ansi(false).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(filter_fn(may_be_told)).with(lines).init();
+    tracing_subscriber::registry().with(filter).with(filter_fn(may_be_told)).with(lines).with(Recent).init();
 }
 
 /// Only in programs built for tests: whoever runs them may not be root, who alone can read the memory of the others.

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `GET /v1/state/strongbox/system/seal-status`, `GET /v1/state/system/ca` | anybody |
 //! | `POST /v1/state/strongbox/system/{reveal-sealkey,unseal,create-root-token}` | whoever holds what the operation proves |
-//! | `POST /v1/state/strongbox/system/{seal,rotate-seal,setup-tenant}` | an admin of the tenant `system` |
+//! | `POST /v1/state/strongbox/system/{seal,rotate-seal,setup-tenant,debug-key}` | an admin of the tenant `system` |
 //! | `POST /v1/state/strongbox/system/update-{api,dist}-{ca,cert}-site` | an admin of `system` |
 //! | `POST /v1/state/system/adopt-restored` | an admin of `system`, or an operator's certificate |
 //! | `GET` of the same | an admin or reader of `system` |
@@ -46,6 +46,7 @@ mod ca;
 mod call;
 mod control;
 mod conventions;
+mod debug;
 mod fleet;
 mod handed;
 mod login;
@@ -147,6 +148,7 @@ pub(crate) fn central_operations() -> Operations<AtCentral> {
         .and(fleet::operations())
         .and(blast::operations())
         .and(remote::operations())
+        .and(debug::operations())
         .and(vaults::operations())
         .and(vault_secrets::operations())
         .and(approles::operations())
@@ -210,6 +212,7 @@ pub(crate) fn site_operations() -> Operations<AtSite> {
     Operations::under("")
         .and(seal::site_operations())
         .and(remote::site_operations())
+        .and(debug::site_operations())
         .and(root_token::site_operations())
         .and(read_operations())
         .and(programs::operations())

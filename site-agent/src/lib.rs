@@ -36,6 +36,7 @@ pub mod boot;
 pub mod certificates;
 pub mod chip;
 pub mod config;
+pub mod debug;
 pub mod expiry;
 mod fronts;
 pub mod host;

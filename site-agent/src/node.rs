@@ -8,6 +8,7 @@ use holdfast_actors::ports::Clock;
 use holdfast_actors::rows::{Refusal, Rows};
 use holdfast_actors::seal_keeper::Class;
 use holdfast_actors::seal_keeper::ladder::Rung;
+use holdfast_protocol::debug::DebugDump;
 use holdfast_protocol::ids::{Realm, SiteName};
 use holdfast_protocol::wire::{RemoteSealKeys, UnsealChallenge};
 use holdfast_rest::access::BoxFuture;
@@ -112,6 +113,12 @@ impl SiteSealControl for Fronted {
                 NoChallenge::NoLadder(_) => SiteUnsealError::Denied(error.to_string()),
                 NoChallenge::Tpm(_) | NoChallenge::Store(_) => SiteUnsealError::Unavailable(error.to_string()),
             })
+        })
+    }
+
+    fn debug_dump(&self) -> BoxFuture<'_, Result<DebugDump, SiteUnsealError>> {
+        Box::pin(async {
+            self.host.debug_dump().await.map_err(|error| SiteUnsealError::Unavailable(error.to_string()))
         })
     }
 

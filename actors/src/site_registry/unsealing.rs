@@ -21,6 +21,7 @@ use crate::audit_log::Line;
 use crate::ports::{Entropy, Now, draw, draw_secret};
 use crate::rows::{Batch, Kind, ReadRows, Record, Refusal, Rows};
 use crate::site_registry::authorities::unseal_authority;
+use crate::site_registry::debugging::debug_key_of;
 use crate::site_registry::session::reference_of;
 use crate::site_registry::standing::notice;
 use crate::site_registry::{Held, Host, Site, deployment, host, hosts, site};
@@ -167,6 +168,7 @@ pub fn leave(id: &HostId, valid: Duration, rows: &dyn Rows, now: Now) -> Result<
         remote_key: known.remote_key_of(entry.generation, authority.public()).map(|public| sha256(&[public])),
         address: known.address,
         local_unseal: place.allow_local_unseal,
+        debug_key: debug_key_of(id, &entry, rows)?.public(),
     };
     Ok(Some(Leave { permit, notices }))
 }

@@ -355,6 +355,10 @@ impl World {
                 let at = |name: &str| ask(path, json!({ "name": name }));
                 Trial::Pair { there: at("udc1"), absent: at("udc9"), words: words("udc1", "udc9") }
             }
+            "/v1/state/strongbox/system/debug-key" => {
+                let at = |name: &str| ask(path, json!({ "site": name, "host": format!("{name}-001") }));
+                Trial::Pair { there: at("udc1"), absent: at("udc9"), words: words("udc1", "udc9") }
+            }
             _ if path.starts_with("/v1/state/strongbox/system/update-") => {
                 let at = |name: &str| ask(path, json!({ "site": name }));
                 Trial::Pair { there: at("udc1"), absent: at("udc9"), words: words("udc1", "udc9") }

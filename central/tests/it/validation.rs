@@ -27,6 +27,7 @@ fn trial(method: &str, path: &str) -> Option<(String, Value, u16)> {
         (_, path, ..) if path.starts_with("/v1/config/strongbox/vaults/") => (at, json!({}), 204),
         (_, path, ..) if path.contains("/strongbox/authentication/approles/{approle}") => (at, json!({}), 204),
         ("POST", _, Some("create-root-token"), _) => (at, json!({ "sealkey": "x" }), 400),
+        ("POST", _, Some("debug-key"), _) => (at, json!({ "site": "udc1", "host": "udc1-001" }), 204),
         ("POST", _, Some("block-tenant" | "unblock-tenant"), _) => (at, json!({ "tenant": "acme" }), 204),
         ("POST", "/v1/config/strongbox/authentication/userpass", ..) => {
             (at, json!({ "username": "ann", "password": "x" }), 204)

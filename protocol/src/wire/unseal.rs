@@ -57,6 +57,8 @@ pub struct UnsealPermit {
     pub address: Option<String>,
     /// Whether hosts of its site may unseal with nothing but each other's shares ([`LocalShare`]).
     pub local_unseal: bool,
+    /// What its dumps are encrypted to ([`crate::debug`]).
+    pub debug_key: [u8; 32],
 }
 
 impl Signable for UnsealPermit {

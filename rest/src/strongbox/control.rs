@@ -10,6 +10,7 @@ use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
+use holdfast_protocol::debug::DebugDump;
 use holdfast_protocol::ids::{HostId, SiteName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::wire::{RemoteSealKeys, UnsealChallenge};
@@ -59,13 +60,18 @@ pub trait SiteSealControl: Send + Sync {
         Box::pin(async { Err(SiteUnsealError::Unavailable("this node has no TPM".to_owned())) })
     }
 
+    /// What the host says about itself, encrypted to its debug key; also while it is sealed.
+    fn debug_dump(&self) -> BoxFuture<'_, Result<DebugDump, SiteUnsealError>> {
+        Box::pin(async { Err(SiteUnsealError::Unavailable("this node has no debug key".to_owned())) })
+    }
+
     /// Opens the host with a remote seal key; it counts failures and writes its own audit lines.
     fn unseal_remote(&self, _class: Class, _carried: RemoteSealKeys) -> BoxFuture<'_, Result<(), SiteUnsealError>> {
         Box::pin(async { Err(SiteUnsealError::Unavailable("this node has no TPM".to_owned())) })
     }
 }
 
-/// Why a host was not opened by hand.
+/// Why a host was not opened by hand, or does not say what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SiteUnsealError {
     /// Too many failures of this class of caller.
@@ -126,7 +132,7 @@ pub struct SiteSealStatus {
 }
 
 /// A host's share of its site's seal key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct LocalShareState {
     /// The epoch of that key.

@@ -6,6 +6,7 @@ mod blast;
 mod block;
 mod conventions;
 mod cutting;
+mod debug;
 mod expiry;
 mod node;
 mod roles;

@@ -15,6 +15,7 @@ mod blocking;
 mod carried;
 mod central;
 mod commands;
+mod debugging;
 mod distribution;
 mod ends;
 mod loot;

@@ -108,6 +108,7 @@ fn permit(name: &str) -> UnsealPermit {
         remote_key: None,
         address: None,
         local_unseal: true,
+        debug_key: [0; 32],
     }
 }
 

@@ -40,6 +40,7 @@ fn permit() -> UnsealPermit {
         remote_key: None,
         address: None,
         local_unseal: true,
+        debug_key: [0; 32],
     }
 }
 

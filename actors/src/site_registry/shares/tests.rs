@@ -13,7 +13,7 @@ use crate::site_registry::fixtures::{NOW, Store, id, secret};
 use crate::site_registry::sites::policy::{Revise, revise};
 use crate::site_registry::sites::{AddHosts, NewHost, add_hosts};
 use crate::site_registry::standing::Decision;
-use crate::site_registry::unsealing::fixtures::{A, B, opened_share, pass, proof, tell, tpm, world};
+use crate::site_registry::unsealing::fixtures::{A, B, opened_share, proof, tell, world};
 
 pub(in crate::site_registry) fn allow(store: &Store, allow: bool) {
     let cmd = Revise { allow_local_unseal: Some(allow), ..Revise::default() };
@@ -79,10 +79,14 @@ fn who_is_not_in_good_standing_or_whose_site_does_not_allow_it_gets_none() {
     store.decide("udc1", Decision::Quarantine { wipe: false });
     assert!(why(&store, A).contains("quarantined"));
     let store = allowed();
-    let mut changed = tpm(1);
-    changed.extend(4, &[1; 32]);
-    pass(&store, A, &changed, false);
-    assert!(why(&store, A).contains("no reference values any more"));
+    change(&store, |rows| {
+        let mut batch = Batch::housekeeping();
+        let mut entry = host(rows, &id(A))?.value;
+        entry.standing.held = Held::Untrusted { reset_count: 1 };
+        batch.put(Realm::NODE, &["udc1", "a"], &entry);
+        Ok((batch, ()))
+    });
+    assert_eq!(why(&store, A), "it failed its appraisal");
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(in crate::site_registry) fn world() -> Store {
     store.run(move |rows| create_site(&cmd, rows, NOW)).unwrap();
     for (whom, seed) in [(A, 1), (B, 2)] {
         store.run(move |rows| joined(rows, &id(whom), seed)).unwrap();
-        pass(&store, whom, &tpm(seed), true);
+        pass(&store, whom, &tpm(seed));
     }
     store
 }
@@ -61,13 +61,13 @@ fn joined(rows: &dyn Rows, whom: &HostId, seed: u8) -> Result<(Batch, ()), Refus
     Ok((batch, ()))
 }
 
-/// A quote that passed; with `learns` its values are reference values from then on.
-pub(in crate::site_registry) fn pass(store: &Store, whom: &str, tpm: &SoftTpm, learns: bool) {
+/// A quote that passed; the site learns.
+fn pass(store: &Store, whom: &str, tpm: &SoftTpm) {
     let quoted: Vec<_> = tpm.pcrs.iter().map(|(pcr, value)| (*pcr, *value)).collect();
     let mut learned = ReferenceValues::default();
     quoted.iter().for_each(|(pcr, value)| learned.allow(*pcr, *value));
     let (host, generation, counters) = (id(whom), HostGeneration(1), tpm.counters);
-    let cmd = RecordPass { host, generation, counters, quoted, learned: learns.then_some(learned), first: None };
+    let cmd = RecordPass { host, generation, counters, quoted, learned: Some(learned), first: None };
     store.run(move |rows| record_pass(&cmd, rows, NOW)).unwrap();
 }
 

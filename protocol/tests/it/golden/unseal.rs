@@ -32,6 +32,7 @@ fn permit() -> UnsealPermit {
         remote_key: Some([0x4e; 32]),
         address: Some("10.0.0.1:4646".to_owned()),
         local_unseal: true,
+        debug_key: [0xdb; 32],
     }
 }
 

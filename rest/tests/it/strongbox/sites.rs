@@ -263,7 +263,14 @@ async fn a_site_s_policy_is_changed_and_hosts_hear_of_it() {
     }
     let shown = central.get(path).await.json();
     assert_eq!((&shown["allow-local-unseal"], &shown["policy-version"]), (&json!(true), &json!(3)));
-    assert!(central.fleet.changed.lock().unwrap().is_empty(), "hosts quote as before");
+    let told: Vec<SiteChange> = central.fleet.changed.lock().unwrap().drain(..).map(|(_, change)| change).collect();
+    assert_eq!(told, [SiteChange::LocalUnseal], "hosts are given shares, and quote as before");
+
+    // Ending it is waited for: hosts that are late may still open each other.
+    *central.fleet.left.lock().unwrap() = 2;
+    let ended = central.ask(Method::PATCH, path, Some(&central.root), "{\"allow-local-unseal\": false}").await;
+    assert_eq!((ended.status.as_u16(), ended.header("holdfast-pending")), (204, "2"));
+    assert!(central.fleet.changed.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
