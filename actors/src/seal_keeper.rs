@@ -11,6 +11,7 @@ pub mod core;
 pub mod ladder;
 pub mod local;
 pub mod record;
+pub mod rehearsal;
 pub mod wrap;
 
 pub use attempts::{Attempts, Class};

@@ -66,8 +66,8 @@ mod vaults;
 
 pub use blast::{BlastCounts, BlastEntry, BlastRadius, BlastSummary, TenantCounts};
 pub use control::{
-    FleetControl, LocalShareState, Operator, Revealed, Rotated, RungState, SealControl, SealError, SiteChange,
-    SiteSealControl, SiteSealStatus, SiteUnsealError, Unsealing,
+    FleetControl, LocalShareState, Operator, OwnRehearsal, Revealed, Rotated, RungState, SealControl, SealError,
+    SiteChange, SiteSealControl, SiteSealStatus, SiteUnsealError, Unsealing,
 };
 
 pub use crate::bite::Pending;

@@ -15,7 +15,7 @@ use holdfast_rest::access::BoxFuture;
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::node::Place;
 use holdfast_rest::strongbox::{
-    LocalShareState, Operator, RungState, SiteSealControl, SiteSealStatus, SiteUnsealError,
+    LocalShareState, Operator, OwnRehearsal, RungState, SiteSealControl, SiteSealStatus, SiteUnsealError,
 };
 use holdfast_rest::time::rfc3339_us;
 
@@ -114,6 +114,10 @@ impl SiteSealControl for Fronted {
                 NoChallenge::Tpm(_) | NoChallenge::Store(_) => SiteUnsealError::Unavailable(error.to_string()),
             })
         })
+    }
+
+    fn rehearse(&self) -> BoxFuture<'_, Result<OwnRehearsal, SiteUnsealError>> {
+        Box::pin(async { self.host.rehearse().await.map_err(|error| SiteUnsealError::Unavailable(error.to_string())) })
     }
 
     fn debug_dump(&self) -> BoxFuture<'_, Result<DebugDump, SiteUnsealError>> {

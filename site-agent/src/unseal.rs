@@ -26,6 +26,7 @@ pub mod asked;
 pub mod climb;
 pub mod gather;
 pub mod peer;
+pub mod rehearsal;
 pub mod remote_key;
 pub mod shares;
 

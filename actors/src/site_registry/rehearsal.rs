@@ -1,5 +1,6 @@
-//! The rehearsal: would the hosts of a site come back after a power cut while the WAN is down, and if not, why. It says
-//! what would be said at that moment, from what central knows now; nothing is tried.
+//! The rehearsal at central: would the hosts of a site come back after a power cut while the WAN is down, and if not, why.
+//! It says what would be said at that moment, from what central knows now; nothing is tried. The rules are
+//! [`crate::seal_keeper::rehearsal`]'s.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use crate::ports::Now;
 use crate::rows::{Refusal, Rows};
+use crate::seal_keeper::rehearsal::{HostRehearsal, Other, Outcome, Way, by_sibling, has_leave};
 use crate::site_registry::shares::why_no_share;
 use crate::site_registry::sites::state::{Live, rfc3339};
 use crate::site_registry::unsealing::{Unsealing, unsealing, why_no_remote};
@@ -27,53 +29,6 @@ pub struct Rehearsal {
     /// After a power cut of one host, by host.
     pub hosts: BTreeMap<HostName, HostRehearsal>,
 }
-
-/// How something would come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// Without anybody.
-    ByItself,
-    /// Once an operator carries a remote seal key.
-    WithAnOperator,
-    /// Not before central is reached.
-    Stays,
-}
-
-/// What one host would do if it alone lost power.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub struct HostRehearsal {
-    /// How it would come back.
-    pub outcome: Outcome,
-    /// A sibling hands over the seal key.
-    pub sibling: RungRehearsal,
-    /// An operator carries it.
-    pub remote_sealkey: RungRehearsal,
-    /// Enough hosts bring their shares of it together.
-    pub local_shares: RungRehearsal,
-    /// Until when siblings may help it, RFC 3339; absent if it was never given a permit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub permit_until: Option<String>,
-    /// What is not served after a restart before central is heard from.
-    pub leases: &'static str,
-}
-
-/// Whether a way to the seal key would lead there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub struct RungRehearsal {
-    /// It would.
-    pub works: bool,
-    /// In plain words, why or why not.
-    pub reason: String,
-}
-
-/// A restart ends every finite lease (the reset counter grows), whoever opens the host.
-const LEASES: &str = "content with a finite `offline` is not served until central has been heard from";
 
 /// Rehearses.
 ///
@@ -131,38 +86,19 @@ struct Known {
 
 fn of_host(name: &HostName, place: &Site, known: &BTreeMap<HostName, Known>, now: Now) -> HostRehearsal {
     let host = &known[name];
-    let sibling = match why_no_sibling(name, place, known, now) {
-        Ok(helpers) => RungRehearsal { works: true, reason: format!("{} would help it", helpers.join(", ")) },
-        Err(reason) => RungRehearsal { works: false, reason },
-    };
     let remote_sealkey = match &host.remote {
-        None if host.entry.is_cut_off(place) => {
-            RungRehearsal { works: false, reason: "the site is quarantined".to_owned() }
-        }
-        None => RungRehearsal { works: true, reason: "central can make one for the next boot".to_owned() },
-        Some(why) => RungRehearsal { works: false, reason: why.clone() },
-    };
-    let local_shares = match shares::why_not(name, place, known, now) {
-        Ok(reason) => RungRehearsal { works: true, reason },
-        Err(reason) => RungRehearsal { works: false, reason },
-    };
-    let outcome = match (sibling.works || local_shares.works, remote_sealkey.works) {
-        (true, _) => Outcome::ByItself,
-        (false, true) => Outcome::WithAnOperator,
-        (false, false) => Outcome::Stays,
+        None if host.entry.is_cut_off(place) => Err("the site is quarantined".to_owned()),
+        None => Ok("central can make one for the next boot".to_owned()),
+        Some(why) => Err(why.clone()),
     };
     let until_us = host.unsealing.permit_until_us;
     let permit_until = (until_us != 0).then(|| rfc3339(until_us));
-    HostRehearsal { outcome, sibling, remote_sealkey, local_shares, permit_until, leases: LEASES }
+    let (sibling, shares) = (by_siblings(name, place, known, now), shares::way(name, place, known, now));
+    HostRehearsal::of(sibling, remote_sealkey, shares, permit_until)
 }
 
-/// The siblings that would help a host, or why none would.
-fn why_no_sibling(
-    name: &HostName,
-    place: &Site,
-    known: &BTreeMap<HostName, Known>,
-    now: Now,
-) -> Result<Vec<String>, String> {
+/// By the siblings that would help a host, or why none would.
+fn by_siblings(name: &HostName, place: &Site, known: &BTreeMap<HostName, Known>, now: Now) -> Way {
     let host = &known[name];
     if host.entry.is_cut_off(place) {
         return Err("it, or its site, is quarantined".to_owned());
@@ -170,27 +106,13 @@ fn why_no_sibling(
     if let Held::Untrusted { .. } = host.entry.standing.held {
         return Err("it failed its appraisal".to_owned());
     }
-    match host.unsealing.permit_until_us {
-        0 => return Err("it was never given an unseal permit".to_owned()),
-        until_us if until_us <= now.wall_us => return Err("its unseal permit has ended".to_owned()),
-        _ => {}
-    }
-    let others: Vec<(&HostName, Result<(), &str>)> = known
+    has_leave(host.unsealing.permit_until_us, now.wall_us)?;
+    let others: Vec<Other> = known
         .iter()
         .filter(|(other, _)| *other != name)
-        .map(|(other, known)| (other, helps(known, host, place, now)))
+        .map(|(other, known)| (other.to_string(), helps(known, host, place, now).map_err(str::to_owned)))
         .collect();
-    let helpers: Vec<String> =
-        others.iter().filter(|(_, helps)| helps.is_ok()).map(|(other, _)| other.to_string()).collect();
-    if !helpers.is_empty() {
-        return Ok(helpers);
-    }
-    if others.is_empty() {
-        return Err("this site has no other host".to_owned());
-    }
-    let why: Vec<String> =
-        others.iter().filter_map(|(other, helps)| Some(format!("{other}: {}", helps.err()?))).collect();
-    Err(why.join("; "))
+    by_sibling(&others, |helpers| format!("{} would help it", helpers.join(", ")))
 }
 
 fn helps(helper: &Known, asker: &Known, place: &Site, now: Now) -> Result<(), &'static str> {

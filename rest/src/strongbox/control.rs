@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use holdfast_actors::attestation_verifier::appraisal::Policy;
 use holdfast_actors::rows::Refusal;
+use holdfast_actors::seal_keeper::rehearsal::{HostRehearsal, Outcome};
 use holdfast_actors::seal_keeper::{Class, Proof, RequestId, Revealer, SealRefusal, Status};
 use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::restored::Report;
 use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::Decide;
 use holdfast_protocol::debug::DebugDump;
-use holdfast_protocol::ids::{HostId, SiteName};
+use holdfast_protocol::ids::{HostId, HostName, SiteName};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::wire::{RemoteSealKeys, UnsealChallenge};
 use schemars::JsonSchema;
@@ -57,6 +58,11 @@ pub trait SiteSealControl: Send + Sync {
 
     /// The challenge that a remote seal key for this very boot answers. A node without a TPM has none.
     fn unseal_challenge(&self) -> BoxFuture<'_, Result<UnsealChallenge, SiteUnsealError>> {
+        Box::pin(async { Err(SiteUnsealError::Unavailable("this node has no TPM".to_owned())) })
+    }
+
+    /// Whether it would come back after a power cut while the WAN is down, by what it knows itself.
+    fn rehearse(&self) -> BoxFuture<'_, Result<OwnRehearsal, SiteUnsealError>> {
         Box::pin(async { Err(SiteUnsealError::Unavailable("this node has no TPM".to_owned())) })
     }
 
@@ -129,6 +135,21 @@ pub struct SiteSealStatus {
     pub allow_local_unseal: bool,
     /// The share it would bring itself, if it has one that fits its store.
     pub local_share: Option<LocalShareState>,
+}
+
+/// Whether a host would come back, as it knows itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct OwnRehearsal {
+    /// The site.
+    pub site: SiteName,
+    /// The host.
+    pub host: HostName,
+    /// After a power cut of the whole site.
+    pub whole_site: Outcome,
+    /// After a power cut of this host alone.
+    #[serde(flatten)]
+    pub alone: HostRehearsal,
 }
 
 /// A host's share of its site's seal key.

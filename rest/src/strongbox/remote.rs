@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,15 +25,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::call::{self, Call, Right, op};
-use super::conventions::Wanted;
-use super::seal::class_of;
+use super::control::OwnRehearsal;
+use super::conventions::{Parameters, Wanted};
+use super::seal::{OPERATORS, class_of, operator_by};
 use super::{AtCentral, AtSite, StrongboxSite};
 use crate::body;
 use crate::openapi::operation::{self as on, ANYBODY, KnownBy, Operations, Query, Who, Work};
 use crate::peer::Peer;
 use crate::problem::Problem;
+use crate::reply::Format;
 use crate::secret::SecretText;
 
+/// Of a host, in the audit log.
+const REHEARSAL: &str = "host.rehearsal";
 /// The base64 of the longest, and what is around it.
 const UNSEAL_BYTES_MAX: usize = REMOTE_SEAL_KEYS_BYTES_MAX / 3 * 4 + 1024;
 
@@ -64,11 +68,19 @@ pub(super) fn site_operations() -> Operations<AtSite> {
         let opens = on::post(path, work, "Opens the host with a remote seal key");
         opens.takes::<SiteUnsealAsked>().done().may(&[403, 409])
     };
-    Operations::under("/v1/state/strongbox/system").with(opens("/unseal")).with(opens("/unseal-remote")).with(on::get(
-        "/unseal-challenge",
-        Work::new(challenge, ANYBODY, Query::Cut).gives::<ChallengeGiven>(),
-        "A challenge, to ask for a remote seal key that works once",
-    ))
+    Operations::under("/v1/state/strongbox/system")
+        .with(opens("/unseal"))
+        .with(opens("/unseal-remote"))
+        .with(on::get(
+            "/unseal-challenge",
+            Work::new(challenge, ANYBODY, Query::Cut).gives::<ChallengeGiven>(),
+            "A challenge, to ask for a remote seal key that works once",
+        ))
+        .with(on::get(
+            "/rehearsal",
+            Work::new(own_rehearsal, OPERATORS, Query::Cut).action(REHEARSAL).gives::<OwnRehearsal>(),
+            "Says whether this host would come back after a power cut while the WAN is down, by what it knows itself",
+        ))
 }
 
 /// Body of `get-remote-sealkey`; may be absent.
@@ -125,6 +137,23 @@ pub(super) async fn rehearsal(call: Call) -> Result<Response, Problem> {
     let name: SiteName = call.name("site", "site")?;
     let live = call.node.fleet.live();
     Ok(call.format.reply(StatusCode::OK, &rehearse(&name, &call.snapshot()?, &live, call.now())?))
+}
+
+/// The same question to a host, about itself. Who asks is an operator, as for sealing it.
+pub(super) async fn own_rehearsal(
+    State(node): State<Arc<StrongboxSite>>,
+    Extension(peer): Extension<Peer>,
+    (method, uri): (Method, Uri),
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let class = class_of(&peer, &node.admin_identities);
+    let name = operator_by(&node.access, &headers, (&peer, class), REHEARSAL).await?;
+    let query = Parameters::of(&method, &uri, Format::accepted(&headers), &[]);
+    let query = query.or_else(|problem| {
+        call::note(&node.access, Realm::NODE, &name, (REHEARSAL, ""), &problem)?;
+        Err(problem)
+    })?;
+    Ok(query.wanted.reply(StatusCode::OK, &node.seal.rehearse().await?))
 }
 
 /// Says why, where the decision would only say no.

@@ -76,19 +76,18 @@ pub(super) fn operations() -> Operations<AtCentral> {
 
 /// What a site host's seal can do, beside being opened.
 pub(super) fn site_operations() -> Operations<AtSite> {
-    let operators = Who {
-        says: "an admin of the tenant system, or an operator's certificate",
-        known_by: KnownBy::TokenOrCertificate,
-    };
     Operations::under("/v1/state/strongbox/system")
         .with(on::get(
             "/seal-status",
             Work::new(site_status, ANYBODY, Query::Cut).gives::<SiteStatus>(),
             "How the host's seal stands, and what was tried to open it",
         ))
-        .with(on::post("/seal", Work::new(site_seal, operators, Query::Tried).action(SEAL), "Seals the host").done())
+        .with(on::post("/seal", Work::new(site_seal, OPERATORS, Query::Tried).action(SEAL), "Seals the host").done())
 }
 
+/// Who may seal a host.
+pub(super) const OPERATORS: Who =
+    Who { says: "an admin of the tenant system, or an operator's certificate", known_by: KnownBy::TokenOrCertificate };
 const REVEALERS: Who =
     Who { says: "whoever is on the machine itself, or has the bootstrap secret", known_by: KnownBy::Nothing };
 /// Who proves by the body that it may.

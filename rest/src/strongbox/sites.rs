@@ -57,7 +57,8 @@ fn config_operations() -> Operations<AtCentral> {
         .with(
             on::patch("/{site}", op("site.change", Right::SystemAdmin, change), "Changes what the body names")
                 .takes::<ChangeAsked>()
-                .done(),
+                .done()
+                .bites(),
         )
         .with(
             on::delete("/{site}", op("site.delete", Right::SystemAdmin, delete), "Takes a site away, with its hosts")

@@ -6,6 +6,7 @@ use holdfast_protocol::ids::HostName;
 
 use super::Known;
 use crate::ports::Now;
+use crate::seal_keeper::rehearsal::{Other, Way, by_shares};
 use crate::shamir::ValidThreshold;
 use crate::site_registry::Site;
 
@@ -20,31 +21,18 @@ pub(super) fn holders(place: &Site, known: &BTreeMap<HostName, Known>, now: Now)
     holding.map(|(name, _)| name.to_string()).collect()
 }
 
-/// How a host would be opened by shares, or why not.
-pub(super) fn why_not(
-    name: &HostName,
-    place: &Site,
-    known: &BTreeMap<HostName, Known>,
-    now: Now,
-) -> Result<String, String> {
-    brings(&known[name], place, now)?;
+/// By shares, or why not.
+pub(super) fn way(name: &HostName, place: &Site, known: &BTreeMap<HostName, Known>, now: Now) -> Way {
     let needed = needed(known).ok_or_else(|| "this site has no host".to_owned())?;
-    let (mut others, mut lacking) = (Vec::new(), Vec::new());
-    for (other, known) in known.iter().filter(|(other, _)| *other != name) {
-        match brings(known, place, now) {
-            Err(why) => lacking.push(format!("{other}: {why}")),
-            Ok(()) if known.unsealing.address.is_none() => {
-                lacking.push(format!("{other}: has not said where siblings reach it"));
-            }
-            Ok(()) => others.push(other.to_string()),
-        }
-    }
-    let has = others.len() + 1;
-    match (needed <= has, others.as_slice()) {
-        (true, []) => Ok("its own share is all that it takes: this host alone opens itself".to_owned()),
-        (true, others) => Ok(format!("{needed} shares are needed: its own and those of {}", others.join(", "))),
-        (false, _) => Err(format!("{needed} shares are needed and {has} would come together; {}", lacking.join("; "))),
-    }
+    let others: Vec<Other> = known
+        .iter()
+        .filter(|(other, _)| *other != name)
+        .map(|(other, known)| {
+            let reached = known.unsealing.address.as_ref().map(drop).ok_or("has not said where siblings reach it");
+            (other.to_string(), brings(known, place, now).and_then(|()| Ok(reached?)))
+        })
+        .collect();
+    by_shares(brings(&known[name], place, now), needed, &others)
 }
 
 fn needed(known: &BTreeMap<HostName, Known>) -> Option<usize> {
@@ -76,8 +64,9 @@ fn brings(host: &Known, place: &Site, now: Now) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::ports::Now;
+    use crate::seal_keeper::rehearsal::Outcome;
     use crate::site_registry::fixtures::{NOW, Store, id};
-    use crate::site_registry::rehearsal::{Outcome, rehearse};
+    use crate::site_registry::rehearsal::rehearse;
     use crate::site_registry::shares::share_of;
     use crate::site_registry::shares::tests::{allow, allowed};
     use crate::site_registry::sites::state::Live;

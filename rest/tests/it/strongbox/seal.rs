@@ -315,7 +315,8 @@ async fn a_site_host_is_sealed_by_an_admin_and_opened_by_no_key_of_central() {
     };
 
     let status = ask(&stranger, Method::GET, "seal-status", None).await;
-    assert_eq!(status.json(), json!({ "initialized": true, "sealed": false, "ladder": [] }));
+    let expected = json!({ "initialized": true, "sealed": false, "ladder": [], "allow-local-unseal": false });
+    assert_eq!(status.json(), expected);
     assert_eq!(ask(&stranger, Method::POST, "unseal", None).await.status.as_u16(), 204);
     assert_eq!(ask(&stranger, Method::POST, "seal", None).await.status.as_u16(), 401);
     assert_eq!(ask(&stranger, Method::POST, "seal", Some(&central.root)).await.status.as_u16(), 401);

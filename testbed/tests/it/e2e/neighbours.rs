@@ -228,6 +228,7 @@ async fn no_route_of_a_host_tells_one_tenant_of_another_or_of_what_is_placed_els
                     | "/v1/state/strongbox/system/unseal-remote"
                     | "/v1/state/strongbox/system/unseal-challenge"
                     | "/v1/state/strongbox/system/debug-dump"
+                    | "/v1/state/strongbox/system/rehearsal"
                     | "/v1/state/strongbox/system/seal"
                     | "/v1/health"
                     | "/v1/metrics"

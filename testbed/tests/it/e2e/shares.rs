@@ -59,6 +59,12 @@ impl World {
         until(&format!("{host} holds a share"), SOON, look).await.unwrap();
     }
 
+    async fn own_rehearsal(&self, host: &str) -> Value {
+        let answer = self.at(host).get(&format!("{SYSTEM}/rehearsal")).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
     async fn seal_status(&self, host: &str) -> std::io::Result<Value> {
         Ok(self.at(host).get(&format!("{SYSTEM}/seal-status")).await?.json())
     }
@@ -119,6 +125,11 @@ async fn a_whole_site_opens_itself_by_shares_where_that_is_allowed_and_only_ther
         world.holds_a_share(host, 1).await;
     }
     world.deployment.wan().cut();
+    // A host says so too, by what it holds.
+    let own = world.own_rehearsal(HOSTS[0]).await;
+    assert_eq!((&own["whole-site"], &own["outcome"]), (&json!("by-itself"), &json!("by-itself")), "{own}");
+    assert_eq!(own["local-shares"]["reason"], "2 shares are needed: its own and those of udc1-002, udc1-003", "{own}");
+    assert!(own["sibling"]["reason"].as_str().unwrap().contains("udc1-002, udc1-003 would be asked"), "{own}");
     world.cut_the_power();
     for host in HOSTS {
         world.arrives(host, SECRET, VALUE).await;
@@ -187,6 +198,8 @@ async fn who_was_cut_off_brings_no_share_and_what_was_allowed_once_opens_nothing
     for host in [HOSTS[0], HOSTS[1]] {
         world.holds_a_share(host, 2).await;
     }
+    let own = world.own_rehearsal(HOSTS[0]).await;
+    assert_eq!(own["local-shares"]["reason"], "2 shares are needed: its own and those of udc1-002", "{own}");
 
     world.deployment.wan().cut();
     world.cut_the_power();
@@ -208,6 +221,9 @@ async fn who_was_cut_off_brings_no_share_and_what_was_allowed_once_opens_nothing
     for host in [HOSTS[0], HOSTS[1]] {
         let status = world.seal_status(host).await.unwrap();
         assert_eq!((&status["allow-local-unseal"], &status["local-share"]), (&json!(false), &Value::Null), "{status}");
+        let own = world.own_rehearsal(host).await;
+        assert_eq!((&own["whole-site"], &own["outcome"]), (&json!("with-an-operator"), &json!("by-itself")), "{own}");
+        assert!(own["local-shares"]["reason"].as_str().unwrap().contains("allow-local-unseal is not set"), "{own}");
     }
     world.deployment.wan().cut();
     world.cut_the_power();
