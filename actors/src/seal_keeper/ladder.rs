@@ -7,9 +7,9 @@
 
 use std::fmt;
 
-use holdfast_protocol::ids::{DeploymentId, HostId, SealEpoch};
+use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId, SealEpoch};
 use holdfast_protocol::tpm::{Counters, Evidence, Public};
-use holdfast_protocol::wire::{Notice, NoticedStanding, RemoteTerms, ShareTerms, UnsealPermit};
+use holdfast_protocol::wire::{Notice, NoticedStanding, RemoteTerms, ShareTerms, Sibling, UnsealPermit};
 use serde::{Deserialize, Serialize};
 
 use crate::attestation_verifier::appraisal::{Expected, Policy, ReferenceValues, appraise};
@@ -148,12 +148,23 @@ pub enum SiblingRefusal {
     /// Its own leave has ended, or it never had one.
     #[error("this sibling has itself no unseal permit of central that holds")]
     OwnPermit,
-    /// The permit names somebody else.
+    /// The permit names somebody else, or a machine that this site does not have, or no more.
     #[error("the unseal permit is for another deployment, site or host")]
     NotOurs,
     /// Too long ago by this sibling's clock, or by the TPM of the host that asks.
     #[error("the unseal permit has ended: central has not renewed it for too long")]
     Expired,
+    /// It is of a policy that central has replaced since.
+    #[error("the unseal permit is of policy {shown}, and this sibling knows policy {known}: central has to renew it")]
+    OldPolicy {
+        /// In the permit.
+        shown: u64,
+        /// In the sibling's own.
+        known: u64,
+    },
+    /// Central has decided about the host since.
+    #[error("the unseal permit is older than central's last decision about the host that asks: central has to renew it")]
+    Superseded,
     /// Central has cut the host off.
     #[error("central has quarantined the host that asks")]
     Quarantined,
@@ -217,6 +228,8 @@ pub struct Helper<'a> {
 pub struct Asker<'a> {
     /// The host in its certificate.
     pub host: &'a HostId,
+    /// The generation in its certificate.
+    pub generation: HostGeneration,
     /// The permit it shows; central has signed it.
     pub permit: &'a UnsealPermit,
     /// The newest notices about it: the sibling's and its own.
@@ -280,13 +293,30 @@ fn has_leave(asker: &Asker<'_>, helper: &Helper<'_>) -> Result<Public, SiblingRe
         Some(NoticedStanding::Untrusted) => return Err(SiblingRefusal::Untrusted),
         Some(NoticedStanding::Clear) | None => {}
     }
-    if helper.permit.is_none_or(|own| own.host != *helper.own || own.expires_us <= helper.now_us) {
-        return Err(SiblingRefusal::OwnPermit);
+    let holds = |own: &&UnsealPermit| own.host == *helper.own && helper.now_us < own.expires_us;
+    let own = helper.permit.filter(holds).ok_or(SiblingRefusal::OwnPermit)?;
+    // A machine of an earlier site of the same name has certificates that chain to the same root.
+    let is_known = |known: &Sibling| known.name == asker.host.host && known.generation <= asker.generation;
+    if !own.siblings.iter().any(is_known) {
+        return Err(SiblingRefusal::NotOurs);
     }
+    is_current(asker, own)?;
     if permit.expires_us <= helper.now_us {
         return Err(SiblingRefusal::Expired);
     }
     Public::parse(&permit.ak_public).map_err(|_| SiblingRefusal::Key)
+}
+
+/// Whether the permit is not one that was kept from before something changed: it says what its host is held to.
+fn is_current(asker: &Asker<'_>, own: &UnsealPermit) -> Result<(), SiblingRefusal> {
+    let permit = asker.permit;
+    if permit.policy < own.policy {
+        return Err(SiblingRefusal::OldPolicy { shown: permit.policy.0, known: own.policy.0 });
+    }
+    match newest(asker.notices) {
+        Some(notice) if permit.issued_us <= notice.at_us => Err(SiblingRefusal::Superseded),
+        _ => Ok(()),
+    }
 }
 
 /// Appraises a quote as central would, by what the permit says, and looks at the TPM's clock: it counts only while the

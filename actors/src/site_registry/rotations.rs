@@ -16,7 +16,7 @@ use crate::ports::Now;
 use crate::rows::{Batch, Kind, ReadRows, Record, Refusal, Rows};
 use crate::site_registry::authorities::root_certificate;
 use crate::site_registry::sites::state::rfc3339;
-use crate::site_registry::{Host, HostState, Site, host, hosts, site};
+use crate::site_registry::{Host, HostState, Site, deployment, host, hosts, site};
 
 /// Rotations of a site that are remembered.
 pub const ROTATIONS_KEPT: usize = 32;
@@ -45,12 +45,16 @@ pub enum Cause {
     Untrusted,
     /// Two machines claimed to be a host.
     Clone,
+    /// Its hosts may no longer open each other by shares, and each had one.
+    LocalUnsealEnded,
+    /// It has more hosts, so that more shares are to be needed than of the key before.
+    Grown,
 }
 
 /// One rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotation {
-    /// Order of the decision that it came with.
+    /// Order of the decision that it came with; of the last one before it, where the site's settings or hosts changed.
     pub generation: StandingGeneration,
     /// Why.
     pub cause: Cause,
@@ -98,6 +102,19 @@ pub(super) struct Occasion<'a> {
     pub(super) host: Option<&'a HostName>,
 }
 
+/// Notes that `place` has newer epochs for all of its hosts, because of what an operator has set.
+pub(super) fn note_setting(
+    batch: &mut Batch,
+    cause: Cause,
+    name: &SiteName,
+    place: &Site,
+    rows: &dyn Rows,
+    now: Now,
+) -> Result<(), Refusal> {
+    let occasion = Occasion { generation: deployment(rows)?.standing_generation, cause, host: None };
+    note(batch, &occasion, name, place, rows, now)
+}
+
 /// Notes that `place` has newer epochs, which `batch` commits.
 pub(super) fn note(
     batch: &mut Batch,
@@ -111,8 +128,8 @@ pub(super) fn note(
     let holds = |(host, entry): &(HostName, Host)| occasion.host != Some(host) && holds_keys(entry, place);
     let holders = match occasion.host {
         // Nobody is left who is given newer ones.
-        None => Vec::new(),
-        Some(_) => hosts(rows, name)?.into_iter().filter(holds).map(|(host, _)| host).collect(),
+        None if occasion.cause == Cause::Quarantine => Vec::new(),
+        _ => hosts(rows, name)?.into_iter().filter(holds).map(|(host, _)| host).collect(),
     };
     rotations.kept.push(Rotation {
         generation: occasion.generation,
@@ -201,7 +218,7 @@ pub enum Installed {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct RotationState {
-    /// Order of the decision that it came with.
+    /// Order of the decision that it came with; of the last one before it, where the site's settings or hosts changed.
     pub generation: u64,
     /// Why.
     pub cause: Cause,

@@ -147,7 +147,8 @@ pub fn leave(id: &HostId, valid: Duration, rows: &dyn Rows, now: Now) -> Result<
     for (name, sibling) in hosts(rows, &id.site)? {
         let other = HostId { site: id.site.clone(), host: name.clone() };
         if other != *id && sibling.identity.is_some() {
-            siblings.push(Sibling { name, address: unsealing(rows, &other, &sibling)?.address });
+            let address = unsealing(rows, &other, &sibling)?.address;
+            siblings.push(Sibling { name, address, generation: sibling.generation });
             notices.extend(notice(&other, rows)?);
         }
     }

@@ -72,6 +72,8 @@ pub struct Sibling {
     pub name: HostName,
     /// `address:port` where it answers siblings, as it said.
     pub address: Option<String>,
+    /// Generation of its identity: a machine that shows a lower one is not it, or no more.
+    pub generation: HostGeneration,
 }
 
 /// What a host tells central so that it can be helped when it starts without it. Members that central knows already are

@@ -13,8 +13,8 @@ use holdfast_actors::rows::{Batch, Refusal};
 use holdfast_actors::seal_keeper::ladder::{Asker, Helper, SiblingRefusal, admit, admit_share, judge};
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::kem;
-use holdfast_protocol::ids::{HostId, Realm, SealEpoch};
-use holdfast_protocol::pki::read;
+use holdfast_protocol::ids::{HostGeneration, HostId, Realm, SealEpoch};
+use holdfast_protocol::pki::read::{self, Peer};
 use holdfast_protocol::tpm::binding::QuoteBinding;
 use holdfast_protocol::tpm::{Evidence, Public};
 use holdfast_protocol::wire::{
@@ -110,14 +110,15 @@ async fn serve(host: &Host, incoming: Incoming, memory: &Memory) {
     let identity = connection.peer_identity().and_then(|found| found.downcast::<Vec<CertificateDer<'_>>>().ok());
     let peer = identity.as_ref().and_then(|chain| read::peer_of(chain.first()?).ok());
     if let Some(peer) = peer {
-        let _ = converse(host, &connection, &peer.host, memory).await;
+        let _ = converse(host, &connection, &peer, memory).await;
     }
     // Whoever asked closes once it has heard the answer.
     let _ = tokio::time::timeout(HANDSHAKE_LIMIT, connection.closed()).await;
 }
 
 /// One talk; `None`: it ended before its time.
-async fn converse(host: &Host, connection: &Connection, asker: &HostId, memory: &Memory) -> Option<()> {
+async fn converse(host: &Host, connection: &Connection, peer: &Peer, memory: &Memory) -> Option<()> {
+    let asker = &peer.host;
     let mut exporter = [0; 32];
     connection.export_keying_material(&mut exporter, EXPORTER_SIBLING, b"").ok()?;
     let (mut to, mut from) = tokio::time::timeout(MESSAGE_LIMIT, connection.accept_bi()).await.ok()?.ok()?;
@@ -131,7 +132,8 @@ async fn converse(host: &Host, connection: &Connection, asker: &HostId, memory: 
         // What it knows of itself this host is to know as well; what is not about it is not taken.
         let _ = host.sibling_noticed(notice).await;
     }
-    let talk = Talk { host, asker, exporter, permit: &permit, epoch, set, given: &memory.given };
+    let generation = peer.generation;
+    let talk = Talk { host, asker, generation, exporter, permit: &permit, epoch, set, given: &memory.given };
     let answer = match talk.admitted() {
         Ok((permit, ak)) => {
             let challenge = talk.challenge(&permit);
@@ -157,6 +159,8 @@ async fn converse(host: &Host, connection: &Connection, asker: &HostId, memory: 
 struct Talk<'a> {
     host: &'a Host,
     asker: &'a HostId,
+    /// In the certificate that it shows.
+    generation: HostGeneration,
     exporter: [u8; 32],
     permit: &'a Signed,
     epoch: SealEpoch,
@@ -185,7 +189,8 @@ impl Talk<'_> {
             now_us: local.clock.now().wall_us,
         };
         let notices = [held.as_ref(), None];
-        let asker = Asker { host: self.asker, permit: &permit, notices, epoch: self.epoch };
+        let (host, generation) = (self.asker, self.generation);
+        let asker = Asker { host, generation, permit: &permit, notices, epoch: self.epoch };
         let ak = match &self.set {
             None => admit(&asker, &helper)?,
             Some(set) => {

@@ -4,7 +4,7 @@ use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::ids::{HostGeneration, PolicyVersion, StandingGeneration};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::soft::SoftTpm;
-use holdfast_protocol::wire::{ResetBound, ShareHolder};
+use holdfast_protocol::wire::{ResetBound, ShareHolder, Sibling};
 
 use super::*;
 
@@ -90,20 +90,24 @@ fn tpm() -> SoftTpm {
     tpm
 }
 
+fn sibling(name: &str) -> Sibling {
+    Sibling { name: name.parse().unwrap(), address: None, generation: HostGeneration(2) }
+}
+
 fn permit(name: &str) -> UnsealPermit {
     let tpm = tpm();
     UnsealPermit {
         deployment: DEPLOYMENT,
         host: host(name),
-        generation: HostGeneration(1),
+        generation: HostGeneration(2),
         ak_public: tpm.ak_public().raw().to_vec(),
-        policy: PolicyVersion(1),
+        policy: PolicyVersion(2),
         pcrs: vec![0, 4],
         reference: [0, 4].map(|pcr| (pcr, vec![tpm.pcrs[&pcr]])).to_vec(),
         counters: tpm.counters,
         issued_us: ISSUED_US,
         expires_us: ISSUED_US + LASTS_US,
-        siblings: Vec::new(),
+        siblings: ["udc1-001", "udc1-002"].map(sibling).to_vec(),
         authority: Vec::new(),
         remote_key: None,
         address: None,
@@ -125,13 +129,25 @@ fn a_sibling_hears_only_whom_central_has_given_leave_and_holds_nothing_against()
         epochs: &epochs,
         now_us: ISSUED_US + 1,
     };
-    let asker = Asker { host: &asker_id, permit: &good, notices: [None, None], epoch: SealEpoch(3) };
+    let asker = Asker {
+        host: &asker_id,
+        generation: HostGeneration(2),
+        permit: &good,
+        notices: [None, None],
+        epoch: SealEpoch(3),
+    };
     let (clear, cut) = (notice(3, NoticedStanding::Clear), notice(2, NoticedStanding::Quarantined { wipe: false }));
     let (newer_cut, untrusted) =
         (notice(4, NoticedStanding::Quarantined { wipe: false }), notice(2, NoticedStanding::Untrusted));
     let other_site = UnsealPermit { host: host("udc2/udc1-002"), ..good.clone() };
     let others = UnsealPermit { deployment: DeploymentId([8; 16]), ..good.clone() };
     let no_key = UnsealPermit { ak_public: vec![1], ..good.clone() };
+    let of_policy = |version| UnsealPermit { policy: PolicyVersion(version), ..good.clone() };
+    let (old_policy, new_policy) = (of_policy(1), of_policy(3));
+    let cleared = |at_us| Notice { at_us, ..notice(3, NoticedStanding::Clear) };
+    let (cleared_since, cleared_then, cleared_before) =
+        (cleared(ISSUED_US + 1), cleared(ISSUED_US), cleared(ISSUED_US - 1));
+    let alone = UnsealPermit { siblings: vec![sibling("udc1-001"), sibling("udc1-003")], ..own.clone() };
     let over = ISSUED_US + LASTS_US;
     let stranger = host("udc1/udc1-003");
     use SiteCase as C;
@@ -163,6 +179,39 @@ fn a_sibling_hears_only_whom_central_has_given_leave_and_holds_nothing_against()
             helper,
             Some(SiblingRefusal::Expired),
         ),
+        C(
+            "of the policy before",
+            Asker { permit: &old_policy, ..asker },
+            helper,
+            Some(SiblingRefusal::OldPolicy { shown: 1, known: 2 }),
+        ),
+        C("of the policy that the sibling is yet to hear of", Asker { permit: &new_policy, ..asker }, helper, None),
+        C(
+            "of before it was taken back",
+            Asker { notices: [Some(&cleared_since), None], ..asker },
+            helper,
+            Some(SiblingRefusal::Superseded),
+        ),
+        C(
+            "of the very time",
+            Asker { notices: [None, Some(&cleared_then)], ..asker },
+            helper,
+            Some(SiblingRefusal::Superseded),
+        ),
+        C("of after it was taken back", Asker { notices: [Some(&cleared_before), None], ..asker }, helper, None),
+        C(
+            "unknown to central, as the sibling knows",
+            asker,
+            Helper { permit: Some(&alone), ..helper },
+            Some(SiblingRefusal::NotOurs),
+        ),
+        C(
+            "a machine of before",
+            Asker { generation: HostGeneration(1), ..asker },
+            helper,
+            Some(SiblingRefusal::NotOurs),
+        ),
+        C("enrolled again since", Asker { generation: HostGeneration(3), ..asker }, helper, None),
         C("no leave to help", asker, Helper { permit: None, ..helper }, Some(SiblingRefusal::OwnPermit)),
         C("another's leave", asker, Helper { permit: Some(&good), ..helper }, Some(SiblingRefusal::OwnPermit)),
         C("sealed", asker, Helper { epochs: &[], ..helper }, Some(SiblingRefusal::Sealed)),
@@ -197,7 +246,13 @@ fn a_share_is_given_by_sealed_siblings_too_and_only_where_both_are_allowed_and_h
         epochs: &[],
         now_us: ISSUED_US + 1,
     };
-    let asker = Asker { host: &asker_id, permit: &good, notices: [None, None], epoch: SealEpoch(3) };
+    let asker = Asker {
+        host: &asker_id,
+        generation: HostGeneration(2),
+        permit: &good,
+        notices: [None, None],
+        epoch: SealEpoch(3),
+    };
     let holder = |name: &str| ShareHolder { name: name.parse().unwrap(), digest: [0; 32] };
     let terms = ShareTerms {
         deployment: DEPLOYMENT,
@@ -212,11 +267,13 @@ fn a_share_is_given_by_sealed_siblings_too_and_only_where_both_are_allowed_and_h
     let not_allowed = |of: &UnsealPermit| UnsealPermit { local_unseal: false, ..of.clone() };
     let (its, ours) = (not_allowed(&good), not_allowed(&own));
     let cut = notice(2, NoticedStanding::Quarantined { wipe: false });
+    let old_policy = UnsealPermit { policy: PolicyVersion(1), ..good.clone() };
+    let taken_back = Notice { at_us: ISSUED_US + 1, ..notice(3, NoticedStanding::Clear) };
     let (held, over) = ([terms], ISSUED_US + LASTS_US);
     let (good_set, other_set) = ([1; 32], [2; 32]);
     let barred = SiblingRefusal::Barred(NoLadder::Quarantined);
     type Case<'a> = (&'static str, Asker<'a>, Helper<'a>, &'a [u8; 32], &'a [ShareTerms], Option<SiblingRefusal>);
-    let cases: [Case<'_>; 11] = [
+    let cases: [Case<'_>; 14] = [
         ("sealed, and all is well", asker, helper, &good_set, &held, None),
         ("open, and all is well", asker, Helper { epochs: &[SealEpoch(9)], ..helper }, &good_set, &held, None),
         (
@@ -263,6 +320,30 @@ fn a_share_is_given_by_sealed_siblings_too_and_only_where_both_are_allowed_and_h
             Some(barred),
         ),
         ("too late", asker, Helper { now_us: over, ..helper }, &good_set, &held, Some(SiblingRefusal::OwnPermit)),
+        (
+            "of the policy before",
+            Asker { permit: &old_policy, ..asker },
+            helper,
+            &good_set,
+            &held,
+            Some(SiblingRefusal::OldPolicy { shown: 1, known: 2 }),
+        ),
+        (
+            "of before it was taken back",
+            Asker { notices: [Some(&taken_back), None], ..asker },
+            helper,
+            &good_set,
+            &held,
+            Some(SiblingRefusal::Superseded),
+        ),
+        (
+            "a machine of before",
+            Asker { generation: HostGeneration(1), ..asker },
+            helper,
+            &good_set,
+            &held,
+            Some(SiblingRefusal::NotOurs),
+        ),
     ];
     for (what, asker, helper, set, held, expected) in cases {
         assert_eq!(admit_share(&asker, &helper, set, held).err(), expected, "{what}");

@@ -48,8 +48,8 @@ fn a_permit_says_what_a_sibling_needs_and_goes_to_hosts_in_good_standing() {
     assert_eq!(permit.counters, tpm(1).counters);
     assert_eq!((permit.issued_us, permit.expires_us), (NOW.wall_us, NOW.wall_us + 3_600_000_000));
     let siblings: Vec<_> =
-        permit.siblings.iter().map(|known| (known.name.as_str(), known.address.as_deref())).collect();
-    assert_eq!(siblings, [("b", Some("10.0.0.2:4646"))]);
+        permit.siblings.iter().map(|known| (known.name.as_str(), known.address.as_deref(), known.generation)).collect();
+    assert_eq!(siblings, [("b", Some("10.0.0.2:4646"), HostGeneration(1))]);
     assert!(notices.is_empty());
 
     let content = leave_of(&store, A).unwrap().content();

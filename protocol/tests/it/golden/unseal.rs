@@ -25,8 +25,12 @@ fn permit() -> UnsealPermit {
         issued_us: TIME_US,
         expires_us: TIME_US + 1,
         siblings: vec![
-            Sibling { name: parsed("udc1-002"), address: Some("10.0.0.2:4646".to_owned()) },
-            Sibling { name: parsed("udc1-003"), address: None },
+            Sibling {
+                name: parsed("udc1-002"),
+                address: Some("10.0.0.2:4646".to_owned()),
+                generation: HostGeneration(300),
+            },
+            Sibling { name: parsed("udc1-003"), address: None, generation: HostGeneration(1) },
         ],
         authority: vec![4; 65],
         remote_key: Some([0x4e; 32]),
