@@ -163,7 +163,9 @@ pub enum SiblingRefusal {
         known: u64,
     },
     /// Central has decided about the host since.
-    #[error("the unseal permit is older than central's last decision about the host that asks: central has to renew it")]
+    #[error(
+        "the unseal permit is older than central's last decision about the host that asks: central has to renew it"
+    )]
     Superseded,
     /// Central has cut the host off.
     #[error("central has quarantined the host that asks")]

@@ -14,8 +14,10 @@ use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
 use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, ReadRows, Refusal, Rows};
+use crate::shamir::ValidThreshold;
 use crate::site_registry::authorities::{FreshKey, Loaded, path, root_certificate};
 use crate::site_registry::certificates::SiteCertificates;
+use crate::site_registry::rotations::Cause;
 use crate::site_registry::sites::removal::departed;
 use crate::site_registry::{
     EkTrust, Held, Host, HostState, Invitation, SealKeyRecord, Site, Standing, deployment, hosts, site,
@@ -167,16 +169,19 @@ pub struct AddHosts {
     pub site: SiteName,
     /// The hosts.
     pub hosts: Vec<NewHost>,
+    /// 32 fresh random bytes for the next epochs.
+    pub seed: Secret<32>,
     /// Who asks, for the audit log.
     pub by: String,
 }
 
-/// Adds hosts to a site.
+/// Adds hosts to a site; says whether it has moved on to another seal key. It does where more of its hosts' shares are
+/// needed then than before: those that were given already are of a split that fewer open.
 ///
 /// # Errors
 /// [`Refusal::NotFound`]; [`Refusal::Exists`]: one of them; [`Refusal::Invalid`] says what is wrong with them.
-pub fn add_hosts(cmd: &AddHosts, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
-    let site = site(rows, &cmd.site)?.value;
+pub fn add_hosts(cmd: &AddHosts, rows: &dyn Rows, now: Now) -> Result<(Batch, bool), Refusal> {
+    let mut site = site(rows, &cmd.site)?.value;
     let existing = hosts(rows, &cmd.site)?;
     check_hosts(&cmd.hosts, site.ek_trust, existing.len())?;
     if cmd.hosts.is_empty() {
@@ -188,7 +193,18 @@ pub fn add_hosts(cmd: &AddHosts, rows: &dyn Rows, now: Now) -> Result<(Batch, ()
     let object = named(&cmd.site, cmd.hosts.iter().map(|host| &host.name));
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, &cmd.by, "site.add-hosts", object));
     put_hosts(&mut batch, &cmd.site, &cmd.hosts, rows)?;
-    Ok((batch, ()))
+    let is_split = site.allow_local_unseal && existing.values().any(|host| host.identity.is_some());
+    let rekeyed = is_split && threshold(existing.len()) != threshold(existing.len() + cmd.hosts.len());
+    if rekeyed {
+        policy::rekey(&mut site, &cmd.site, (Cause::Grown, &cmd.seed), &mut batch, rows, now)?;
+        batch.put(Realm::NODE, &[cmd.site.as_str()], &site);
+    }
+    Ok((batch, rekeyed))
+}
+
+/// Shares that open a site of so many hosts.
+fn threshold(hosts: usize) -> Option<u8> {
+    Some(u8::try_from(hosts).ok().and_then(ValidThreshold::majority)?.threshold())
 }
 
 fn check_hosts(new: &[NewHost], ek_trust: EkTrust, existing: usize) -> Result<(), Refusal> {

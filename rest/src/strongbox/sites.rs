@@ -69,6 +69,7 @@ fn config_operations() -> Operations<AtCentral> {
             on::post("/{site}/hosts", op("site.add-hosts", Right::SystemAdmin, add_hosts), "Gives a site more hosts")
                 .takes::<HostsAsked>()
                 .gives::<SiteShown>(StatusCode::CREATED)
+                .bites()
                 .may(&[409]),
         )
 }
@@ -255,15 +256,16 @@ pub(super) async fn change(call: Call) -> Result<Response, Problem> {
     if let Some(policy) = revised.policy {
         call.node.fleet.site_changed(&name, SiteChange::Policy(policy));
     }
-    let pending = match revised.local_unseal {
-        Some(true) => {
-            call.node.fleet.site_changed(&name, SiteChange::LocalUnseal);
-            Pending(0)
-        }
-        Some(false) => call.node.fleet.rekeyed(&name).await,
-        None => Pending(0),
-    };
+    if revised.local_unseal == Some(true) {
+        call.node.fleet.site_changed(&name, SiteChange::LocalUnseal);
+    }
+    let pending = rekeyed(&call, &name, revised.rekeyed).await;
     Ok(pending.told_in(StatusCode::NO_CONTENT.into_response()))
+}
+
+/// Gives connected hosts the new seal key, if there is one.
+async fn rekeyed(call: &Call, site: &SiteName, is_new: bool) -> Pending {
+    if is_new { call.node.fleet.rekeyed(site).await } else { Pending(0) }
 }
 
 /// Takes a site away. What it was sent goes some rows at a time, so that other changes get their turn.
@@ -291,9 +293,11 @@ pub(super) async fn add_hosts(call: Call) -> Result<Response, Problem> {
     let name: SiteName = call.name("site", "site")?;
     let asked: HostsAsked = call.body().await?;
     let entropy = call.node.access.entropy();
-    let command = AddHosts { site: name.clone(), hosts: new_hosts(asked.hosts, &*entropy)?, by: call.by() };
-    call.change(move |rows, now| sites::add_hosts(&command, rows, now)).await?;
-    Ok(call.format.reply(StatusCode::CREATED, &shown(&call.snapshot()?, name)?))
+    let (hosts, seed) = (new_hosts(asked.hosts, &*entropy)?, draw_secret(&*entropy));
+    let command = AddHosts { site: name.clone(), hosts, seed, by: call.by() };
+    let is_rekeyed = call.change(move |rows, now| sites::add_hosts(&command, rows, now)).await?;
+    let pending = rekeyed(&call, &name, is_rekeyed).await;
+    Ok(pending.told_in(call.format.reply(StatusCode::CREATED, &shown(&call.snapshot()?, name)?)))
 }
 
 fn new_hosts(asked: Vec<HostAsked>, entropy: &dyn Entropy) -> Result<Vec<NewHost>, Problem> {

@@ -10,6 +10,7 @@ use super::*;
 use crate::rows::Batch;
 use crate::seal_keeper::local::Gathered;
 use crate::site_registry::fixtures::{NOW, Store, id, secret};
+use crate::site_registry::rotations::{Cause, report};
 use crate::site_registry::sites::policy::{Revise, revise};
 use crate::site_registry::sites::{AddHosts, NewHost, add_hosts};
 use crate::site_registry::standing::Decision;
@@ -93,9 +94,7 @@ fn who_is_not_in_good_standing_or_whose_site_does_not_allow_it_gets_none() {
 fn another_epoch_and_other_hosts_are_another_split() {
     let store = allowed();
     let before = of(&store, A).unwrap();
-    let new = NewHost { name: "c".parse().unwrap(), ek_sha256: None, agent_id: "agent of c".to_owned() };
-    let cmd = AddHosts { site: "udc1".parse().unwrap(), hosts: vec![new], by: "alice".to_owned() };
-    change(&store, move |rows| add_hosts(&cmd, rows, NOW));
+    assert!(!grow(&store, &["c"]));
     let grown = of(&store, A).unwrap();
     assert_eq!((grown.terms().epoch, grown.terms().threshold), (SealEpoch(1), 2), "2 of 3");
     assert_ne!(grown.terms().set, before.terms().set);
@@ -106,6 +105,50 @@ fn another_epoch_and_other_hosts_are_another_split() {
     assert_eq!(turned.terms().epoch, SealEpoch(2));
     assert_ne!(turned.terms().set, grown.terms().set);
     assert_ne!(turned.terms().holders, grown.terms().holders);
+}
+
+fn grow(store: &Store, names: &[&str]) -> bool {
+    let new =
+        |name: &&str| NewHost { name: name.parse().unwrap(), ek_sha256: None, agent_id: format!("agent of {name}") };
+    let hosts = names.iter().map(new).collect();
+    let cmd = AddHosts { site: "udc1".parse().unwrap(), hosts, seed: secret(62), by: "alice".to_owned() };
+    store.run(move |rows| add_hosts(&cmd, rows, NOW)).unwrap()
+}
+
+#[test]
+fn no_share_of_before_opens_a_site_that_more_are_needed_for() {
+    let store = allowed();
+    let mut before = Gathered::new(of(&store, A).unwrap().terms().clone(), Duration::ZERO);
+    for (whom, seed, name) in [(A, 1, "a"), (B, 2, "b")] {
+        let opened = opened_share(&store, of(&store, whom).unwrap(), seed).unwrap();
+        assert!(before.take(&name.parse().unwrap(), opened));
+    }
+    let opens = |store: &Store| before.key().unwrap().key.ct_eq(&key(store));
+    assert!(opens(&store));
+    assert!(!grow(&store, &["c"]), "2 of 3 are as many");
+    assert!(opens(&store));
+    assert!(grow(&store, &["d"]), "3 of 4 are more");
+    assert!(!opens(&store));
+    let now = of(&store, A).unwrap();
+    assert_eq!((now.terms().epoch, now.terms().threshold, now.terms().holders.len()), (SealEpoch(2), 3, 4));
+    let noted = report(&store.rows(), &"udc1".parse().unwrap()).unwrap().rotations;
+    assert_eq!(noted.iter().map(|one| (one.cause, one.seal_epoch)).collect::<Vec<_>>(), [(Cause::Grown, 2)]);
+
+    let store = allowed();
+    change(&store, |_| {
+        let mut batch = Batch::housekeeping();
+        batch.delete::<Host>(Realm::NODE, &["udc1", "b"]);
+        Ok((batch, ()))
+    });
+    let only = opened_share(&store, of(&store, A).unwrap(), 1).unwrap();
+    assert!(only.ct_eq(&key(&store)));
+    assert!(grow(&store, &["c"]), "2 of 2");
+    assert!(!only.ct_eq(&key(&store)));
+
+    // Nobody has a share of a site that does not allow them.
+    let store = allowed();
+    allow(&store, false);
+    assert!(!grow(&store, &["c", "d"]));
 }
 
 #[test]

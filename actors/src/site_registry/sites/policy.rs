@@ -12,9 +12,10 @@ use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
 use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, Refusal, Rows};
-use crate::site_registry::site;
+use crate::site_registry::rotations::{self, Cause};
 use crate::site_registry::sites::Appraisal;
 use crate::site_registry::standing::{advance_epochs, erase_confirmed_epochs};
+use crate::site_registry::{Site, site};
 
 /// Changes a site; what is `None` stays.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +43,8 @@ pub struct Revised {
     pub policy: Option<Policy>,
     /// Whether hosts may unseal by each other's shares, if that is new.
     pub local_unseal: Option<bool>,
+    /// Whether the site has moved on to another seal key.
+    pub rekeyed: bool,
 }
 
 /// Changes a site's policy. When its hosts may no longer unseal by each other's shares it moves on to another seal key:
@@ -89,14 +92,29 @@ pub fn revise(
         return Ok((Batch::default(), Revised::default()));
     }
     place.allow_local_unseal = unsealing;
-    if local_unseal == Some(false) {
-        advance_epochs(&mut place, seed);
-        erase_confirmed_epochs(&mut place, name, None, rows)?;
-    }
+    let cause = (local_unseal == Some(false)).then_some(Cause::LocalUnsealEnded);
     let object = format!("{name} policy {} allow-local-unseal {unsealing}", place.policy.version);
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, by, "site.change", object));
+    if let Some(cause) = cause {
+        rekey(&mut place, name, (cause, seed), &mut batch, rows, now)?;
+    }
     batch.put(Realm::NODE, &[name.as_str()], &place);
-    Ok((batch, Revised { policy: is_new.then_some(place.policy), local_unseal }))
+    Ok((batch, Revised { policy: is_new.then_some(place.policy), local_unseal, rekeyed: cause.is_some() }))
+}
+
+/// Moves a site on to another seal key because of what an operator has set, and notes that its hosts owe receipts.
+/// `place` is for the caller to put.
+pub(super) fn rekey(
+    place: &mut Site,
+    name: &SiteName,
+    (cause, seed): (Cause, &Secret<32>),
+    batch: &mut Batch,
+    rows: &dyn Rows,
+    now: Now,
+) -> Result<(), Refusal> {
+    advance_epochs(place, seed);
+    rotations::note_setting(batch, cause, name, place, rows, now)?;
+    erase_confirmed_epochs(place, name, None, rows)
 }
 
 fn both(reference: &ReferenceValues, earlier: Option<&ReferenceValues>) -> ReferenceValues {

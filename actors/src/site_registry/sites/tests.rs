@@ -8,7 +8,7 @@ use super::state::{Live, site_state, site_states};
 use super::*;
 use crate::distribution::{Cut, Cuts};
 use crate::site_registry::Identity;
-use crate::site_registry::fixtures::{NOW, Store, after, certified, id, new_site};
+use crate::site_registry::fixtures::{NOW, Store, after, certified, id, new_site, secret};
 use crate::site_registry::standing::Decision;
 
 fn store() -> Store {
@@ -104,7 +104,8 @@ fn hosts_are_added_beside_those_there_are() {
     let store = store();
     let add = |name: &str| {
         let host = NewHost { name: name.parse().unwrap(), ek_sha256: None, agent_id: "x".to_owned() };
-        let cmd = AddHosts { site: "udc1".parse().unwrap(), hosts: vec![host], by: "alice".to_owned() };
+        let cmd =
+            AddHosts { site: "udc1".parse().unwrap(), hosts: vec![host], seed: secret(62), by: "alice".to_owned() };
         store.run(move |rows| add_hosts(&cmd, rows, NOW))
     };
     add("udc1-003").unwrap();

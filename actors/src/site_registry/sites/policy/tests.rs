@@ -6,7 +6,7 @@ use super::*;
 use crate::site_registry::fixtures::{NOW, Store, id, new_site, secret};
 use crate::site_registry::session::reference_of;
 use crate::site_registry::sites::create_site;
-use crate::site_registry::{EkTrust, Host, host};
+use crate::site_registry::{EkTrust, Host, HostState, host};
 
 fn store() -> Store {
     let store = Store::initialised();
@@ -31,6 +31,25 @@ impl Store {
 
     fn revised(&self, cmd: Revise) -> Result<Revised, Refusal> {
         self.run(move |rows| revise(&"udc1".parse().unwrap(), &cmd, ("alice", &secret(60)), rows, NOW))
+    }
+
+    /// The host is open.
+    fn holds_keys(&self) {
+        let put = |rows: &dyn Rows| {
+            let mut entry = host(rows, &id("udc1/a"))?.value;
+            (entry.state, entry.seal_epoch) = (HostState::Unsealed, Some(SealEpoch(1)));
+            let mut batch = Batch::housekeeping();
+            crate::site_registry::standing::put(&mut batch, &id("udc1/a"), &entry);
+            Ok((batch, ()))
+        };
+        self.run(put).unwrap();
+    }
+
+    /// Rotations that wait for receipts: why, the new epoch and whose.
+    fn owed(&self) -> Vec<(Cause, u64, Vec<String>)> {
+        let all = rotations::report(&self.rows(), &"udc1".parse().unwrap()).unwrap().rotations;
+        let of = |hosts: Vec<rotations::HostRotated>| hosts.iter().map(|host| host.name.to_string()).collect();
+        all.into_iter().filter(|one| !one.complete).map(|one| (one.cause, one.seal_epoch, of(one.hosts))).collect()
     }
 
     fn epoch(&self) -> SealEpoch {
@@ -73,7 +92,7 @@ fn a_change_of_nothing_is_none() {
     }
     assert_eq!(store.actions(), before);
     let revised = store.revised(Revise { allow_local_unseal: Some(true), ..Revise::default() }).unwrap();
-    assert_eq!(revised, Revised { policy: None, local_unseal: Some(true) });
+    assert_eq!(revised, Revised { local_unseal: Some(true), ..Revised::default() });
     assert_eq!(store.actions().len(), before.len() + 1, "it concerns no quote, and is a change all the same");
 }
 
@@ -84,8 +103,11 @@ fn hosts_that_may_no_longer_open_each_other_get_another_seal_key() {
     store.revised(local(true)).unwrap();
     assert_eq!(store.epoch(), SealEpoch(1));
     assert_eq!(store.revised(local(true)).unwrap(), Revised::default());
-    assert_eq!(store.revised(local(false)).unwrap(), Revised { policy: None, local_unseal: Some(false) });
+    store.holds_keys();
+    let ended = Revised { local_unseal: Some(false), rekeyed: true, ..Revised::default() };
+    assert_eq!(store.revised(local(false)).unwrap(), ended);
     assert_eq!(store.epoch(), SealEpoch(2));
+    assert_eq!(store.owed(), [(Cause::LocalUnsealEnded, 2, vec!["a".to_owned()])], "the host is to show a receipt");
     assert_eq!(store.revised(local(false)).unwrap(), Revised::default());
     assert_eq!(store.epoch(), SealEpoch(2));
 }
