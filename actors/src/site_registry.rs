@@ -126,6 +126,9 @@ pub struct Site {
     pub earlier: Option<ReferenceValues>,
     /// Whether its hosts may unseal with nothing but each other.
     pub allow_local_unseal: bool,
+    /// When register values were last taken away, or the site was made, microseconds since the Unix epoch: approvals for
+    /// its hosts' remote keys name it, so none that was given before is of use. It only grows.
+    pub approved_since_us: i64,
 }
 
 impl Record for Site {

@@ -198,6 +198,7 @@ fn of_a_copy() -> Vec<Vec<u8>> {
         quoted: vec![(0, [1; 32])],
         permit_until_us: 1,
         share: Some((SealEpoch(1), [1; 32])),
+        approved_since_us: 1,
     };
     let (restored, shown, unsealing) = (encode_body(&restored), encode_body(&shown), encode_body(&unsealing));
     vec![

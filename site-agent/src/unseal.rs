@@ -11,7 +11,7 @@ use holdfast_actors::seal_keeper::local::Gathered;
 use holdfast_actors::store::Fault;
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::sign::PublicKey;
-use holdfast_protocol::ids::SealEpoch;
+use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId, SealEpoch};
 use holdfast_protocol::tpm::binding::challenge_data;
 use holdfast_protocol::tpm::{policy, remote};
 use holdfast_protocol::wire::{RemoteKeyProof, Signed, UnsealChallenge, UnsealPermit, UnsealReport};
@@ -36,13 +36,30 @@ pub use shares::{GivenLine, ShareFault};
 /// Failed attempts that are remembered for the audit log until the store is open.
 pub const LINES_MAX: usize = 16;
 
-/// The remote key, and whose approvals its policy names.
+/// The remote key, and which approvals its policy names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteKey {
     /// Point of the approving key.
     pub authority: Vec<u8>,
     /// The key, wrapped by the TPM.
     pub key: SealedBlob,
+    /// The identity of the host that they are for.
+    pub generation: HostGeneration,
+    /// Since when they are given, microseconds since the Unix epoch.
+    pub approved_since_us: i64,
+}
+
+impl RemoteKey {
+    /// Whether what central approves now lets it be used.
+    fn is_of(&self, permit: &UnsealPermit) -> bool {
+        (&self.authority, self.generation, self.approved_since_us)
+            == (&permit.authority, permit.generation, permit.approved_since_us)
+    }
+
+    /// What approvals for it name.
+    pub fn reference(&self, deployment: DeploymentId, host: &HostId) -> [u8; 32] {
+        policy::reference(deployment, host, self.generation, self.approved_since_us)
+    }
 }
 
 /// An attempt that failed before there was a log to write it to.
@@ -201,14 +218,16 @@ impl Local {
         permit: &UnsealPermit,
         quoter: &dyn Quoter,
     ) -> Result<Option<RemoteKeyProof>, Box<dyn std::error::Error + Send + Sync>> {
-        let stored = self.boot.remote_key()?.filter(|stored| stored.authority == permit.authority);
+        let stored = self.boot.remote_key()?.filter(|stored| stored.is_of(permit));
         let key = match stored {
             Some(stored) => stored.key,
             None => {
                 let authority = PublicKey::from_sec1(&permit.authority).ok_or("the approving key is none")?;
-                let reference = policy::reference(permit.deployment, &permit.host);
+                let (generation, approved_since_us) = (permit.generation, permit.approved_since_us);
+                let reference = policy::reference(permit.deployment, &permit.host, generation, approved_since_us);
                 let key = quoter.create_remote_key(policy::authorize_digest(&authority, &reference)?).await?;
-                let remote = RemoteKey { authority: permit.authority.clone(), key: key.clone() };
+                let authority = permit.authority.clone();
+                let remote = RemoteKey { authority, key: key.clone(), generation, approved_since_us };
                 self.boot.put_remote_key(Some(&remote)).await?;
                 key
             }

@@ -169,6 +169,7 @@ fn place(dist_epoch: u64, held: Held) -> Site {
         certificates: SiteCertificates::default(),
         earlier: None,
         allow_local_unseal: false,
+        approved_since_us: 0,
     }
 }
 

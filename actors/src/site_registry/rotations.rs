@@ -49,6 +49,8 @@ pub enum Cause {
     LocalUnsealEnded,
     /// It has more hosts, so that more shares are to be needed than of the key before.
     Grown,
+    /// Register values count no more for which its hosts could open their shares.
+    ValuesWithdrawn,
 }
 
 /// One rotation.

@@ -23,14 +23,19 @@ impl From<Refusal> for Unfit {
 /// The values that a host is held to: those of its site, and for registers without any those learned of itself. While
 /// earlier ones are accepted too, all that counted before stands beside them.
 pub fn reference_of(entry: &Host, place: &Site) -> ReferenceValues {
-    let mut reference = place.reference.clone();
+    accepted(entry, &place.reference, place.earlier.as_ref())
+}
+
+/// The same, by these values of its site.
+pub(super) fn accepted(entry: &Host, given: &ReferenceValues, earlier: Option<&ReferenceValues>) -> ReferenceValues {
+    let mut reference = given.clone();
     for (pcr, values) in &entry.reference.0 {
-        match place.earlier {
+        match earlier {
             Some(_) => reference.0.entry(*pcr).or_default().extend(values),
             None => _ = reference.0.entry(*pcr).or_insert_with(|| values.clone()),
         }
     }
-    for (pcr, values) in place.earlier.iter().flat_map(|earlier| &earlier.0) {
+    for (pcr, values) in earlier.iter().flat_map(|earlier| &earlier.0) {
         reference.0.entry(*pcr).or_default().extend(values);
     }
     reference

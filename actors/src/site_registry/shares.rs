@@ -19,7 +19,7 @@ use crate::rows::{Refusal, Rows};
 use crate::shamir::{Share, ValidThreshold, split};
 use crate::site_registry::authorities::unseal_authority;
 use crate::site_registry::session::reference_of;
-use crate::site_registry::unsealing::{approvable, unsealing};
+use crate::site_registry::unsealing::{NO_REMOTE_KEY, approvable, unsealing};
 use crate::site_registry::{Held, Host, Site, deployment, host, hosts, site};
 
 /// A share that may be encrypted for its host.
@@ -93,8 +93,8 @@ fn prepare(
     }
     let known = unsealing(rows, id, entry)?;
     let authority = unseal_authority(rows)?;
-    let Some(public) = known.remote_key_of(entry.generation, authority.public()) else {
-        return refused("it has not told central of a remote key yet; it does at its next connection");
+    let Some(public) = known.remote_key_of((place, entry), authority.public()) else {
+        return refused(NO_REMOTE_KEY);
     };
     let values = approvable(&place.policy, &reference_of(entry, place), &known.quoted);
     if values.is_empty() {
@@ -124,7 +124,7 @@ fn prepare(
         pcrs: place.policy.pcrs.iter().copied().collect(),
         values,
         share: own.y().duplicate(),
-        reference: policy::reference(whose, id),
+        reference: policy::reference(whose, id, entry.generation, place.approved_since_us),
         terms,
     }))
 }

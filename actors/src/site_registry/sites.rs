@@ -143,6 +143,7 @@ pub fn create_site(cmd: &CreateSite, rows: &dyn Rows, now: Now) -> Result<(Batch
         certificates: SiteCertificates::default(),
         earlier: None,
         allow_local_unseal: cmd.allow_local_unseal,
+        approved_since_us: now.wall_us,
     };
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, &cmd.by, "site.create", cmd.object()));
     batch.put(Realm::NODE, &[cmd.name.as_str()], &site);

@@ -32,6 +32,9 @@ pub const PERMIT_VALID_S: u64 = 14 * 86_400;
 const APPROVED_MAX: usize = 16;
 /// Reference values in a permit at most; those of the last quote come first.
 const REFERENCE_MAX: usize = 160;
+/// Why nothing is encrypted to a host.
+pub(super) const NO_REMOTE_KEY: &str = "it has not told central of a remote key yet, or not since register values were \
+                                        taken away; it does at its next connection";
 /// Longest address that a host may say.
 const ADDRESS_BYTES_MAX: usize = 262;
 
@@ -54,6 +57,8 @@ pub struct Unsealing {
     pub permit_until_us: i64,
     /// The split of which it was last given a share, where its site allows that, and the epoch of that.
     pub share: Option<(SealEpoch, [u8; 32])>,
+    /// Since when approvals count for the remote key ([`Site::approved_since_us`] when it was vouched for).
+    pub approved_since_us: i64,
 }
 
 impl Record for Unsealing {
@@ -71,12 +76,15 @@ impl Unsealing {
             quoted: Vec::new(),
             permit_until_us: 0,
             share: None,
+            approved_since_us: 0,
         }
     }
 
-    /// The remote key, if this generation of the host vouched for it and it obeys this approving key.
-    pub fn remote_key_of(&self, generation: HostGeneration, authority: &PublicKey) -> Option<&[u8]> {
-        let good = self.generation == generation && self.authority == authority.0;
+    /// The remote key, if this generation of the host vouched for it, and it obeys this approving key and nothing that was
+    /// approved before values were taken away.
+    pub fn remote_key_of(&self, (place, entry): (&Site, &Host), authority: &PublicKey) -> Option<&[u8]> {
+        let is_ours = self.generation == entry.generation && self.authority == authority.0;
+        let good = is_ours && self.approved_since_us == place.approved_since_us;
         self.remote_key.as_deref().filter(|_| good)
     }
 }
@@ -166,10 +174,11 @@ pub fn leave(id: &HostId, valid: Duration, rows: &dyn Rows, now: Now) -> Result<
         expires_us: now.wall_us.saturating_add(valid_us),
         siblings,
         authority: authority.public().0.to_vec(),
-        remote_key: known.remote_key_of(entry.generation, authority.public()).map(|public| sha256(&[public])),
+        remote_key: known.remote_key_of((&place, &entry), authority.public()).map(|public| sha256(&[public])),
         address: known.address,
         local_unseal: place.allow_local_unseal,
         debug_key: debug_key_of(id, &entry, rows)?.public(),
+        approved_since_us: place.approved_since_us,
     };
     Ok(Some(Leave { permit, notices }))
 }
@@ -223,8 +232,10 @@ pub fn report(id: &HostId, report: &UnsealReport, rows: &dyn Rows, now: Now) -> 
         let ak = Public::parse(&identity.ak_public).map_err(invalid)?;
         let authority = unseal_authority(rows)?;
         let whose = (deployment(rows)?.id, id, entry.generation);
-        remote::check_proof(proof, &ak, whose, authority.public()).map_err(invalid)?;
+        let since_us = site(rows, &id.site)?.value.approved_since_us;
+        remote::check_proof(proof, &ak, whose, (authority.public(), since_us)).map_err(invalid)?;
         (known.generation, known.authority) = (entry.generation, authority.public().0.to_vec());
+        known.approved_since_us = since_us;
         known.remote_key = Some(proof.public.clone());
         if known != before {
             batch.audit(Realm::NODE, Line::done(now.wall_us, id.to_string(), "host.remote-key", id.to_string()));
@@ -325,8 +336,8 @@ fn prepare(
     };
     let known = unsealing(rows, id, entry)?;
     let authority = unseal_authority(rows)?;
-    let Some(public) = known.remote_key_of(entry.generation, authority.public()) else {
-        return refused("it has not told central of a remote key yet; it does at its next connection");
+    let Some(public) = known.remote_key_of((place, entry), authority.public()) else {
+        return refused(NO_REMOTE_KEY);
     };
     let (whose, reference) = (deployment(rows)?.id, reference_of(entry, place));
     let (reset, values, wanted) = match challenge {
@@ -368,7 +379,7 @@ fn prepare(
         pcrs: place.policy.pcrs.iter().copied().collect(),
         values,
         keys,
-        reference: policy::reference(whose, id),
+        reference: policy::reference(whose, id, entry.generation, place.approved_since_us),
     }))
 }
 

@@ -1,12 +1,13 @@
 //! Policies of a host's remote key, computed without a TPM (TPM 2.0 Library, part 3, sections 23.7 and 23.16).
 //!
 //! The key's policy is PolicyAuthorize: whatever register values the approving key has signed. So reference values may
-//! change without a new key, and an approval is of use on one host alone, for the reference names it.
+//! be added without a new key, and an approval is of use on one host alone, for the reference names it. An approval can't be
+//! taken back: where a value is to count no more, the reference becomes another, and hosts make other keys.
 
 use crate::codec::length_prefixed;
 use crate::crypto::hash::sha256;
 use crate::crypto::sign::{PublicKey, SigningKey};
-use crate::ids::{DeploymentId, HostId};
+use crate::ids::{DeploymentId, HostGeneration, HostId};
 use crate::tpm::public::{NAME_BYTES, Public, VERIFYING_ATTRIBUTES};
 use crate::tpm::soft::p256_public;
 use crate::tpm::{TpmError, alg};
@@ -17,10 +18,13 @@ const POLICY_PCR: u32 = 0x0000_017f;
 /// TPM_CC_PolicyAuthorize.
 const POLICY_AUTHORIZE: u32 = 0x0000_016a;
 
-/// Whom approvals are for: the policy reference of a host's remote key.
-pub fn reference(deployment: DeploymentId, host: &HostId) -> [u8; 32] {
+/// Whom approvals are for, and since when: the policy reference of a host's remote key. `since_us` (microseconds since the
+/// Unix epoch) is when values were last taken away from those that its site accepts: what was approved before that is of no
+/// use with a key that was made after.
+pub fn reference(deployment: DeploymentId, host: &HostId, generation: HostGeneration, since_us: i64) -> [u8; 32] {
     let (site, name) = (host.site.as_str().as_bytes(), host.host.as_str().as_bytes());
-    sha256(&[&length_prefixed(&[b"holdfast/remote-policy/v1", &deployment.0, site, name])])
+    let (generation, since) = (generation.0.to_be_bytes(), since_us.to_be_bytes());
+    sha256(&[&length_prefixed(&[b"holdfast/remote-policy/v1", &deployment.0, site, name, &generation, &since])])
 }
 
 /// `TPMT_PUBLIC` of the approving key, as a TPM loads it to verify approvals.

@@ -41,7 +41,7 @@ pub fn certify_data(deployment: DeploymentId, host: &HostId, generation: HostGen
 }
 
 /// Whether a remote key is what it must be: in the TPM of this attestation key, under the policy that `authority`
-/// approves values for on this host.
+/// approves values for on this host since `since_us`.
 ///
 /// # Errors
 /// What it is not.
@@ -49,7 +49,7 @@ pub fn check_proof(
     proof: &RemoteKeyProof,
     ak: &Public,
     (deployment, host, generation): (DeploymentId, &HostId, HostGeneration),
-    authority: &PublicKey,
+    (authority, since_us): (&PublicKey, i64),
 ) -> Result<Public, TpmError> {
     verify_signature(ak, &proof.attest, &proof.signature)?;
     let stated = Certified::parse(&proof.attest)?;
@@ -58,7 +58,10 @@ pub fn check_proof(
     if !ours || stated.name != public.name() {
         return Err(TpmError::Signature);
     }
-    public.check_remote(&policy::authorize_digest(authority, &policy::reference(deployment, host))?)?;
+    public.check_remote(&policy::authorize_digest(
+        authority,
+        &policy::reference(deployment, host, generation, since_us),
+    )?)?;
     Ok(public)
 }
 
@@ -167,14 +170,17 @@ mod tests {
     fn a_remote_key_is_vouched_for_by_the_same_tpm_under_the_policy_of_its_host() {
         let tpm = crate::tpm::soft::SoftTpm::from_seed(&secret(1));
         let authority = SigningKey::from_seed(&secret(2));
-        let digest = policy::authorize_digest(authority.public(), &policy::reference(DEPLOYMENT, &host("udc1-001")));
+        let reference = |since_us| policy::reference(DEPLOYMENT, &host("udc1-001"), HostGeneration(1), since_us);
+        let digest = policy::authorize_digest(authority.public(), &reference(5));
         let public = remote_public(&AgreementKey::from_seed(&secret(3)).public(), &digest.unwrap());
         let (id, generation) = (host("udc1-001"), HostGeneration(1));
         let attest = tpm.certify(&public, &certify_data(DEPLOYMENT, &id, generation, &public));
         let proof = RemoteKeyProof { signature: tpm.sign(&attest), attest, public };
-        let check = |proof: &RemoteKeyProof, id: &HostId, authority: &SigningKey| {
-            check_proof(proof, &tpm.ak_public(), (DEPLOYMENT, id, generation), authority.public())
+        let check_since = |proof: &RemoteKeyProof, id: &HostId, authority: &SigningKey, since_us| {
+            check_proof(proof, &tpm.ak_public(), (DEPLOYMENT, id, generation), (authority.public(), since_us))
         };
+        let check = |proof: &RemoteKeyProof, id: &HostId, authority: &SigningKey| check_since(proof, id, authority, 5);
+        assert_eq!(check_since(&proof, &id, &authority, 6), Err(TpmError::Policy), "of before values were taken away");
         assert!(check(&proof, &id, &authority).is_ok());
         assert_eq!(check(&proof, &host("udc1-002"), &authority), Err(TpmError::Signature));
         assert_eq!(check(&proof, &id, &SigningKey::from_seed(&secret(4))), Err(TpmError::Policy));

@@ -59,6 +59,9 @@ pub struct UnsealPermit {
     pub local_unseal: bool,
     /// What its dumps are encrypted to ([`crate::debug`]).
     pub debug_key: [u8; 32],
+    /// Since when register values are approved for its remote key, microseconds since the Unix epoch
+    /// ([`crate::tpm::policy::reference`]).
+    pub approved_since_us: i64,
 }
 
 impl Signable for UnsealPermit {

@@ -10,7 +10,7 @@ use holdfast_actors::store::Fault;
 use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::ids::SealEpoch;
 use holdfast_protocol::tpm::remote::RemoteError;
-use holdfast_protocol::tpm::{Public, policy, remote};
+use holdfast_protocol::tpm::{Public, remote};
 use holdfast_protocol::wire::{RemoteSealKey, RemoteSealKeys, SealKey};
 
 use crate::local::Local;
@@ -147,7 +147,7 @@ impl Local {
         let authority = PublicKey::from_sec1(&stored.authority).ok_or(RemoteFault::OtherKey)?;
         let peer = PublicKey::from_sec1(&ours.ephemeral).ok_or(RemoteFault::OtherKey)?;
         let own = Public::parse(&stored.key.public).map_err(|_| RemoteFault::OtherKey)?;
-        let reference = policy::reference(ours.terms.deployment, &ours.terms.host);
+        let reference = stored.reference(ours.terms.deployment, &ours.terms.host);
         let leave = Leave { authority, reference, pcrs: ours.pcrs.clone(), approved: ours.approved.clone() };
         let agreed = quoter.agree(&stored.key, &leave, &peer).await?;
         Ok(remote::open(ours, &agreed, &own, epoch)?)

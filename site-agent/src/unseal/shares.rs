@@ -15,7 +15,7 @@ use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::remote::RemoteError;
-use holdfast_protocol::tpm::{Public, policy, share};
+use holdfast_protocol::tpm::{Public, share};
 use holdfast_protocol::wire::{LocalShare, ShareTerms, Signed};
 use serde::{Deserialize, Serialize};
 
@@ -124,7 +124,7 @@ impl Local {
         let authority = PublicKey::from_sec1(&stored.authority).ok_or(ShareFault::OtherKey)?;
         let peer = share::peer(of).ok_or(ShareFault::OtherKey)?;
         let own = Public::parse(&stored.key.public).map_err(|_| ShareFault::OtherKey)?;
-        let reference = policy::reference(of.terms.deployment, &of.terms.host);
+        let reference = stored.reference(of.terms.deployment, &of.terms.host);
         let leave = Leave { authority, reference, pcrs: of.pcrs.clone(), approved: of.approved.clone() };
         let agreed = quoter.agree(&stored.key, &leave, &peer).await?;
         Ok(share::open(of, &agreed, &own)?)

@@ -233,7 +233,8 @@ async fn a_remote_key_is_vouched_for_and_used_only_with_approved_registers() {
     let (machine, other) = (Machine::start(0), Machine::start(1));
     let (deployment, generation) = (DeploymentId([7; 16]), HostGeneration(1));
     let host = HostId { site: "udc1".parse().unwrap(), host: "udc1-001".parse().unwrap() };
-    let (authority, reference) = (SigningKey::from_seed(&secret(3)), policy::reference(deployment, &host));
+    let (authority, since_us) = (SigningKey::from_seed(&secret(3)), 7);
+    let reference = policy::reference(deployment, &host, generation, since_us);
     let digest = policy::authorize_digest(authority.public(), &reference).unwrap();
     let key = machine.tpm.create_remote_key(digest).await.unwrap();
 
@@ -243,7 +244,7 @@ async fn a_remote_key_is_vouched_for_and_used_only_with_approved_registers() {
         let (attest, signature) = machine.tpm.certify_remote_key(&ak, &key, data).await.unwrap();
         let proof = RemoteKeyProof { public: key.public.clone(), attest, signature };
         let ak = Public::parse(&ak.public).unwrap();
-        remote::check_proof(&proof, &ak, (deployment, &host, generation), authority.public()).unwrap();
+        remote::check_proof(&proof, &ak, (deployment, &host, generation), (authority.public(), since_us)).unwrap();
     }
 
     let Key::P256(own) = Public::parse(&key.public).unwrap().key else { panic!("no point") };
@@ -264,7 +265,16 @@ async fn a_remote_key_is_vouched_for_and_used_only_with_approved_registers() {
 
     let stranger = policy::approve(&SigningKey::from_seed(&secret(4)), &pcrs, &values(&[boot_event(4)]), &reference);
     let elsewhere = policy::approve(&authority, &pcrs, &values(&[boot_event(4)]), &[1; 32]);
-    for bad in [&stranger, &elsewhere, &later] {
+    // The very values, approved before some were taken away, or for the machine as it had joined before.
+    let of_then = policy::reference(deployment, &host, generation, since_us - 1);
+    let of_before = policy::reference(deployment, &host, HostGeneration(0), since_us);
+    let old = [of_then, of_before].map(|then| policy::approve(&authority, &pcrs, &values(&[boot_event(4)]), &then));
+    for (approved, then) in old.iter().zip([of_then, of_before]) {
+        let kept = Leave { reference: then, ..leave(&[approved]) };
+        let refused = machine.tpm.agree(&key, &kept, &peer.public()).await;
+        assert!(matches!(refused, Err(TpmError::Refused { .. })), "an old approval opens a newer key");
+    }
+    for bad in [&stranger, &elsewhere, &later, &old[0], &old[1]] {
         let refused = machine.tpm.agree(&key, &leave(&[bad]), &peer.public()).await;
         assert_eq!(refused.unwrap_err(), TpmError::NotApproved);
     }

@@ -113,6 +113,7 @@ fn permit(name: &str) -> UnsealPermit {
         address: None,
         local_unseal: true,
         debug_key: [0; 32],
+        approved_since_us: 0,
     }
 }
 

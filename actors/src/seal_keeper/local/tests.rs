@@ -41,6 +41,7 @@ fn permit() -> UnsealPermit {
         address: None,
         local_unseal: true,
         debug_key: [0; 32],
+        approved_since_us: 0,
     }
 }
 

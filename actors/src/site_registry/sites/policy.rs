@@ -13,9 +13,10 @@ use crate::audit_log::Line;
 use crate::ports::Now;
 use crate::rows::{Batch, Refusal, Rows};
 use crate::site_registry::rotations::{self, Cause};
+use crate::site_registry::session::{accepted, reference_of};
 use crate::site_registry::sites::Appraisal;
 use crate::site_registry::standing::{advance_epochs, erase_confirmed_epochs};
-use crate::site_registry::{Site, site};
+use crate::site_registry::{Host, Site, hosts, site};
 
 /// Changes a site; what is `None` stays.
 #[derive(Debug, Clone, Default)]
@@ -47,9 +48,10 @@ pub struct Revised {
     pub rekeyed: bool,
 }
 
-/// Changes a site's policy. When its hosts may no longer unseal by each other's shares it moves on to another seal key:
-/// the shares that are out there, copies of disks included, open nothing that is wrapped with that. `seed` is 32 fresh
-/// random bytes for it.
+/// Changes a site's policy. Where something counts no more that did, what was approved until now ends
+/// ([`Site::approved_since_us`]). When its hosts may no longer unseal by each other's shares, or by registers as they were,
+/// it moves on to another seal key: the shares that are out there, copies of disks included, open nothing that is wrapped
+/// with that. `seed` is 32 fresh random bytes for it.
 ///
 /// # Errors
 /// [`Refusal::NotFound`]; [`Refusal::Invalid`] says what can't be.
@@ -91,8 +93,17 @@ pub fn revise(
     if !is_new && local_unseal.is_none() {
         return Ok((Batch::default(), Revised::default()));
     }
-    place.allow_local_unseal = unsealing;
-    let cause = (local_unseal == Some(false)).then_some(Cause::LocalUnsealEnded);
+    let had_shares = std::mem::replace(&mut place.allow_local_unseal, unsealing);
+    let before = Accepted { policy: &policy, reference: &reference, earlier: earlier.as_ref() };
+    let takes_away = hosts(rows, name)?.values().any(|entry| before.is_more_than(&place, entry));
+    if takes_away {
+        place.approved_since_us = now.wall_us.max(place.approved_since_us.saturating_add(1));
+    }
+    let cause = match (had_shares, unsealing) {
+        (true, false) => Some(Cause::LocalUnsealEnded),
+        (true, true) if takes_away => Some(Cause::ValuesWithdrawn),
+        _ => None,
+    };
     let object = format!("{name} policy {} allow-local-unseal {unsealing}", place.policy.version);
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, by, "site.change", object));
     if let Some(cause) = cause {
@@ -100,6 +111,26 @@ pub fn revise(
     }
     batch.put(Realm::NODE, &[name.as_str()], &place);
     Ok((batch, Revised { policy: is_new.then_some(place.policy), local_unseal, rekeyed: cause.is_some() }))
+}
+
+/// What a site accepted before a change.
+struct Accepted<'a> {
+    policy: &'a Policy,
+    reference: &'a ReferenceValues,
+    earlier: Option<&'a ReferenceValues>,
+}
+
+impl Accepted<'_> {
+    /// Whether a host passed then with what it does not pass with now: a register is looked at that was not, or a value
+    /// of one that is still looked at has gone.
+    fn is_more_than(&self, place: &Site, entry: &Host) -> bool {
+        let (was, is) = (accepted(entry, self.reference, self.earlier), reference_of(entry, place));
+        let has_lost = |pcr: &u8| {
+            let values = was.0.get(pcr).into_iter().flatten();
+            values.into_iter().any(|value| !is.0.get(pcr).is_some_and(|left| left.contains(value)))
+        };
+        !place.policy.pcrs.is_subset(&self.policy.pcrs) || place.policy.pcrs.iter().any(has_lost)
+    }
 }
 
 /// Moves a site on to another seal key because of what an operator has set, and notes that its hosts owe receipts.

@@ -74,7 +74,9 @@ fn pass(store: &Store, whom: &str, tpm: &SoftTpm) {
 /// The host's word about its remote key.
 pub(in crate::site_registry) fn proof(store: &Store, whom: &str, seed: u8) -> RemoteKeyProof {
     let authority = unseal_authority(&store.rows()).unwrap();
-    let digest = policy::authorize_digest(authority.public(), &policy::reference(DEPLOYMENT, &id(whom))).unwrap();
+    let since_us = site(&store.rows(), &id(whom).site).unwrap().value.approved_since_us;
+    let reference = policy::reference(DEPLOYMENT, &id(whom), HostGeneration(1), since_us);
+    let digest = policy::authorize_digest(authority.public(), &reference).unwrap();
     let (public, tpm) = (remote_public(&agreement(seed).public(), &digest), tpm(seed));
     let attest = tpm.certify(&public, &remote::certify_data(DEPLOYMENT, &id(whom), HostGeneration(1), &public));
     RemoteKeyProof { signature: tpm.sign(&attest), attest, public }

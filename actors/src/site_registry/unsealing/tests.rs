@@ -10,6 +10,7 @@ use super::fixtures::{A, B, PCRS, agreement, proof, tell, tpm, world};
 use super::*;
 use crate::site_registry::authorities::signer;
 use crate::site_registry::fixtures::{Counting, DEPLOYMENT, NOW, Store, id, secret};
+use crate::site_registry::sites::policy::{Revise, revise};
 use crate::site_registry::standing::Decision;
 
 const QUARANTINE: Decision = Decision::Quarantine { wipe: false };
@@ -134,7 +135,8 @@ fn each_host_gets_the_keys_it_may_need_for_the_values_it_may_boot_into() {
     assert_eq!(read.approved.len(), 1);
     assert_eq!(read.approved[0].pcr_digest, digest_of(values.iter()));
     let authority = unseal_authority(&store.rows()).unwrap();
-    let message = [policy::pcr_digest(&PCRS, &read.approved[0].pcr_digest), policy::reference(DEPLOYMENT, &id(A))];
+    let reference = policy::reference(DEPLOYMENT, &id(A), HostGeneration(1), NOW.wall_us);
+    let message = [policy::pcr_digest(&PCRS, &read.approved[0].pcr_digest), reference];
     assert!(authority.public().verify(&message.concat(), &read.approved[0].signature));
 
     // A sibling's quarantine moves the site to another epoch, and a host that is away needs the one it has.
@@ -144,6 +146,32 @@ fn each_host_gets_the_keys_it_may_need_for_the_values_it_may_boot_into() {
     let prepared = offers.remove(&"a".parse::<HostName>().unwrap()).unwrap().unwrap();
     assert_eq!(prepared.terms.epochs, [SealEpoch(1), SealEpoch(2)]);
     assert!(opened(&store, prepared, 2, 1).is_none(), "another host's key does not open it");
+}
+
+#[test]
+fn what_was_approved_before_values_were_taken_away_is_of_no_use_for_any_key_to_come() {
+    let revised = |store: &Store, reference: &[(u8, [u8; 32])], accept_earlier| {
+        let mut values = ReferenceValues::default();
+        reference.iter().for_each(|(pcr, value)| values.allow(*pcr, *value));
+        let cmd = Revise { reference: Some(values), accept_earlier: Some(accept_earlier), ..Revise::default() };
+        store.run(move |rows| revise(&"udc1".parse().unwrap(), &cmd, ("alice", &secret(60)), rows, NOW)).unwrap();
+    };
+    let store = world();
+    let (before, learned) = (proof(&store, A, 1), tpm(1).pcrs[&0]);
+    tell(&store, A, Some(before.clone()), None).unwrap();
+    revised(&store, &[(0, [9; 32])], true);
+    assert!(leave_of(&store, A).unwrap().permit.remote_key.is_some(), "more values need no other key");
+    assert!(ask(&store, None).is_ok());
+
+    revised(&store, &[(0, learned)], false);
+    let permit = leave_of(&store, A).unwrap().permit;
+    assert_eq!((permit.remote_key, permit.approved_since_us), (None, NOW.wall_us + 1));
+    assert!(matches!(ask(&store, None), Err(Refusal::Conflict(why)) if why.contains("since register values were")));
+    assert!(matches!(ask(&store, Some(challenge(A, &tpm(1), 1))), Err(Refusal::Conflict(_))));
+    assert!(matches!(tell(&store, A, Some(before), None), Err(Refusal::Invalid(_))), "of the key before");
+    tell(&store, A, Some(proof(&store, A, 1)), None).unwrap();
+    let prepared = ask(&store, None).unwrap().remove(&"a".parse::<HostName>().unwrap()).unwrap().unwrap();
+    assert_eq!(prepared.reference, policy::reference(DEPLOYMENT, &id(A), HostGeneration(1), NOW.wall_us + 1));
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn permit() -> UnsealPermit {
         address: Some("10.0.0.1:4646".to_owned()),
         local_unseal: true,
         debug_key: [0xdb; 32],
+        approved_since_us: TIME_US - 1,
     }
 }
 

@@ -16,7 +16,6 @@ use holdfast_protocol::codec;
 use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::ids::{DeploymentId, Realm};
 use holdfast_protocol::secret::Secret;
-use holdfast_protocol::tpm::policy;
 use holdfast_protocol::wire::{LocalShare, Signed};
 use holdfast_site_agent::state::StateFile;
 use holdfast_site_agent::tpm::{Leave, SealedBlob, TpmConfig, TpmHandle};
@@ -49,7 +48,7 @@ impl Loot {
         let share: LocalShare = codec::decode(&shares.last().unwrap().body, 64 << 10).unwrap();
         let remote: RemoteKey = codec::decode(&row("remote-key"), 64 << 10).unwrap();
         let authority = PublicKey::from_sec1(&remote.authority).unwrap();
-        let reference = policy::reference(share.terms.deployment, &share.terms.host);
+        let reference = remote.reference(share.terms.deployment, &share.terms.host);
         let leave = Leave { authority, reference, pcrs: share.pcrs.clone(), approved: share.approved.clone() };
         (share, remote.key, leave)
     }

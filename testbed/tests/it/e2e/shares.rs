@@ -29,8 +29,11 @@ impl World {
     }
 
     async fn allow_local_unseal(&self, allow: bool) {
-        let (path, body) = ("/v1/config/system/sites/udc1", json!({ "allow-local-unseal": allow }));
-        let answer = self.operator.ask(Method::PATCH, path, Some(&body)).await.unwrap();
+        self.change_site(json!({ "allow-local-unseal": allow })).await;
+    }
+
+    async fn change_site(&self, body: Value) {
+        let answer = self.operator.ask(Method::PATCH, "/v1/config/system/sites/udc1", Some(&body)).await.unwrap();
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
@@ -230,6 +233,32 @@ async fn who_was_cut_off_brings_no_share_and_what_was_allowed_once_opens_nothing
     for host in [HOSTS[0], HOSTS[1]] {
         world.attempted(host, "sibling", false, "sealed itself").await;
         world.answers(host, SECRET, 503).await;
+    }
+    world.nothing_lies_about();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_whose_register_values_are_fewer_makes_new_keys_and_opens_itself_still() {
+    let world = World::of_three().await;
+    world.allow_local_unseal(true).await;
+    for host in HOSTS {
+        world.holds_a_share(host, 1).await;
+    }
+    let another = json!({ "0": ["ab".repeat(32)] });
+    world.change_site(json!({ "reference-values": another, "accept-earlier-values": true })).await;
+    world.site_would("by-itself").await;
+    // Only what was learned counts again: what was approved beside it is to open nothing more.
+    world.change_site(json!({ "reference-values": { "0": [] } })).await;
+    for host in HOSTS {
+        world.holds_a_share(host, 2).await;
+    }
+    let said = world.operator.get("/v1/state/system/sites/udc1/rotation-receipts").await.unwrap().json();
+    assert_eq!(said["rotations"][0]["cause"], "values-withdrawn", "{said}");
+    world.site_would("by-itself").await;
+    world.deployment.wan().cut();
+    world.cut_the_power();
+    for host in HOSTS {
+        world.arrives(host, SECRET, VALUE).await;
     }
     world.nothing_lies_about();
 }

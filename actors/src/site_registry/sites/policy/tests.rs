@@ -33,11 +33,21 @@ impl Store {
         self.run(move |rows| revise(&"udc1".parse().unwrap(), &cmd, ("alice", &secret(60)), rows, NOW))
     }
 
-    /// The host is open.
+    /// The host is open, and nothing was learned of it.
     fn holds_keys(&self) {
-        let put = |rows: &dyn Rows| {
+        self.is_open(ReferenceValues::default());
+    }
+
+    /// The host is open, and its own values were learned.
+    fn learns(&self) {
+        self.is_open(values(&[(0, &[9]), (7, &[7])]));
+    }
+
+    fn is_open(&self, learned: ReferenceValues) {
+        let put = move |rows: &dyn Rows| {
             let mut entry = host(rows, &id("udc1/a"))?.value;
             (entry.state, entry.seal_epoch) = (HostState::Unsealed, Some(SealEpoch(1)));
+            entry.reference = learned.clone();
             let mut batch = Batch::housekeeping();
             crate::site_registry::standing::put(&mut batch, &id("udc1/a"), &entry);
             Ok((batch, ()))
@@ -50,6 +60,10 @@ impl Store {
         let all = rotations::report(&self.rows(), &"udc1".parse().unwrap()).unwrap().rotations;
         let of = |hosts: Vec<rotations::HostRotated>| hosts.iter().map(|host| host.name.to_string()).collect();
         all.into_iter().filter(|one| !one.complete).map(|one| (one.cause, one.seal_epoch, of(one.hosts))).collect()
+    }
+
+    fn approved_since_us(&self) -> i64 {
+        site(&self.rows(), &"udc1".parse().unwrap()).unwrap().value.approved_since_us
     }
 
     fn epoch(&self) -> SealEpoch {
@@ -110,6 +124,47 @@ fn hosts_that_may_no_longer_open_each_other_get_another_seal_key() {
     assert_eq!(store.owed(), [(Cause::LocalUnsealEnded, 2, vec!["a".to_owned()])], "the host is to show a receipt");
     assert_eq!(store.revised(local(false)).unwrap(), Revised::default());
     assert_eq!(store.epoch(), SealEpoch(2));
+}
+
+#[test]
+fn what_was_approved_ends_when_something_counts_no_more_and_the_shares_of_then_with_it() {
+    let of = |reference: &[(u8, &[u8])]| Revise { reference: Some(values(reference)), ..Revise::default() };
+    let pcrs = |pcrs: &[u8]| Revise { pcrs: Some(pcrs.iter().copied().collect()), ..Revise::default() };
+    let cases = [
+        ("another value beside", of(&[(0, &[1, 2])]), false),
+        ("another value for now", Revise { accept_earlier: Some(true), ..of(&[(0, &[2])]) }, false),
+        ("the value that was learned", of(&[(7, &[7])]), false),
+        ("a value where none was known", of(&[(5, &[5])]), false),
+        ("fewer registers", pcrs(&[0, 4]), false),
+        ("nothing about values", Revise { interval_ms: Some(30_000), learn: Some(false), ..Revise::default() }, false),
+        ("another value", of(&[(0, &[2])]), true),
+        ("one value less", of(&[(4, &[])]), true),
+        ("another than was learned", of(&[(7, &[8])]), true),
+        ("one register more", pcrs(&[0, 1, 2, 3, 4, 5, 6, 7, 8]), true),
+        ("another register", pcrs(&[0, 4, 9]), true),
+    ];
+    for (what, cmd, ends) in cases {
+        for shares in [false, true] {
+            let store = store();
+            store.learns();
+            store.revised(Revise { allow_local_unseal: Some(shares), ..Revise::default() }).unwrap();
+            let revised = store.revised(cmd.clone()).unwrap();
+            let since_us = NOW.wall_us + i64::from(ends);
+            assert_eq!(store.approved_since_us(), since_us, "{what}");
+            assert_eq!(revised.rekeyed, ends && shares, "{what}");
+            assert_eq!(store.epoch(), SealEpoch(1 + u64::from(ends && shares)), "{what}");
+            let owed = [(Cause::ValuesWithdrawn, 2, vec!["a".to_owned()])];
+            assert_eq!(store.owed(), &owed[..usize::from(revised.rekeyed)], "{what}");
+        }
+    }
+    let store = store();
+    store.learns();
+    store.revised(Revise { accept_earlier: Some(true), ..of(&[(0, &[2])]) }).unwrap();
+    assert_eq!(store.approved_since_us(), NOW.wall_us);
+    store.revised(Revise { accept_earlier: Some(false), ..Revise::default() }).unwrap();
+    assert_eq!(store.approved_since_us(), NOW.wall_us + 1, "the earlier ones");
+    store.revised(of(&[(0, &[3])])).unwrap();
+    assert_eq!(store.approved_since_us(), NOW.wall_us + 2, "however close to each other");
 }
 
 #[test]
