@@ -176,8 +176,8 @@ impl Trial<'_> {
                 assert_eq!((before, changes), (after, 0), "{} {what} changed something", self.of.name());
             }
             let bites = call.succeeds() && (self.of.is("bites") || call.has("bites"));
-            // What a host does not serve any more has its line like any other refusal.
-            self.refusals += u64::from(call.status == 503 && self.of.is("read"));
+            // What a host does not serve any more has its line like any other refusal; what it can't do has none.
+            self.refusals += u64::from(call.status == 503 && self.of.is("read") && !call.has("unable"));
             let bitten = !self.stage.central.hosts.bitten.lock().unwrap().is_empty();
             assert_eq!(bitten, bites, "{} {what} holds at hosts", self.of.name());
             let pends = bites || call.succeeds() && self.of.is("pends");

@@ -29,7 +29,7 @@ pub(super) enum Caller {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Call {
     pub(super) status: u16,
-    /// `bites`, `stopped`, `fresh`.
+    /// `bites`, `stopped`, `fresh`, `unable`.
     pub(super) flags: BTreeSet<String>,
     pub(super) set: BTreeMap<String, String>,
     pub(super) body: String,
