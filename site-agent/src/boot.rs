@@ -103,6 +103,14 @@ impl Boot {
         self.write(NOTICE, notice).await
     }
 
+    /// Stores the newest notice, which says something against this host, and takes its shares away with the same write.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn put_barring_notice(&self, notice: &Signed) -> Result<(), Fault> {
+        self.barrier.write_boot(vec![(NOTICE, Some(codec::encode(notice))), (SHARES, None)]).await
+    }
+
     /// What the last verdict brought.
     ///
     /// # Errors
@@ -159,12 +167,20 @@ impl Boot {
         self.read(REMOTE_KEY)
     }
 
-    /// Stores the remote key, or forgets it.
+    /// Stores the remote key.
     ///
     /// # Errors
     /// The store's fault.
-    pub async fn put_remote_key(&self, key: Option<&RemoteKey>) -> Result<(), Fault> {
-        self.barrier.write_boot(vec![(REMOTE_KEY, key.map(codec::encode))]).await
+    pub async fn put_remote_key(&self, key: &RemoteKey) -> Result<(), Fault> {
+        self.write(REMOTE_KEY, key).await
+    }
+
+    /// Forgets the remote key, and the shares that it opens.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn forget_remote_key(&self) -> Result<(), Fault> {
+        self.barrier.write_boot(vec![(REMOTE_KEY, None), (SHARES, None)]).await
     }
 
     /// What central holds against a sibling, or no more.
@@ -226,12 +242,22 @@ impl Boot {
         self.barrier.write_boot(vec![(LADDER, None)]).await
     }
 
-    /// This host's shares of its site's seal key, encrypted to its TPM.
+    /// This host's shares of its site's seal key, encrypted to its TPM. What can't be read opens nothing: it counts as
+    /// none.
     ///
     /// # Errors
     /// The store's fault.
     pub fn shares(&self) -> Result<Vec<Signed>, Fault> {
-        Ok(self.read(SHARES)?.unwrap_or_default())
+        let stored = self.barrier.boot_row(SHARES)?;
+        Ok(stored.and_then(|bytes| codec::decode(&bytes, ROW_BYTES_MAX).ok()).unwrap_or_default())
+    }
+
+    /// Whether there is anything where they are kept.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn has_shares(&self) -> Result<bool, Fault> {
+        Ok(self.barrier.boot_row(SHARES)?.is_some())
     }
 
     /// Stores them; none at all are forgotten.

@@ -39,6 +39,11 @@ impl Leases {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).reading = Some(reading);
     }
 
+    /// What the TPM's clock was when it was read last.
+    pub fn reading(&self) -> Option<Reading> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).reading
+    }
+
     /// Whether content with this bound may be served at `mono`; `None` has no bound.
     pub fn holds(&self, offline_s: Option<u64>, mono: Duration) -> bool {
         let Some(offline_s) = offline_s else { return true };

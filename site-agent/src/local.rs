@@ -12,6 +12,7 @@ use holdfast_protocol::wire::{FromHost, Notice, NoticedStanding, Signed, Verdict
 
 use crate::boot::{Boot, Contact};
 use crate::chip::SecretChip;
+use crate::debug::Dumps;
 use crate::join;
 use crate::lease::Leases;
 use crate::reads::Reads;
@@ -52,6 +53,8 @@ pub struct Local {
     pub contact: Mutex<Contact>,
     /// Starting without central.
     pub ladder: Ladder,
+    /// What it says about itself to strangers.
+    pub dumps: Dumps,
 }
 
 /// What the parts are made of.
@@ -134,9 +137,23 @@ impl Local {
         let replica = Replica::new(barrier.clone(), clock.clone(), trust.clone());
         let status = Arc::new(Status::new(dialled));
         let contact = Mutex::new(contact);
-        let (ladder, reads) = (Ladder::default(), Arc::default());
-        let local =
-            Self { file, barrier, boot, seal, trust, replica, leases, reads, clock, entropy, status, contact, ladder };
+        let (ladder, reads, dumps) = (Ladder::default(), Arc::default(), Dumps::default());
+        let local = Self {
+            file,
+            barrier,
+            boot,
+            seal,
+            trust,
+            replica,
+            leases,
+            reads,
+            clock,
+            entropy,
+            status,
+            contact,
+            ladder,
+            dumps,
+        };
         local.status.noticed(local.notice()?.as_ref());
         Ok(local)
     }
@@ -189,13 +206,17 @@ impl Local {
         let mut remembered = Ok(());
         if course.store {
             tracing::warn!(standing = ?notice.standing, generation = %notice.generation, "central's notice");
-            remembered = self.boot.put_notice(signed).await;
+            remembered = match course.seal {
+                // Nor is it to help open any other.
+                true => self.boot.put_barring_notice(signed).await,
+                false => self.boot.put_notice(signed).await,
+            };
             self.status.noticed(Some(&notice));
         }
         let mut forgotten = Ok(());
         if course.seal {
             self.shut("central").await;
-            // Nor is it to help open any other.
+            // Those in memory too, and those on disk where the notice is known already.
             forgotten = self.forget_shares().await;
         }
         remembered?;
@@ -204,6 +225,18 @@ impl Local {
             self.wipe(notice.generation).await?;
         }
         Ok(Heeded { course, wiped: course.wipe.then_some(notice.generation) })
+    }
+
+    /// What each start begins with: one that ended between remembering a notice and following it did not come to sealing
+    /// this host for it, nor to erasing its shares.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn begin(&self) -> Result<(), Fault> {
+        if self.is_barred()? {
+            self.shut("central").await;
+        }
+        self.forget_barred_shares().await
     }
 
     /// Carries out an order to wipe that is remembered and was cut short, by a loss of power perhaps. Central, which may
@@ -301,3 +334,6 @@ impl Local {
         self.contact.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -10,6 +10,7 @@ use holdfast_actors::barrier::Barrier;
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{Clock, draw, draw_secret};
 use holdfast_actors::rows::{Batch, Refusal};
+use holdfast_actors::seal_keeper::ladder::NoLadder;
 use holdfast_actors::seal_keeper::wrap::{HostBoot, HostKeys};
 use holdfast_actors::store::Fault;
 use holdfast_protocol::ids::{DeploymentId, HostId, Realm, SealEpoch, StandingGeneration};
@@ -23,7 +24,6 @@ use crate::chip::SecretChip;
 use crate::lease::{Leases, Reading};
 use crate::state::{StateError, StateFile};
 use crate::tpm::TpmError;
-use crate::unseal::shares::GIVEN_MAX;
 use crate::unseal::{GivenLine, LadderLine};
 
 /// Seal keys that are kept for siblings: the current one and a few before it.
@@ -44,7 +44,13 @@ pub enum SealFault {
     /// The store refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Something was said against it meanwhile.
+    #[error(transparent)]
+    NoLadder(#[from] NoLadder),
 }
+
+/// Whether this host may be opened without central, as things are now.
+pub type MayOpen<'a> = &'a (dyn Fn() -> Result<Result<SealEpoch, NoLadder>, Fault> + Sync);
 
 /// What a release made of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,15 +151,17 @@ impl HostSeal {
     }
 
     /// Opens the store as it is with the key that it is wrapped with, which did not come from central; says whether it
-    /// fits. `by` is for the audit log.
+    /// fits. `by` is for the audit log. Getting the key took its time: `may` is asked once more, when nobody can seal any
+    /// more without closing what is opened here.
     ///
     /// # Errors
-    /// It could not be tried.
-    pub async fn open_held(&self, key: &SealKey, by: &str) -> Result<bool, SealFault> {
+    /// It could not be tried, or may not be any more.
+    pub async fn open_held(&self, key: &SealKey, by: &str, may: MayOpen<'_>) -> Result<bool, SealFault> {
         let _turn = self.turn.lock().await;
         if !self.is_sealed() {
             return Ok(true);
         }
+        may()??;
         let Some(root) = self.unwrap(None, key).await? else { return Ok(false) };
         self.parts.barrier.unseal(Keyring::new(self.deployment, root));
         if let Err(fault) = self.opened(key, by).await {
@@ -257,7 +265,7 @@ impl HostSeal {
         let destroyed = self.parts.chip.destroy().await;
         let unwrapped = self.boot.put_root(None).await;
         let forgotten = self.parts.file.update(|state| state.host_secret = None);
-        let unremembered = self.boot.put_remote_key(None).await;
+        let unremembered = self.boot.forget_remote_key().await;
         let erased = self.parts.barrier.erase_content().await;
         destroyed?;
         unwrapped?;
@@ -338,19 +346,17 @@ impl HostSeal {
             Err(refusal) => return Err(refusal.into()),
         }
         let mut lines = self.boot.given_lines()?;
-        if GIVEN_MAX <= lines.len() {
-            return Err(Refusal::Sealed.into());
-        }
-        lines.push(given);
+        given.join(&mut lines);
         Ok(self.boot.put_given_lines(&lines).await?)
     }
 
     async fn note(&self, action: &'static str, by: &str) -> Result<(), SealFault> {
         let line = Line::done(self.parts.clock.now().wall_us, by, action, self.host.to_string());
-        // What was remembered may be damaged: that keeps nobody from opening the store.
-        let failed = self.boot.ladder_lines().unwrap_or_default();
-        let given = self.boot.given_lines().unwrap_or_default();
-        let (had_failed, had_given) = (!failed.is_empty(), !given.is_empty());
+        // What was remembered may be damaged: that keeps nobody from opening the store, and goes with the rest.
+        let (failed, given) = (self.boot.ladder_lines(), self.boot.given_lines());
+        let had_failed = failed.as_ref().map_or(true, |lines| !lines.is_empty());
+        let had_given = given.as_ref().map_or(true, |lines| !lines.is_empty());
+        let (failed, given) = (failed.unwrap_or_default(), given.unwrap_or_default());
         let host = self.host.to_string();
         // A full disk keeps nobody from sealing, nor from unsealing what is there to be read.
         let batch = move || {
@@ -374,4 +380,4 @@ impl HostSeal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -53,10 +53,7 @@ fn uplink(host: Arc<Host>, parts: MachineParts<Uplink, UplinkHands>) -> Child {
     Child::new("uplink", move |supervisor| {
         let (host, parts) = (host.clone(), parts.clone());
         async move {
-            // One that ended between remembering a notice and sealing for it did not come to the sealing.
-            if host.is_barred().map_err(|error| SpawnErr::StartupFailed(Box::new(error)))? {
-                host.shut("central").await;
-            }
+            host.begin().await.map_err(|error| SpawnErr::StartupFailed(Box::new(error)))?;
             let first = host.first_attempt().map_err(|error| SpawnErr::StartupFailed(Box::new(error)))?;
             parts.spawn(Uplink::new(first, host.clock.now()), supervisor).await
         }

@@ -24,6 +24,7 @@ use crate::uplink::dialogue::Quoter;
 
 pub mod asked;
 pub mod climb;
+pub mod doors;
 pub mod gather;
 pub mod peer;
 pub mod rehearsal;
@@ -189,6 +190,17 @@ impl Local {
         Ok(may_climb(standing, self.seal.epoch()?))
     }
 
+    /// The same for a host that climbs by itself, which none does that an operator has sealed.
+    ///
+    /// # Errors
+    /// Why no rung is tried, or the store's fault.
+    pub fn may_climb_alone(&self) -> Result<Result<SealEpoch, NoLadder>, Fault> {
+        if self.status.get().sealed_by_operator {
+            return Ok(Err(NoLadder::SealedByOperator));
+        }
+        self.may_climb()
+    }
+
     /// Takes a permit; says what central does not know yet.
     ///
     /// # Errors
@@ -228,7 +240,7 @@ impl Local {
                 let key = quoter.create_remote_key(policy::authorize_digest(&authority, &reference)?).await?;
                 let authority = permit.authority.clone();
                 let remote = RemoteKey { authority, key: key.clone(), generation, approved_since_us };
-                self.boot.put_remote_key(Some(&remote)).await?;
+                self.boot.put_remote_key(&remote).await?;
                 key
             }
         };

@@ -1,14 +1,16 @@
 //! The seal over the memory engine, with a chip that keeps its one secret in memory.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex as StdMutex, MutexGuard};
 use std::time::Duration;
 
+use holdfast_actors::audit_log::verify::verify_store;
 use holdfast_actors::barrier::NoReads;
 use holdfast_actors::distribution::Copy;
 use holdfast_actors::ports::{Entropy, Now};
 use holdfast_actors::rows::{ReadRows, Rows};
 use holdfast_actors::shell::OsEntropy;
+use holdfast_actors::store::Engine;
 use holdfast_actors::store::memory::MemoryEngine;
 use holdfast_protocol::ids::HostName;
 use holdfast_protocol::tpm::Counters;
@@ -22,15 +24,18 @@ use crate::tpm::SealedBlob;
 
 /// Seals by number: the blob names the secret, and only the last one opens.
 #[derive(Default)]
-struct Chip {
+pub(crate) struct Chip {
     secrets: StdMutex<(u8, Option<Secret<32>>)>,
     is_down: AtomicBool,
     /// It takes a job and gives no answer.
     hangs: AtomicBool,
+    /// How often it was asked for something.
+    pub(crate) jobs: AtomicU64,
 }
 
 impl Chip {
     fn ask(&self) -> Result<MutexGuard<'_, (u8, Option<Secret<32>>)>, TpmError> {
+        self.jobs.fetch_add(1, Ordering::SeqCst);
         if self.is_down.load(Ordering::SeqCst) {
             return Err(TpmError::Unavailable("it is down".to_owned()));
         }
@@ -120,6 +125,13 @@ impl Bench {
     fn has_content(&self) -> bool {
         let rows = self.seal.parts.barrier.snapshot().unwrap();
         rows.read::<Copy>(Realm::NODE, &["acme"]).unwrap().is_some()
+    }
+
+    /// Lines of the audit log so far.
+    fn lines(&self) -> u64 {
+        let report = verify_store(&*self.engine.snapshot().unwrap()).unwrap();
+        assert_eq!(report.first_break, None);
+        report.realms.get(&Realm::NODE).map_or(0, |lines| lines.changes)
     }
 
     fn epoch(&self) -> Option<u64> {
@@ -281,5 +293,62 @@ async fn sealing_does_not_wait_for_a_tpm_that_hangs() {
     assert!(bench.seal.is_sealed());
     rewrapping.abort();
     sealing.await.unwrap();
+    assert!(bench.seal.is_sealed());
+}
+
+#[tokio::test]
+async fn shares_given_while_sealed_are_never_too_many_and_one_line_tells_of_each_sibling_once_open() {
+    const SIBLINGS: u64 = 4;
+    const EACH: u64 = 50;
+    let bench = Bench::new();
+    bench.seal.open(None, &key(1)).await.unwrap();
+    let bench = bench.restarted();
+    for at in 0..SIBLINGS * EACH {
+        let to = format!("udc1/udc1-00{}", 2 + at % SIBLINGS);
+        bench.seal.note_given(GivenLine::once(to, i64::try_from(at).unwrap() * 1_000_000)).await.unwrap();
+    }
+    let remembered = bench.seal.boot.given_lines().unwrap();
+    let told: Vec<String> = remembered.iter().map(|given| given.line().object).collect();
+    let expected = |of: u64| format!("udc1/udc1-00{} 50 times since 1970-01-01T00:00:0{of}.000000Z", 2 + of);
+    assert_eq!(told, (0..SIBLINGS).map(expected).collect::<Vec<_>>());
+    assert_eq!(remembered[0].line().at_us, 196_000_000, "the last time");
+
+    let before = bench.lines();
+    bench.seal.open(None, &key(1)).await.unwrap();
+    assert_eq!(bench.lines() - before, 1 + SIBLINGS);
+    assert_eq!(bench.seal.boot.given_lines().unwrap(), []);
+    bench.seal.note_given(GivenLine::once("udc1/udc1-002".to_owned(), 0)).await.unwrap();
+    assert_eq!(bench.lines() - before, 1 + SIBLINGS + 1, "open, each has its own");
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_of_what_was_given_goes_with_the_next_opening() {
+    let bench = Bench::new();
+    bench.seal.open(None, &key(1)).await.unwrap();
+    let bench = bench.restarted();
+    for row in ["given", "ladder"] {
+        bench.seal.parts.barrier.write_boot(vec![(row, Some(vec![0xff; 9]))]).await.unwrap();
+    }
+    bench.seal.open(None, &key(1)).await.unwrap();
+    assert_eq!(bench.seal.boot.given_lines().unwrap(), []);
+    assert_eq!(bench.seal.boot.ladder_lines().unwrap(), []);
+}
+
+#[tokio::test]
+async fn whether_a_host_may_still_be_opened_is_asked_when_nobody_else_moves_the_seal() {
+    let bench = Arc::new(Bench::new());
+    bench.seal.open(None, &key(1)).await.unwrap();
+    bench.seal.seal("central").await;
+    let barred = Arc::new(AtomicBool::new(false));
+    let turn = bench.seal.turn.lock().await;
+    let (opener, told) = (bench.clone(), barred.clone());
+    let opening = tokio::spawn(async move {
+        let may = || Ok(if told.load(Ordering::SeqCst) { Err(NoLadder::SealedByOperator) } else { Ok(SealEpoch(1)) });
+        opener.seal.open_held(&key(1), "sibling", &may).await
+    });
+    tokio::task::yield_now().await;
+    barred.store(true, Ordering::SeqCst);
+    drop(turn);
+    assert!(matches!(opening.await.unwrap(), Err(SealFault::NoLadder(NoLadder::SealedByOperator))));
     assert!(bench.seal.is_sealed());
 }

@@ -21,22 +21,23 @@ use holdfast_protocol::wire::{
     Challenge, EXPORTER_SIBLING, LocalShare, QuoteAnswer, SHARE_AAD, SIBLING_FRAME_BYTES_MAX, ShareTerms,
     SiblingAnswer, SiblingAsk, Signed, UnsealPermit,
 };
-use quinn::{Connection, Endpoint, EndpointConfig, Incoming};
+use holdfast_rest::places::Place;
+use quinn::{Connection, Endpoint, EndpointConfig, Incoming, VarInt};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::host::Host;
 use crate::local::Local;
 use crate::quic;
+use crate::unseal::doors::{Doors, Talks};
 use crate::unseal::peer::PeerTls;
 use crate::unseal::shares::Given;
 
-/// Hosts that are served at the same time; there are few at a site.
-const ASKERS_MAX: usize = 8;
 /// For a handshake, and for each message. A TPM needs its time for a quote.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
+/// For the first message of a host that is known as cut off: either it shows newer word of central, or it is shown why not.
+const CUT_OFF_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where siblings are answered. Dropping it ends that.
 pub struct Answering {
@@ -73,14 +74,13 @@ pub fn listen(host: Arc<Host>, at: SocketAddr, key: Zeroizing<Vec<u8>>) -> std::
 }
 
 async fn accept(host: Arc<Host>, endpoint: Endpoint, key: Zeroizing<Vec<u8>>) {
-    let places = Arc::new(Semaphore::new(ASKERS_MAX));
-    let memory = Arc::new(Memory::default());
+    let (doors, memory) = (Doors::default(), Arc::new(Memory::default()));
     while let Some(incoming) = endpoint.accept().await {
         if !incoming.remote_address_validated() {
             let _ = incoming.retry();
             continue;
         }
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Some(place) = doors.take(incoming.remote_address().ip(), |from| host.is_siblings(from)) else {
             incoming.refuse();
             continue;
         };
@@ -91,29 +91,33 @@ async fn accept(host: Arc<Host>, endpoint: Endpoint, key: Zeroizing<Vec<u8>>) {
             Err(error) => tracing::error!(%error, "siblings can't be answered"),
         }
         let (host, memory) = (host.clone(), memory.clone());
-        tokio::spawn(async move {
-            serve(&host, incoming, &memory).await;
-            drop(place);
-        });
+        tokio::spawn(async move { serve(&host, incoming, place, &memory).await });
     }
 }
 
 /// What is remembered of those who asked, while the agent runs.
 #[derive(Default)]
 struct Memory {
+    talks: Talks,
     refusals: Refusals,
     given: Given,
 }
 
-async fn serve(host: &Host, incoming: Incoming, memory: &Memory) {
+async fn serve(host: &Host, incoming: Incoming, place: Place, memory: &Memory) {
     let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE_LIMIT, incoming).await else { return };
+    drop(place);
     let identity = connection.peer_identity().and_then(|found| found.downcast::<Vec<CertificateDer<'_>>>().ok());
-    let peer = identity.as_ref().and_then(|chain| read::peer_of(chain.first()?).ok());
-    if let Some(peer) = peer {
+    let Some(peer) = identity.as_ref().and_then(|chain| read::peer_of(chain.first()?).ok()) else { return };
+    let mut turn = memory.talks.begin(&peer.host);
+    let talk = async {
         let _ = converse(host, &connection, &peer, memory).await;
+        // Whoever asked closes once it has heard the answer.
+        let _ = tokio::time::timeout(HANDSHAKE_LIMIT, connection.closed()).await;
+    };
+    tokio::select! {
+        () = talk => {}
+        () = turn.superseded() => connection.close(VarInt::from_u32(0), b"another talk"),
     }
-    // Whoever asked closes once it has heard the answer.
-    let _ = tokio::time::timeout(HANDSHAKE_LIMIT, connection.closed()).await;
 }
 
 /// One talk; `None`: it ended before its time.
@@ -121,8 +125,9 @@ async fn converse(host: &Host, connection: &Connection, peer: &Peer, memory: &Me
     let asker = &peer.host;
     let mut exporter = [0; 32];
     connection.export_keying_material(&mut exporter, EXPORTER_SIBLING, b"").ok()?;
-    let (mut to, mut from) = tokio::time::timeout(MESSAGE_LIMIT, connection.accept_bi()).await.ok()?.ok()?;
-    let first = tokio::time::timeout(MESSAGE_LIMIT, quic::frame(&mut from, SIBLING_FRAME_BYTES_MAX)).await.ok()?;
+    let first_limit = if host.is_cut_off(asker) { CUT_OFF_LIMIT } else { MESSAGE_LIMIT };
+    let (mut to, mut from) = tokio::time::timeout(first_limit, connection.accept_bi()).await.ok()?.ok()?;
+    let first = tokio::time::timeout(first_limit, quic::frame(&mut from, SIBLING_FRAME_BYTES_MAX)).await.ok()?;
     let (permit, notice, epoch, set) = match first.ok()? {
         SiblingAsk::Begin { permit, notice, seal_epoch } => (permit, notice, seal_epoch, None),
         SiblingAsk::BeginShare { permit, notice, seal_epoch, set } => (permit, notice, seal_epoch, Some(set)),

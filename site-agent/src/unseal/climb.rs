@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_actors::attestation_verifier::core::session_info;
 use holdfast_actors::ports::draw_secret;
-use holdfast_actors::seal_keeper::ladder::{NoLadder, Rung};
+use holdfast_actors::seal_keeper::ladder::Rung;
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::kem::{self, KemSecret};
 use holdfast_protocol::ids::{HostId, SealEpoch};
@@ -52,10 +52,7 @@ pub async fn climb(host: &Host, away: &str) {
 
 /// The sibling that has helped; `None`: this host was opened otherwise meanwhile.
 async fn first_that_helps(host: &Host) -> Result<Option<String>, Words> {
-    if host.status.get().sealed_by_operator {
-        return Err(NoLadder::SealedByOperator.into());
-    }
-    let epoch = host.may_climb()??;
+    let epoch = host.may_climb_alone()??;
     let (Some(signed), Some(permit)) = (host.boot.permit()?, host.permit()?) else {
         return Err("this host was never given an unseal permit".into());
     };
@@ -68,15 +65,16 @@ async fn first_that_helps(host: &Host) -> Result<Option<String>, Words> {
             return Ok(None);
         }
         let asking = Asking { host, permit: &permit, signed: &signed, epoch, sibling, set: None };
+        let (by, may) = (format!("sibling {}", sibling.name), || host.may_climb_alone());
         match asking.key().await {
-            Ok(key) if host.seal.open_held(&key, &format!("sibling {}", sibling.name)).await? => {
+            Ok(key) if host.seal.open_held(&key, &by, &may).await? => {
                 return Ok(Some(sibling.name.to_string()));
             }
             Ok(_) => refused.push(format!("{}: its key does not open this host", sibling.name)),
             Err(why) => refused.push(format!("{}: {why}", sibling.name)),
         }
         // It may have shown what central holds against this host.
-        host.may_climb()??;
+        host.may_climb_alone()??;
     }
     Err(refused.join("; ").into())
 }

@@ -2,7 +2,7 @@
 //! shares of the seal key; with its own, a majority gives the key.
 
 use holdfast_actors::ports::Clock;
-use holdfast_actors::seal_keeper::ladder::{NoLadder, Rung};
+use holdfast_actors::seal_keeper::ladder::Rung;
 use holdfast_actors::seal_keeper::local::{Gathered, Gatherer, NoShares, may_gather};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::wire::{LocalShare, ShareTerms, Signed, UnsealPermit};
@@ -26,10 +26,7 @@ pub(super) async fn gather(host: &Host) {
 
 /// By whose shares this host was opened; `None`: it was opened otherwise meanwhile.
 async fn gathered(host: &Host, permit: &UnsealPermit) -> Result<Option<String>, Words> {
-    if host.status.get().sealed_by_operator {
-        return Err(NoLadder::SealedByOperator.into());
-    }
-    let epoch = host.may_climb()??;
+    let epoch = host.may_climb_alone()??;
     let (counters, now) = (host.seal.counters().await?, host.clock.now());
     let id = host.id();
     let gatherer = Gatherer { own: &id, permit, counters, now_us: now.wall_us, epoch };
@@ -50,9 +47,7 @@ async fn gathered(host: &Host, permit: &UnsealPermit) -> Result<Option<String>, 
     if !host.seal.is_sealed() {
         return Ok(None);
     }
-    // What was heard meanwhile counts.
-    host.may_climb()??;
-    match host.seal.open_held(&key, &format!("shares of {has} hosts")).await? {
+    match host.seal.open_held(&key, &format!("shares of {has} hosts"), &|| host.may_climb_alone()).await? {
         true => Ok(Some(format!("by shares of {has} of this site's {} hosts", own.terms.holders.len()))),
         false => Err("the shares give a key that does not open this host".into()),
     }
@@ -109,7 +104,7 @@ impl Gathering<'_> {
                 Err(why) => refused.push(format!("{}: {why}", holder.name)),
             }
             // It may have shown what central holds against this host.
-            self.host.may_climb()??;
+            self.host.may_climb_alone()??;
         }
         Ok(refused)
     }

@@ -12,11 +12,12 @@ use holdfast_actors::seal_keeper::ladder::SiblingRefusal;
 use holdfast_actors::seal_keeper::local::{Allowance, kept};
 use holdfast_actors::store::Fault;
 use holdfast_protocol::crypto::sign::PublicKey;
-use holdfast_protocol::ids::HostId;
+use holdfast_protocol::ids::{HostId, SealEpoch};
 use holdfast_protocol::secret::Secret;
 use holdfast_protocol::tpm::remote::RemoteError;
 use holdfast_protocol::tpm::{Public, share};
-use holdfast_protocol::wire::{LocalShare, ShareTerms, Signed};
+use holdfast_protocol::wire::{LocalShare, NoticedStanding, ShareTerms, Signed};
+use holdfast_rest::time::rfc3339_us;
 use serde::{Deserialize, Serialize};
 
 use crate::local::Local;
@@ -26,22 +27,42 @@ use crate::uplink::dialogue::Quoter;
 
 /// Shares that are kept: of the epoch in use, and of those that the host may be moved on to.
 const SHARES_MAX: usize = 4;
-/// Shares that are given away while there is no audit log to tell; then none is, until this host is open.
-pub const GIVEN_MAX: usize = 48;
 
-/// A share that was given away while this host was sealed itself.
+/// What one other host was given while this host was sealed itself, however often: one line of the audit log to come.
+/// There are no more of them than hosts that hold a share of the few splits which this host has one of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GivenLine {
-    /// When, microseconds since the Unix epoch.
-    pub at_us: i64,
     /// To whom.
     pub to: String,
+    /// The first time, microseconds since the Unix epoch.
+    pub first_us: i64,
+    /// The last time, microseconds since the Unix epoch.
+    pub last_us: i64,
+    /// How many times.
+    pub count: u64,
 }
 
 impl GivenLine {
+    /// Given now.
+    pub fn once(to: String, now_us: i64) -> Self {
+        Self { to, first_us: now_us, last_us: now_us, count: 1 }
+    }
+
+    /// Adds this one to what is remembered.
+    pub fn join(self, lines: &mut Vec<Self>) {
+        match lines.iter_mut().find(|line| line.to == self.to) {
+            Some(line) => (line.last_us, line.count) = (self.last_us, line.count.saturating_add(self.count)),
+            None => lines.push(self),
+        }
+    }
+
     /// As the audit log has it.
     pub fn line(&self) -> Line {
-        Line::done(self.at_us, self.to.as_str(), "sibling.share-given", self.to.as_str())
+        let object = match self.count {
+            1 => self.to.clone(),
+            count => format!("{} {count} times since {}", self.to, rfc3339_us(self.first_us)),
+        };
+        Line::done(self.last_us, self.to.as_str(), "sibling.share-given", object)
     }
 }
 
@@ -63,12 +84,17 @@ pub enum ShareFault {
 }
 
 impl Local {
-    /// Takes a share. It replaces an earlier one of the same epoch.
+    /// Takes a share. It replaces an earlier one of the same epoch. One that comes late, when this host is wrapped with a
+    /// newer key already, opens nothing here and is not kept.
     ///
     /// # Errors
     /// It is not to be believed, or the store's fault.
     pub async fn shared(&self, signed: &Signed) -> Result<(), LeaveFault> {
         let new = self.trust.share(signed, self.clock.now().wall_s())?;
+        if self.seal.epoch()?.is_some_and(|wrapped| new.terms.epoch < wrapped) {
+            tracing::debug!(epoch = %new.terms.epoch, "a share of an older seal key came late");
+            return Ok(());
+        }
         Ok(self.keep_shares(Some((signed, &new.terms))).await?)
     }
 
@@ -83,10 +109,14 @@ impl Local {
     async fn keep_shares(&self, new: Option<(&Signed, &ShareTerms)>) -> Result<(), Fault> {
         let (stored, wrapped) = (self.boot.shares()?, self.seal.epoch()?);
         let terms = new.map(|(_, terms)| terms);
-        let is_kept =
-            |signed: &Signed| self.trust.remembered_share(signed).is_some_and(|held| kept(&held.terms, terms, wrapped));
-        let mut left: Vec<Signed> = stored.iter().filter(|signed| is_kept(signed)).cloned().collect();
-        left.extend(new.map(|(signed, _)| signed.clone()));
+        let is_kept = |signed: &Signed| {
+            let held = self.trust.remembered_share(signed).filter(|held| kept(&held.terms, terms, wrapped))?;
+            Some((held.terms.epoch, signed.clone()))
+        };
+        let mut left: Vec<(SealEpoch, Signed)> = stored.iter().filter_map(is_kept).collect();
+        left.extend(new.map(|(signed, terms)| (terms.epoch, signed.clone())));
+        left.sort_by_key(|(epoch, _)| *epoch);
+        let mut left: Vec<Signed> = left.into_iter().map(|(_, signed)| signed).collect();
         if SHARES_MAX < left.len() {
             // The first is of the epoch in use, the last of the newest.
             left.remove(1);
@@ -94,17 +124,28 @@ impl Local {
         if left != stored { self.boot.put_shares(&left).await } else { Ok(()) }
     }
 
-    /// Forgets all shares, this host's and others'.
+    /// Forgets all shares, this host's and others', whatever they read.
     ///
     /// # Errors
     /// The store's fault.
     pub async fn forget_shares(&self) -> Result<(), Fault> {
         self.ladder.gathered.lock().await.take();
-        if self.boot.shares()?.is_empty() {
+        if !self.boot.has_shares()? {
             return Ok(());
         }
         tracing::info!("this host's share of its site's seal key is erased");
         self.boot.put_shares(&[]).await
+    }
+
+    /// Whom central has said something against has no share.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub(crate) async fn forget_barred_shares(&self) -> Result<(), Fault> {
+        match self.notice()?.map(|notice| notice.standing) {
+            Some(NoticedStanding::Quarantined { .. } | NoticedStanding::Untrusted) => self.forget_shares().await,
+            Some(NoticedStanding::Clear) | None => Ok(()),
+        }
     }
 
     /// The shares that this host has, oldest first.
@@ -143,7 +184,7 @@ impl Local {
         given.count(to, self.clock.now().mono)?;
         let opened = self.open_share(of, quoter).await;
         let share = opened.map_err(|fault| SiblingRefusal::OwnShare(fault.to_string()))?;
-        let line = GivenLine { at_us: self.clock.now().wall_us, to: to.to_string() };
+        let line = GivenLine::once(to.to_string(), self.clock.now().wall_us);
         self.seal.note_given(line).await.map_err(|_| SiblingRefusal::Unwritten)?;
         tracing::info!(sibling = %to, epoch = %of.terms.epoch, "giving this host's share of the seal key: it passed");
         Ok(share)
