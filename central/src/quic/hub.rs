@@ -64,6 +64,8 @@ pub(crate) struct LiveHost {
     pub reasons: Vec<String>,
     /// What its newest permit says but for its times, and when it got it, on the monotonic clock.
     pub permit: Option<([u8; 32], std::time::Duration)>,
+    /// Whoever gives it one holds this.
+    pub permitting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The hub while central is unsealed.
@@ -256,6 +258,12 @@ impl Hub {
     /// What the newest permit of a host says but for its times, and when it got it.
     pub(super) fn permit_given(&self, host: &HostId) -> Option<([u8; 32], std::time::Duration)> {
         self.live.read().expect("no holder of this lock panics").get(host).and_then(|live| live.permit)
+    }
+
+    /// Whoever gives a host its permit locks this.
+    pub(super) fn permitting(&self, host: &HostId) -> Arc<tokio::sync::Mutex<()>> {
+        let live = self.live.read().expect("no holder of this lock panics");
+        live.get(host).map(|live| live.permitting.clone()).unwrap_or_default()
     }
 
     pub(crate) fn next_conn(&self) -> ConnId {

@@ -60,11 +60,12 @@ impl Perform<Verifier> for VerifierHands {
                 failure_recorded(&hub, *failure, unwritten).await;
             }
             Effect::Trusted { host, conn, until, first } => trusted(&hub, host, conn, until, first),
-            Effect::Rewrap { host, conn } => {
-                if let Err(error) = rewrap(&hub, &host, conn) {
+            // A share of it is written down first, see above.
+            Effect::Rewrap { host, conn } => drop(tokio::spawn(async move {
+                if let Err(error) = rewrap(&hub, &host, conn).await {
                     tracing::warn!(%host, %error, "newer seal key could not be given");
                 }
-            }
+            })),
             Effect::Stale { host, conn } => {
                 hub.connections.distrust(conn);
                 hub.change_live(&host, |live| (live.conn, live.trusted_until) = (None, None));
@@ -87,7 +88,7 @@ async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
     let cmd = RecordPass::of(&pass, || draw_secret(&*hub.node.entropy));
     let (conn, ttl) = (pass.conn, pass.ttl);
     let refused = match hub.node.barrier.run(move |rows| record_pass(&cmd, rows, now)).await {
-        Ok((Passed::Granted(grant), _)) => match release(&hub, pass, grant) {
+        Ok((Passed::Granted(grant), _)) => match release(&hub, pass, grant).await {
             Ok(()) => {
                 if hub.verifier.cast(Event::PassRecorded { conn, ttl }).is_err() {
                     // It would wait for ever for what comes of its quote.
@@ -121,7 +122,7 @@ async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
 }
 
 /// Sends the verdict, and on the first pass of a connection the session key and what rides under it.
-fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refusal> {
+async fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refusal> {
     if hub.is_stopped() {
         return Err(Refusal::Restored);
     }
@@ -148,7 +149,7 @@ fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refusal> {
         // A new connection may be of a machine that has lost what the last one was given.
         hub.change_live(&pass.host, |live| live.permit = None);
     }
-    permitting::give(hub, &pass.host, pass.conn)
+    permitting::give(hub, &pass.host, pass.conn).await
 }
 
 fn lease(
@@ -211,7 +212,9 @@ fn trusted(hub: &Arc<Hub>, host: HostId, conn: ConnId, until: std::time::Duratio
 }
 
 /// Gives a trusted host its site's current seal key, asking the fence once more.
-fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
+async fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
+    // First whom it is not to help any more.
+    permitting::give(hub, host, conn).await?;
     let snapshot = hub.snapshot()?;
     let place = site(&snapshot, &host.site)?.value;
     let entry = holdfast_actors::site_registry::host(&snapshot, host)?.value;
@@ -220,8 +223,6 @@ fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
     }
     let current = place.seal_keys.iter().find(|record| record.epoch == place.seal_epoch).ok_or(Refusal::Corrupt)?;
     let key = SealKey { epoch: current.epoch, key: current.key.duplicate() };
-    // First whom it is not to help any more.
-    permitting::give(hub, host, conn)?;
     let head = hub.sign(&hub.head(&snapshot)?);
     hub.connections.send(conn, Out::Plain(FromCentral::Head(head)));
     hub.connections.send(conn, Out::Sealed(Sealed::Rewrap(key)));
