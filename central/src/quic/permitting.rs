@@ -155,7 +155,7 @@ mod tests {
         barrier.unseal(ring);
         let note = |_: &dyn Rows| Ok((Batch::new(Realm::NODE, Line::done(0, "central", "host.share-given", "a")), ()));
         for (refused, sent) in [(true, 0), (false, 1)] {
-            let commit = move |_| if refused { Injected::Refuse(Fault::Full) } else { Injected::Pass };
+            let commit = move |_: u64| if refused { Injected::Refuse(Fault::Full) } else { Injected::Pass };
             engine.inject(Box::new(commit));
             let (given, before) = (Cell::new(0), barrier.commit_head().unwrap().seq);
             let outcome = written_first(&barrier, note, || {

@@ -132,6 +132,7 @@ impl Bench {
             address: None,
             local_unseal: true,
             debug_key,
+            approved_since_us: 0,
         };
         self.local.boot.put_permit(&self.central.sign(&permit)).await.unwrap();
     }
