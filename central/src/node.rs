@@ -13,6 +13,14 @@ use holdfast_rest::metrics::Metrics;
 use crate::config::Config;
 use crate::quic::network::Network;
 
+/// Does work that may block: on a thread of its own, but in a simulation, where a seed is to tell everything.
+pub type Blocking = fn(Box<dyn FnOnce() + Send>);
+
+/// On the runtime's threads for it.
+pub fn on_threads(work: Box<dyn FnOnce() + Send>) {
+    drop(tokio::task::spawn_blocking(work));
+}
+
 /// Central, as its parts see it. Cheap to clone.
 #[derive(Clone)]
 pub struct Node {
@@ -28,6 +36,8 @@ pub struct Node {
     pub entropy: Arc<dyn Entropy>,
     /// Where hosts come from.
     pub network: Arc<dyn Network>,
+    /// Where work is done that may block.
+    pub blocking: Blocking,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Whether it is open.

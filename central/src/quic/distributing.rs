@@ -10,6 +10,7 @@ use holdfast_actors::rows::Refusal;
 use holdfast_actors::shell::machine::{Failed, Perform};
 use holdfast_protocol::ids::HostName;
 use holdfast_protocol::wire::{FromCentral, Position, Sealed};
+use tokio::sync::oneshot;
 
 use crate::quic::connections::Out;
 use crate::quic::hub::Hub;
@@ -60,10 +61,11 @@ impl Perform<Distribution> for DistributionHands {
 async fn run_build(hub: Arc<Hub>, stream: StreamId, base: Option<Position>, hosts: BTreeSet<HostName>) {
     let place = hub.builds.clone().acquire_owned().await;
     let (building, of, from) = (hub.clone(), stream.clone(), base);
-    let built = tokio::task::spawn_blocking(move || {
+    let (tell, built) = oneshot::channel();
+    (hub.node.blocking)(Box::new(move || {
         let _place = place;
-        build_now(&building, &of, from.as_ref(), hosts)
-    });
+        let _ = tell.send(build_now(&building, &of, from.as_ref(), hosts));
+    }));
     let outcome = match built.await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(Refusal::Sealed)) => return,

@@ -134,7 +134,7 @@ impl Central {
         let barrier = Barrier::new(self.engine.lock().unwrap().clone(), entropy.clone(), journal.clone());
         let (clock, metrics, gate) = (Arc::new(SimClock::start()), Arc::new(Metrics::new()), Arc::<Gate>::default());
         let network = self.radio.clone();
-        Ok(node::Node { config, barrier, journal, clock, entropy, network, metrics, gate })
+        Ok(node::Node { config, barrier, journal, clock, entropy, network, blocking: |work| work(), metrics, gate })
     }
 
     /// Opens the store; the first time it begins a deployment with one tenant.

@@ -1,6 +1,5 @@
 //! The glue under simulation: the real fleet of central and the real agents, real QUIC and TLS between them, on a
-//! simulated network with paused time. Everything follows from a seed, but for the bytes of TLS keys and for what of a
-//! simulated moment comes first when a bundle is built on a thread of the operating system.
+//! simulated network with paused time. Everything follows from a seed, but for the bytes of TLS keys and signatures.
 //!
 //! Below [`world::World`] stand the two nodes ([`central`], [`agent`]) on their ports: network ([`air`]), TPM
 //! ([`chip`]), clock and randomness ([`dice`]), and the memory engine. Each other module tells stories.

@@ -3,14 +3,15 @@
 use crate::for_seeds;
 use crate::world::{World, ms, secs};
 
-/// A story with a bit of everything, as what it logged and what was seen of its hosts. It has no content: bundles are
-/// built on threads of the operating system, and when one is done within a simulated moment is not told by a seed.
+/// A story with a bit of everything, as what it logged and what was seen of its hosts.
 fn told(seed: u64) -> Vec<String> {
     let mut world = World::new(seed, ms(150));
     world.air.weather(0.08, 0.02);
     world.site("udc1", 3);
+    world.ask(|central| async move { central.write("before", 3, 500).await });
     world.settle(secs(120));
     world.part("udc1-002");
+    world.ask(|central| async move { central.write("missed", 2, 500).await });
     world.run(secs(40));
     world.heal("udc1-002");
     world.crash_central(secs(5));
