@@ -147,7 +147,17 @@ pub async fn start_on(config: Config, Ports { clock, entropy }: Ports) -> Result
     let key = Arc::new(RestKey::load(&config, &*entropy, clock.now())?);
     let shown = Arc::new(ServerIdentity::new(key.chain().to_vec(), &key.key().to_pkcs8_der())?);
     let (metrics, config) = (Arc::new(Metrics::new()), Arc::new(config));
-    let node = Node { config, barrier, journal, clock, entropy, network: Arc::new(OsNetwork), blocking: on_threads, metrics, gate };
+    let node = Node {
+        config,
+        barrier,
+        journal,
+        clock,
+        entropy,
+        network: Arc::new(OsNetwork),
+        blocking: on_threads,
+        metrics,
+        gate,
+    };
 
     let fleet = Arc::new(Fleet::default());
     let (seal, lines) = SealService::new(node.clone());

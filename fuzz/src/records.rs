@@ -17,7 +17,7 @@ use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::restored::{Adopted, Beyond, Restored, Shown};
 use holdfast_actors::site_registry::rotations::{Receipts, Rotations};
 use holdfast_actors::site_registry::sites::removal::Departed;
-use holdfast_actors::site_registry::unsealing::Unsealing;
+use holdfast_actors::site_registry::unsealing::{GivenShare, Unsealing};
 use holdfast_actors::site_registry::{AuthorityKey, Deployment, Host, Site};
 use holdfast_protocol::codec;
 use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId, Realm, Revision, SealEpoch, Seq, Term};
@@ -197,7 +197,7 @@ fn of_a_copy() -> Vec<Vec<u8>> {
         address: Some("10.0.0.2:4646".to_owned()),
         quoted: vec![(0, [1; 32])],
         permit_until_us: 1,
-        share: Some((SealEpoch(1), [1; 32])),
+        share: Some(GivenShare { generation: HostGeneration(1), epoch: SealEpoch(1), set: [1; 32] }),
         approved_since_us: 1,
     };
     let (restored, shown, unsealing) = (encode_body(&restored), encode_body(&shown), encode_body(&unsealing));

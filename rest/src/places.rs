@@ -23,6 +23,8 @@ pub(crate) fn neighbourhood(addr: IpAddr) -> Neighbourhood {
 pub struct Places {
     all_max: usize,
     each_max: usize,
+    /// Which addresses count as one.
+    whose: fn(IpAddr) -> Neighbourhood,
     taken: Mutex<Taken>,
     left: Notify,
 }
@@ -37,7 +39,19 @@ struct Taken {
 impl Places {
     /// `all_max` places, of which those of one neighbourhood hold at most `each_max`.
     pub fn new(all_max: usize, each_max: usize) -> Arc<Self> {
-        Arc::new(Self { all_max, each_max, taken: Mutex::default(), left: Notify::new() })
+        Self::counted(all_max, each_max, neighbourhood)
+    }
+
+    /// The same for addresses that are known: each counts for itself.
+    pub fn of_known(all_max: usize, each_max: usize) -> Arc<Self> {
+        Self::counted(all_max, each_max, |addr| match addr.to_canonical() {
+            IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+            IpAddr::V6(v6) => u128::from(v6),
+        })
+    }
+
+    fn counted(all_max: usize, each_max: usize, whose: fn(IpAddr) -> Neighbourhood) -> Arc<Self> {
+        Arc::new(Self { all_max, each_max, whose, taken: Mutex::default(), left: Notify::new() })
     }
 
     /// Takes a place, if one is free for this address.
@@ -50,7 +64,7 @@ impl Places {
     }
 
     fn take_free(self: &Arc<Self>, addr: IpAddr) -> Option<Place> {
-        let from = neighbourhood(addr);
+        let from = (self.whose)(addr);
         let mut taken = self.lock();
         let of_each = taken.each.get(&from).copied().unwrap_or_default();
         if self.all_max <= taken.all || self.each_max <= of_each {

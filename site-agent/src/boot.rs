@@ -1,6 +1,7 @@
 //! The agent's rows outside the barrier: what a sealed host must know. Nothing secret is in them.
 
 use holdfast_actors::barrier::Barrier;
+use holdfast_actors::rows::Batch;
 use holdfast_actors::seal_keeper::Attempts;
 use holdfast_actors::seal_keeper::wrap::HostBoot;
 use holdfast_actors::store::Fault;
@@ -22,6 +23,7 @@ const ATTEMPTS: &str = "attempts";
 const LADDER: &str = "ladder";
 const SHARES: &str = "shares";
 const GIVEN: &str = "given";
+const OPERATORS_SEAL: &str = "operators-seal";
 /// Before a sibling's name.
 const SIBLING: &str = "sibling/";
 /// Longest row; a signed value with its signer's certificate is the longest.
@@ -151,12 +153,33 @@ impl Boot {
         self.read(PERMIT)
     }
 
-    /// Stores the newest permit.
+    /// Stores the newest permit; where it allows no shares, it takes them away with the same write.
     ///
     /// # Errors
     /// The store's fault.
-    pub async fn put_permit(&self, permit: &Signed) -> Result<(), Fault> {
-        self.write(PERMIT, permit).await
+    pub async fn put_permit(&self, permit: &Signed, allows_shares: bool) -> Result<(), Fault> {
+        let mut rows = vec![(PERMIT, Some(codec::encode(permit)))];
+        if !allows_shares && self.has_shares()? {
+            tracing::info!("this host's share of its site's seal key is erased");
+            rows.push((SHARES, None));
+        }
+        self.barrier.write_boot(rows).await
+    }
+
+    /// Whether an operator has sealed this host, and nobody has opened it since.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn is_operators_seal(&self) -> Result<bool, Fault> {
+        Ok(self.barrier.boot_row(OPERATORS_SEAL)?.is_some())
+    }
+
+    /// Remembers that, or that it is over.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn put_operators_seal(&self, is: bool) -> Result<(), Fault> {
+        self.barrier.write_boot(vec![(OPERATORS_SEAL, is.then(Vec::new))]).await
     }
 
     /// The remote key.
@@ -234,12 +257,10 @@ impl Boot {
         self.write(LADDER, &lines.split_off(surplus)).await
     }
 
-    /// The audit log has them.
-    ///
-    /// # Errors
-    /// The store's fault.
-    pub async fn forget_ladder_lines(&self) -> Result<(), Fault> {
-        self.barrier.write_boot(vec![(LADDER, None)]).await
+    /// Takes away what the audit log is told of by this very batch: of attempts that failed, and of shares given away.
+    pub fn told(batch: &mut Batch) {
+        batch.put_boot(LADDER, None);
+        batch.put_boot(GIVEN, None);
     }
 
     /// This host's shares of its site's seal key, encrypted to its TPM. What can't be read opens nothing: it counts as

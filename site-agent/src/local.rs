@@ -155,6 +155,8 @@ impl Local {
             dumps,
         };
         local.status.noticed(local.notice()?.as_ref());
+        let sealed_by_operator = local.boot.is_operators_seal()?;
+        local.status.change(|standing| standing.sealed_by_operator = sealed_by_operator);
         Ok(local)
     }
 
@@ -236,7 +238,11 @@ impl Local {
         if self.is_barred()? {
             self.shut("central").await;
         }
-        self.forget_barred_shares().await
+        // On a disk that is full they stay, and are not given: whoever is barred gives nothing.
+        if let Err(error) = self.forget_barred_shares().await {
+            tracing::error!(%error, "shares of a host that something is held against could not be erased");
+        }
+        Ok(())
     }
 
     /// Carries out an order to wipe that is remembered and was cut short, by a loss of power perhaps. Central, which may
@@ -264,8 +270,31 @@ impl Local {
     /// Seals and forgets every key that came from central.
     pub async fn shut(&self, by: &str) {
         self.seal.seal(by).await;
+        self.ladder.forget_gathered().await;
         self.replica.forget_keys();
         self.reads.forget();
+    }
+
+    /// Shuts this host for somebody who stands before it: until central opens it, or a key that is carried to it, nothing does,
+    /// over a loss of power too.
+    pub async fn shut_by_operator(&self, name: &str) {
+        self.status.change(|standing| standing.sealed_by_operator = true);
+        // What can't be remembered holds while the agent runs.
+        if let Err(error) = self.boot.put_operators_seal(true).await {
+            tracing::error!(%error, "that an operator has sealed this host could not be remembered");
+        }
+        self.shut(name).await;
+        tracing::info!("sealed by an operator");
+    }
+
+    /// This host was opened by central, or by a carried key.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn opened(&self) -> Result<(), Fault> {
+        self.ladder.forget_gathered().await;
+        self.status.change(|standing| standing.sealed_by_operator = false);
+        if self.boot.is_operators_seal()? { self.boot.put_operators_seal(false).await } else { Ok(()) }
     }
 
     /// Takes what a passing verdict brings: time, head, lease.

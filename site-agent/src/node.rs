@@ -140,9 +140,7 @@ impl SiteSealControl for Fronted {
 
     fn seal(&self, by: Operator) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(async move {
-            self.host.status.change(|standing| standing.sealed_by_operator = true);
-            self.host.shut(&by.name).await;
-            tracing::info!("sealed by an operator");
+            self.host.shut_by_operator(&by.name).await;
             Ok(())
         })
     }

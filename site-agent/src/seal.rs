@@ -345,7 +345,8 @@ impl HostSeal {
             Err(Refusal::Sealed) => {}
             Err(refusal) => return Err(refusal.into()),
         }
-        let mut lines = self.boot.given_lines()?;
+        // Damage keeps nobody out: it goes with the next opening, as below.
+        let mut lines = self.boot.given_lines().unwrap_or_default();
         given.join(&mut lines);
         Ok(self.boot.put_given_lines(&lines).await?)
     }
@@ -354,8 +355,8 @@ impl HostSeal {
         let line = Line::done(self.parts.clock.now().wall_us, by, action, self.host.to_string());
         // What was remembered may be damaged: that keeps nobody from opening the store, and goes with the rest.
         let (failed, given) = (self.boot.ladder_lines(), self.boot.given_lines());
-        let had_failed = failed.as_ref().map_or(true, |lines| !lines.is_empty());
-        let had_given = given.as_ref().map_or(true, |lines| !lines.is_empty());
+        let had_lines = failed.as_ref().map_or(true, |lines| !lines.is_empty())
+            || given.as_ref().map_or(true, |lines| !lines.is_empty());
         let (failed, given) = (failed.unwrap_or_default(), given.unwrap_or_default());
         let host = self.host.to_string();
         // A full disk keeps nobody from sealing, nor from unsealing what is there to be read.
@@ -366,15 +367,12 @@ impl HostSeal {
                 batch.audit(Realm::NODE, Line::refused(*at_us, by, action, &host, format!("by {rung}: {why}")));
             }
             given.iter().for_each(|given| batch.audit(Realm::NODE, given.line()));
+            if had_lines {
+                Boot::told(&mut batch);
+            }
             batch
         };
         self.parts.barrier.run(move |_| Ok((batch(), ()))).await?;
-        if had_failed {
-            self.boot.forget_ladder_lines().await?;
-        }
-        if had_given {
-            self.boot.put_given_lines(&[]).await?;
-        }
         Ok(())
     }
 }

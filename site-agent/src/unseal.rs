@@ -14,7 +14,7 @@ use holdfast_protocol::crypto::sign::PublicKey;
 use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId, SealEpoch};
 use holdfast_protocol::tpm::binding::challenge_data;
 use holdfast_protocol::tpm::{policy, remote};
-use holdfast_protocol::wire::{RemoteKeyProof, Signed, UnsealChallenge, UnsealPermit, UnsealReport};
+use holdfast_protocol::wire::{LocalShare, RemoteKeyProof, Signed, UnsealChallenge, UnsealPermit, UnsealReport};
 use serde::{Deserialize, Serialize};
 
 use crate::local::Local;
@@ -98,6 +98,8 @@ pub struct Ladder {
     turn: tokio::sync::Mutex<()>,
     /// Shares of other hosts that are in hand while more are asked for.
     gathered: tokio::sync::Mutex<Option<Gathered>>,
+    permit: Believed<Signed, UnsealPermit>,
+    shares: Believed<Vec<Signed>, Vec<LocalShare>>,
     listening: Mutex<Option<SocketAddr>>,
     address: Mutex<Option<String>>,
 }
@@ -123,6 +125,11 @@ impl Ladder {
         *lock(&self.address) = reached.map(|at: SocketAddr| at.to_string());
     }
 
+    /// Shares of other hosts are in hand no longer than they are of use.
+    pub async fn forget_gathered(&self) {
+        self.gathered.lock().await.take();
+    }
+
     fn address(&self) -> Option<String> {
         lock(&self.address).clone()
     }
@@ -130,6 +137,27 @@ impl Ladder {
     fn note(&self, rung: Rung, attempted: Attempted) -> bool {
         let before = lock(&self.attempts).insert(rung, attempted.clone());
         before.is_none_or(|before| (before.opened, before.words) != (attempted.opened, attempted.words))
+    }
+}
+
+/// What stored words were found to say. To believe them again would cost signatures, and anybody may ask for the status.
+struct Believed<W, T>(Mutex<Option<(W, T)>>);
+
+impl<W, T> Default for Believed<W, T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<W: PartialEq, T: Clone> Believed<W, T> {
+    fn of(&self, stored: W, believe: impl FnOnce(&W) -> Option<T>) -> Option<T> {
+        let mut known = lock(&self.0);
+        if let Some((_, found)) = known.as_ref().filter(|(words, _)| *words == stored) {
+            return Some(found.clone());
+        }
+        let found = believe(&stored)?;
+        *known = Some((stored, found.clone()));
+        Some(found)
     }
 }
 
@@ -174,11 +202,9 @@ impl Local {
     /// # Errors
     /// The store's fault.
     pub fn permit(&self) -> Result<Option<UnsealPermit>, Fault> {
-        Ok(self
-            .boot
-            .permit()?
-            .and_then(|stored| self.trust.remembered_permit(&stored))
-            .filter(|permit| permit.host == self.id()))
+        let Some(stored) = self.boot.permit()? else { return Ok(None) };
+        let permit = self.ladder.permit.of(stored, |stored| self.trust.remembered_permit(stored));
+        Ok(permit.filter(|permit| permit.host == self.id()))
     }
 
     /// The epoch whose key would open this host without central.
@@ -207,9 +233,9 @@ impl Local {
     /// It is not to be believed, or the store's fault.
     pub async fn permitted(&self, signed: &Signed, quoter: &dyn Quoter) -> Result<Option<UnsealReport>, LeaveFault> {
         let permit = self.trust.permit(signed, self.clock.now().wall_s())?;
-        self.boot.put_permit(signed).await?;
+        self.boot.put_permit(signed, permit.local_unseal).await?;
         if !permit.local_unseal {
-            self.forget_shares().await?;
+            self.ladder.forget_gathered().await;
         }
         let remote_key = match self.remote_key_for(&permit, quoter).await {
             Ok(proof) => proof,

@@ -97,6 +97,13 @@ impl ReferenceValues {
         policy.learn && policy.pcrs.iter().any(|pcr| self.of(*pcr).is_none())
     }
 
+    /// Allows these besides.
+    pub fn extend(&mut self, others: &Self) {
+        for (pcr, values) in &others.0 {
+            self.0.entry(*pcr).or_default().extend(values);
+        }
+    }
+
     /// Allows one more value.
     pub fn allow(&mut self, pcr: u8, value: [u8; 32]) {
         self.0.entry(pcr).or_default().insert(value);
@@ -214,7 +221,7 @@ pub struct Verdict {
     pub quote_digest: [u8; 32],
     /// Whether the TPM vouches for its clock; recorded, not judged.
     pub safe: bool,
-    /// After a pass: all reference values with those just learned, if any were.
+    /// After a pass: values of registers of which nothing was known, if there are any.
     pub learned: Option<ReferenceValues>,
 }
 
@@ -319,11 +326,11 @@ fn judge_values(values: &[(u8, [u8; 32])], policy: &Policy, reference: &Referenc
 }
 
 fn learn(values: &[(u8, [u8; 32])], reference: &ReferenceValues) -> Option<ReferenceValues> {
-    let mut learned = reference.clone();
+    let mut learned = ReferenceValues::default();
     for (pcr, value) in values.iter().filter(|(pcr, _)| reference.of(*pcr).is_none()) {
         learned.allow(*pcr, *value);
     }
-    (learned != *reference).then_some(learned)
+    (learned != ReferenceValues::default()).then_some(learned)
 }
 
 #[cfg(test)]

@@ -195,11 +195,8 @@ pub enum SiblingRefusal {
         needed: u64,
     },
     /// It was given too often.
-    #[error("this sibling has given its share to the host that asks too often; ask again in {retry_after_s} s")]
-    TooOften {
-        /// Seconds until it is given once more.
-        retry_after_s: u64,
-    },
+    #[error("this sibling has given its share to the host that asks too often; it gives it once in ten minutes")]
+    TooOften,
     /// Each is to have its line, and there is no room for more.
     #[error("this sibling has given its share as often as it can write down while it is sealed itself")]
     Unwritten,

@@ -138,7 +138,7 @@ pub fn record_pass(cmd: &RecordPass, rows: &dyn Rows, now: Now) -> Result<(Batch
         batch.audit(Realm::NODE, line(now, &cmd.host, "host.trusted-again"));
     }
     if let Some(learned) = &cmd.learned {
-        entry.reference = learned.clone();
+        entry.reference.extend(learned);
         batch.audit(Realm::NODE, line(now, &cmd.host, "host.reference-learned"));
     }
     entry.counters = entry.counters.max(Some(cmd.counters));

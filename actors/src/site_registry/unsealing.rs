@@ -55,8 +55,8 @@ pub struct Unsealing {
     pub quoted: Vec<(u8, [u8; 32])>,
     /// When the permit given last ends, microseconds since the Unix epoch; 0: none was given.
     pub permit_until_us: i64,
-    /// The split of which it was last given a share, where its site allows that, and the epoch of that.
-    pub share: Option<(SealEpoch, [u8; 32])>,
+    /// The share that it was last given, where its site allows that.
+    pub share: Option<GivenShare>,
     /// Since when approvals count for the remote key ([`Site::approved_since_us`] when it was vouched for).
     pub approved_since_us: i64,
 }
@@ -87,6 +87,17 @@ impl Unsealing {
         let good = is_ours && self.approved_since_us == place.approved_since_us;
         self.remote_key.as_deref().filter(|_| good)
     }
+}
+
+/// Which share a host was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenShare {
+    /// The machine: a replacement's TPM is another.
+    pub generation: HostGeneration,
+    /// Of which seal key.
+    pub epoch: SealEpoch,
+    /// Of which split of it.
+    pub set: [u8; 32],
 }
 
 /// What is known of a host; nothing, if it is another than the one it was learnt of.
@@ -203,14 +214,14 @@ fn permitted(policy: &Policy, reference: &ReferenceValues, quoted: &[(u8, [u8; 3
 pub fn note_permit(
     id: &HostId,
     until_us: i64,
-    share: Option<(SealEpoch, [u8; 32])>,
+    share: Option<GivenShare>,
     rows: &dyn Rows,
     now: Now,
 ) -> Result<(Batch, ()), Refusal> {
     let known = unsealing(rows, id, &host(rows, id)?.value)?;
     let mut batch = Batch::housekeeping();
-    if let Some((epoch, _)) = share.filter(|_| share != known.share) {
-        let object = format!("{id} seal epoch {epoch}");
+    if let Some(given) = share.filter(|_| share != known.share) {
+        let object = format!("{id} seal epoch {}", given.epoch);
         batch.audit(Realm::NODE, Line::done(now.wall_us, "central", "host.share-given", object));
     }
     batch.put(Realm::NODE, &path(id), &Unsealing { permit_until_us: until_us, share, ..known });

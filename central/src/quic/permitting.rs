@@ -10,9 +10,9 @@ use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::site_registry::authorities::unseal_authority;
 use holdfast_actors::site_registry::host as host_entry;
 use holdfast_actors::site_registry::shares::{PreparedShare, share_of};
-use holdfast_actors::site_registry::unsealing::{Leave, PERMIT_VALID_S, leave, note_permit, unsealing};
+use holdfast_actors::site_registry::unsealing::{GivenShare, Leave, PERMIT_VALID_S, leave, note_permit, unsealing};
 use holdfast_protocol::crypto::hash::sha256;
-use holdfast_protocol::ids::{HostId, SealEpoch, SiteName};
+use holdfast_protocol::ids::{HostId, SiteName};
 use holdfast_protocol::wire::{FromCentral, LocalShare};
 
 use crate::quic::connections::Out;
@@ -31,8 +31,10 @@ struct Due {
 }
 
 impl Due {
-    fn shared(&self) -> Option<(SealEpoch, [u8; 32])> {
-        self.share.as_ref().map(|share| (share.terms.epoch, share.terms.set))
+    fn shared(&self) -> Option<GivenShare> {
+        let generation = self.leave.permit.generation;
+        let given = |share: &LocalShare| GivenShare { generation, epoch: share.terms.epoch, set: share.terms.set };
+        self.share.as_ref().map(given)
     }
 }
 
@@ -51,12 +53,13 @@ pub(super) async fn give(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), R
     let (whom, until_us, shared, now) = (host.clone(), due.leave.permit.expires_us, due.shared(), hub.node.clock.now());
     let note = move |rows: &dyn Rows| note_permit(&whom, until_us, shared, rows, now);
     if due.is_new_share {
-        if let Err(error) = written_first(&hub.node.barrier, note, || send(hub, host, conn, due)).await {
+        let give = |is_written| send(hub, host, conn, due, is_written);
+        if let Err(error) = written_first(&hub.node.barrier, note, give).await {
             tracing::warn!(%host, %error, "a share is not given: that it is could not be written down");
         }
         return Ok(());
     }
-    send(hub, host, conn, due);
+    send(hub, host, conn, due, true);
     // For the rehearsal, which is told beside the release: nobody waits for it.
     let whom = host.clone();
     hub.node.barrier.submit(note, move |noted| {
@@ -92,25 +95,30 @@ fn valid(hub: &Hub) -> Duration {
     hub.node.config.unseal_permit.unwrap_or(Duration::from_secs(PERMIT_VALID_S))
 }
 
-/// Whom central has given a share, it knows: what can't be written down is not given.
+/// Whom central has given a share, it knows: `give` is told whether that is written down.
 async fn written_first(
     barrier: &Barrier,
     note: impl FnMut(&dyn Rows) -> Result<(Batch, ()), Refusal> + Send + 'static,
-    give: impl FnOnce(),
+    give: impl FnOnce(bool),
 ) -> Result<(), Refusal> {
-    barrier.run(note).await?;
-    give();
-    Ok(())
+    let written = barrier.run(note).await;
+    give(written.is_ok());
+    written.map(drop)
 }
 
-fn send(hub: &Hub, host: &HostId, conn: ConnId, due: Due) {
+/// Without the share the permit goes all the same, and both are due again.
+fn send(hub: &Hub, host: &HostId, conn: ConnId, due: Due, with_share: bool) {
+    let now = hub.node.clock.now().mono;
+    // Writing takes its time, and the verdict may have ended meanwhile.
+    if !hub.connections.is_trusted(conn, now) {
+        return;
+    }
     let Due { leave, share, content, .. } = due;
-    if let Some(share) = share {
+    if let Some(share) = share.filter(|_| with_share) {
         hub.connections.send(conn, Out::Plain(FromCentral::Share(Box::new(hub.sign(&share)))));
     }
     hub.connections.send(conn, Out::Plain(FromCentral::Permit(Box::new(hub.sign(&leave.permit)))));
-    let now = hub.node.clock.now().mono;
-    hub.change_live(host, |live| live.permit = Some((content, now)));
+    hub.change_live(host, |live| live.permit = with_share.then_some((content, now)));
 }
 
 /// The same for all hosts of a site that are trusted now: what one has said is in the permits of the others. Nobody waits
@@ -158,9 +166,10 @@ mod tests {
             let commit = move |_: u64| if refused { Injected::Refuse(Fault::Full) } else { Injected::Pass };
             engine.inject(Box::new(commit));
             let (given, before) = (Cell::new(0), barrier.commit_head().unwrap().seq);
-            let outcome = written_first(&barrier, note, || {
-                assert!(before < barrier.commit_head().unwrap().seq, "given before it was written down");
-                given.set(given.get() + 1);
+            let outcome = written_first(&barrier, note, |is_written| {
+                let is_there = before < barrier.commit_head().unwrap().seq;
+                assert_eq!(is_written, is_there, "given before it was written down");
+                given.set(given.get() + u32::from(is_written));
             });
             assert_eq!((outcome.await.is_err(), given.get()), (refused, sent));
         }

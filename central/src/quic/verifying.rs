@@ -10,10 +10,14 @@ use holdfast_actors::shell::caught;
 use holdfast_actors::shell::machine::{Failed, Perform};
 use holdfast_actors::site_registry::failure_lines::FailureLines;
 use holdfast_actors::site_registry::site;
-use holdfast_actors::site_registry::standing::{Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass};
+use holdfast_actors::site_registry::standing::{
+    self, Grant, Passed, RecordFailure, RecordPass, record_failure, record_pass,
+};
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::tpm::Counters;
-use holdfast_protocol::wire::{CloseCode, FromCentral, Lease, Release, SealKey, Sealed, Signed, VerdictNotice};
+use holdfast_protocol::wire::{
+    CloseCode, FromCentral, Lease, NoticedStanding, Release, SealKey, Sealed, Signed, VerdictNotice,
+};
 
 use crate::quic::certifying;
 use crate::quic::connections::Out;
@@ -126,9 +130,10 @@ async fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refu
     if hub.is_stopped() {
         return Err(Refusal::Restored);
     }
-    let (head, lease) = {
+    let (head, lease, lifted) = {
         let snapshot = hub.snapshot()?;
-        (hub.head(&snapshot)?, lease(hub, &snapshot, &pass.host, pass.counters)?)
+        let lifted = standing::notice(&pass.host, &snapshot)?.filter(|it| it.standing == NoticedStanding::Clear);
+        (hub.head(&snapshot)?, lease(hub, &snapshot, &pass.host, pass.counters)?, lifted)
     };
     // Before the host can answer: what it says next is the word of one that has passed.
     hub.connections.trust(pass.conn, hub.node.clock.now().mono + pass.ttl);
@@ -141,6 +146,10 @@ async fn release(hub: &Hub, pass: Pass, grant: Option<Grant>) -> Result<(), Refu
     };
     hub.connections.send(pass.conn, Out::Plain(FromCentral::Verdict(Box::new(notice))));
     if let (Some(first), Some(grant)) = (pass.first, grant) {
+        // What was held against it once may be all that it has heard: it would help nobody, nor be helped.
+        if let Some(notice) = lifted {
+            hub.connections.send(pass.conn, Out::Notice(hub.sign(&notice)));
+        }
         hub.connections.send(pass.conn, Out::Plain(FromCentral::Session(first.message)));
         hub.connections.send(pass.conn, Out::Session(first.session_key));
         let Grant { held, current, continuity_next } = grant;
@@ -224,6 +233,9 @@ async fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
     let current = place.seal_keys.iter().find(|record| record.epoch == place.seal_epoch).ok_or(Refusal::Corrupt)?;
     let key = SealKey { epoch: current.epoch, key: current.key.duplicate() };
     let head = hub.sign(&hub.head(&snapshot)?);
+    if !hub.connections.is_trusted(conn, hub.node.clock.now().mono) {
+        return Ok(());
+    }
     hub.connections.send(conn, Out::Plain(FromCentral::Head(head)));
     hub.connections.send(conn, Out::Sealed(Sealed::Rewrap(key)));
     Ok(())

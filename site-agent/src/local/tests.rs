@@ -134,7 +134,7 @@ impl Bench {
             debug_key,
             approved_since_us: 0,
         };
-        self.local.boot.put_permit(&self.central.sign(&permit)).await.unwrap();
+        self.local.boot.put_permit(&self.central.sign(&permit), true).await.unwrap();
     }
 
     /// The process ends and another one begins.
@@ -205,12 +205,33 @@ async fn a_share_of_an_older_key_that_comes_late_is_not_kept() {
 async fn a_host_that_an_operator_seals_is_opened_by_nothing_that_it_asked_for_before() {
     let bench = Bench::new().await.restarted();
     let may = || bench.local.may_climb_alone();
-    bench.local.status.change(|standing| standing.sealed_by_operator = true);
-    bench.local.shut("operator").await;
+    bench.local.shut_by_operator("operator").await;
     let late = bench.local.seal.open_held(&key(3), "sibling udc1-002", &may).await;
     assert!(matches!(late, Err(SealFault::NoLadder(NoLadder::SealedByOperator))), "{late:?}");
     assert!(bench.local.seal.is_sealed());
-    bench.local.status.change(|standing| standing.sealed_by_operator = false);
+    bench.local.opened().await.unwrap();
     assert!(bench.local.seal.open_held(&key(3), "sibling udc1-002", &may).await.unwrap());
     assert!(!bench.local.seal.is_sealed());
+}
+
+#[tokio::test]
+async fn an_operators_seal_outlasts_a_loss_of_power_until_central_opens_the_host() {
+    let bench = Bench::new().await;
+    bench.local.shut_by_operator("operator").await;
+    let bench = bench.restarted();
+    assert_eq!(bench.local.may_climb_alone().unwrap(), Err(NoLadder::SealedByOperator));
+    bench.local.opened().await.unwrap();
+    let bench = bench.restarted();
+    assert_eq!(bench.local.may_climb_alone().unwrap(), Ok(SealEpoch(3)));
+}
+
+#[tokio::test]
+async fn a_permit_that_allows_no_shares_takes_them_along_in_one_write() {
+    for (allowed, left) in [(true, true), (false, false)] {
+        let bench = Bench::new().await;
+        bench.engine.inject(Box::new(|_| Injected::CrashAfter));
+        let permit = bench.central.notice(NoticedStanding::Clear);
+        assert!(bench.local.boot.put_permit(&permit, allowed).await.is_err(), "the machine has lost its power");
+        assert_eq!(bench.restarted().local.boot.has_shares().unwrap(), left);
+    }
 }

@@ -329,6 +329,8 @@ async fn what_can_not_be_read_of_what_was_given_goes_with_the_next_opening() {
     for row in ["given", "ladder"] {
         bench.seal.parts.barrier.write_boot(vec![(row, Some(vec![0xff; 9]))]).await.unwrap();
     }
+    bench.seal.note_given(GivenLine::once("udc1/udc1-002".to_owned(), 0)).await.unwrap();
+    bench.seal.parts.barrier.write_boot(vec![("given", Some(vec![0xff; 9]))]).await.unwrap();
     bench.seal.open(None, &key(1)).await.unwrap();
     assert_eq!(bench.seal.boot.given_lines().unwrap(), []);
     assert_eq!(bench.seal.boot.ladder_lines().unwrap(), []);

@@ -2,6 +2,7 @@
 //! epoch, or its own share of that. The rules are [`holdfast_actors::seal_keeper::ladder`]'s.
 
 use std::collections::BTreeMap;
+use std::mem::{Discriminant, discriminant};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use holdfast_actors::attestation_verifier::core::session_info;
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::ports::{Clock, draw, draw_secret};
 use holdfast_actors::rows::{Batch, Refusal};
-use holdfast_actors::seal_keeper::ladder::{Asker, Helper, SiblingRefusal, admit, admit_share, judge};
+use holdfast_actors::seal_keeper::ladder::{Asker, Helper, NoLadder, SiblingRefusal, admit, admit_share, judge};
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::kem;
 use holdfast_protocol::ids::{HostGeneration, HostId, Realm, SealEpoch};
@@ -38,6 +39,9 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
 /// For the first message of a host that is known as cut off: either it shows newer word of central, or it is shown why not.
 const CUT_OFF_LIMIT: Duration = Duration::from_secs(10);
+
+/// A sibling that is refused for the same again has a line once in this time.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
 /// Where siblings are answered. Dropping it ends that.
 pub struct Answering {
@@ -108,7 +112,7 @@ async fn serve(host: &Host, incoming: Incoming, place: Place, memory: &Memory) {
     drop(place);
     let identity = connection.peer_identity().and_then(|found| found.downcast::<Vec<CertificateDer<'_>>>().ok());
     let Some(peer) = identity.as_ref().and_then(|chain| read::peer_of(chain.first()?).ok()) else { return };
-    let mut turn = memory.talks.begin(&peer.host);
+    let mut turn = memory.talks.begin(&peer.host, peer.generation);
     let talk = async {
         let _ = converse(host, &connection, &peer, memory).await;
         // Whoever asked closes once it has heard the answer.
@@ -198,6 +202,10 @@ impl Talk<'_> {
         let asker = Asker { host, generation, permit: &permit, notices, epoch: self.epoch };
         let ak = match &self.set {
             None => admit(&asker, &helper)?,
+            // What an operator has shut is to open no other.
+            Some(_) if local.status.get().sealed_by_operator => {
+                return Err(SiblingRefusal::Barred(NoLadder::SealedByOperator));
+            }
             Some(set) => {
                 let shares = local.shares().map_err(unknown)?;
                 let held: Vec<ShareTerms> = shares.into_iter().map(|share| share.terms).collect();
@@ -273,14 +281,29 @@ impl Talk<'_> {
     }
 }
 
-/// What each sibling was refused for last: it comes back every minute, and is not to fill the log.
+/// What each sibling was refused for lately: it comes back every minute, and is not to fill the log, whatever numbers it
+/// has put into its words.
 #[derive(Default)]
-struct Refusals(Mutex<BTreeMap<HostId, SiblingRefusal>>);
+struct Refusals(Mutex<BTreeMap<HostId, Vec<Told>>>);
+
+/// A kind of refusal, and when it was written down.
+type Told = (Discriminant<SiblingRefusal>, Duration);
 
 impl Refusals {
+    fn is_news(&self, asker: &HostId, refusal: &SiblingRefusal, now: Duration) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = all.entry(asker.clone()).or_default();
+        told.retain(|(_, at)| now < *at + TOLD_AGAIN_AFTER);
+        let kind = discriminant(refusal);
+        let is_known = told.iter().any(|(known, _)| *known == kind);
+        if !is_known {
+            told.push((kind, now));
+        }
+        !is_known
+    }
+
     async fn note(&self, local: &Local, asker: &HostId, refusal: &SiblingRefusal) {
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(asker.clone(), refusal.clone());
-        if before.as_ref() == Some(refusal) {
+        if !self.is_news(asker, refusal, local.clock.now().mono) {
             return;
         }
         tracing::warn!(sibling = %asker, %refusal, "a sibling that asked for the seal key was refused");
@@ -291,6 +314,29 @@ impl Refusals {
             && !matches!(error, Refusal::Sealed)
         {
             tracing::warn!(%error, "the refusal has no audit line");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_refused_over_and_over_has_a_line_for_each_kind_of_refusal_an_hour() {
+        let (refusals, host) =
+            (Refusals::default(), |name: &str| HostId { site: "udc1".parse().unwrap(), host: name.parse().unwrap() });
+        let (a, b, hour) = (host("a"), host("b"), TOLD_AGAIN_AFTER);
+        let missing = |needed| SiblingRefusal::NoShare { needed };
+        for (asker, refusal, at, news) in [
+            (&a, missing(1), Duration::ZERO, true),
+            (&a, missing(2), Duration::ZERO, false),
+            (&a, SiblingRefusal::TooOften, Duration::ZERO, true),
+            (&a, missing(3), hour / 2, false),
+            (&b, missing(1), hour / 2, true),
+            (&a, missing(4), hour, true),
+        ] {
+            assert_eq!(refusals.is_news(asker, &refusal, at), news, "{asker}, {refusal}, {at:?}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use holdfast_protocol::ids::HostId;
+use holdfast_protocol::ids::{HostGeneration, HostId};
 use holdfast_protocol::wire::NoticedStanding;
 use holdfast_rest::places::{Place, Places};
 use tokio::sync::oneshot;
@@ -15,7 +15,7 @@ use crate::local::Local;
 /// Handshakes in progress with whoever it may be; there are few hosts at a site.
 const STRANGERS_MAX: usize = 32;
 /// Of one address.
-const STRANGERS_EACH_MAX: usize = 4;
+const EACH_MAX: usize = 4;
 /// Besides these, handshakes in progress with addresses that central's permit names as those of siblings.
 const SIBLINGS_MAX: usize = 32;
 
@@ -27,8 +27,7 @@ pub struct Doors {
 
 impl Default for Doors {
     fn default() -> Self {
-        let strangers = Places::new(STRANGERS_MAX, STRANGERS_EACH_MAX);
-        Self { strangers, siblings: Places::new(SIBLINGS_MAX, SIBLINGS_MAX) }
+        Self { strangers: Places::new(STRANGERS_MAX, EACH_MAX), siblings: Places::of_known(SIBLINGS_MAX, EACH_MAX) }
     }
 }
 
@@ -57,6 +56,9 @@ impl Local {
     }
 }
 
+/// A host as a machine: one that was replaced ends no talk of its replacement's.
+type Machine = (HostId, HostGeneration);
+
 /// The talks that go on.
 #[derive(Default)]
 pub struct Talks(Mutex<Ongoing>);
@@ -65,19 +67,20 @@ pub struct Talks(Mutex<Ongoing>);
 struct Ongoing {
     begun: u64,
     /// One for each host, and what ends it when it is dropped.
-    talks: BTreeMap<HostId, (u64, oneshot::Sender<()>)>,
+    talks: BTreeMap<Machine, (u64, oneshot::Sender<()>)>,
 }
 
 impl Talks {
     /// Begins a talk with a host that has shown its certificate. One with the same host that goes on still ends: a host
     /// that comes again has given it up, and has no more than one whatever it does.
-    pub fn begin(&self, host: &HostId) -> Turn<'_> {
+    pub fn begin(&self, host: &HostId, generation: HostGeneration) -> Turn<'_> {
         let (ends, superseded) = oneshot::channel();
         let mut ongoing = self.lock();
         ongoing.begun += 1;
         let number = ongoing.begun;
-        ongoing.talks.insert(host.clone(), (number, ends));
-        Turn { talks: self, host: host.clone(), number, superseded }
+        let machine = (host.clone(), generation);
+        ongoing.talks.insert(machine.clone(), (number, ends));
+        Turn { talks: self, machine, number, superseded }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ongoing> {
@@ -88,7 +91,7 @@ impl Talks {
 /// A talk that goes on until this is dropped.
 pub struct Turn<'a> {
     talks: &'a Talks,
-    host: HostId,
+    machine: Machine,
     number: u64,
     superseded: oneshot::Receiver<()>,
 }
@@ -103,8 +106,8 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut ongoing = self.talks.lock();
-        if ongoing.talks.get(&self.host).is_some_and(|(number, _)| *number == self.number) {
-            ongoing.talks.remove(&self.host);
+        if ongoing.talks.get(&self.machine).is_some_and(|(number, _)| *number == self.number) {
+            ongoing.talks.remove(&self.machine);
         }
     }
 }
@@ -124,7 +127,7 @@ mod tests {
     fn one_address_that_stalls_shuts_out_no_other() {
         let doors = Doors::default();
         let stalled: Vec<_> = (0..8).map(|_| doors.take(ip(1), |_| false)).collect();
-        assert_eq!(stalled.iter().flatten().count(), STRANGERS_EACH_MAX);
+        assert_eq!(stalled.iter().flatten().count(), EACH_MAX);
         assert!(doors.take(ip(2), |_| false).is_some(), "another address");
     }
 
@@ -136,11 +139,15 @@ mod tests {
         assert!(doors.take(ip(201), |_| false).is_none(), "another stranger");
         let sibling = doors.take(ip(202), |from| from == ip(202));
         assert!(sibling.is_some());
+        // One of them, cut off perhaps, that stalls shuts out no other.
+        let greedy: Vec<_> = (0..8).map(|_| doors.take(ip(203), |_| true)).collect();
+        assert_eq!(greedy.iter().flatten().count(), EACH_MAX);
+        assert!(doors.take(ip(204), |_| true).is_some());
         // Beside a stranger in the same network of IPv6, which counts as one address.
         let doors = Doors::default();
         let beside = |last: usize| format!("fe80::{last}").parse::<IpAddr>().unwrap();
         let stalled: Vec<_> = (1..9).map(|at| doors.take(beside(at), |_| false)).collect();
-        assert_eq!(stalled.iter().flatten().count(), STRANGERS_EACH_MAX);
+        assert_eq!(stalled.iter().flatten().count(), EACH_MAX);
         assert!(doors.take(beside(9), |from| from == beside(9)).is_some());
     }
 
@@ -150,17 +157,20 @@ mod tests {
 
     #[test]
     fn a_host_has_one_talk_and_the_newest_ends_the_one_before_and_no_other_s() {
-        let host = |name: &str| HostId { site: "udc1".parse().unwrap(), host: name.parse().unwrap() };
         let talks = Talks::default();
-        let (mut first, mut other) = (talks.begin(&host("a")), talks.begin(&host("b")));
+        let begin = |name: &str, generation| {
+            let host = HostId { site: "udc1".parse().unwrap(), host: name.parse().unwrap() };
+            talks.begin(&host, HostGeneration(generation))
+        };
+        let (mut first, mut other, mut former) = (begin("a", 2), begin("b", 2), begin("a", 1));
         assert!(!has_ended(&mut first) && !has_ended(&mut other));
-        let mut second = talks.begin(&host("a"));
-        assert!(has_ended(&mut first) && !has_ended(&mut second) && !has_ended(&mut other));
+        let mut second = begin("a", 2);
+        assert!(has_ended(&mut first) && !has_ended(&mut second) && !has_ended(&mut other) && !has_ended(&mut former));
         // That the first is put away says nothing about the second.
         drop(first);
         assert!(!has_ended(&mut second));
-        assert_eq!(talks.lock().talks.len(), 2);
-        drop((second, other));
+        assert_eq!(talks.lock().talks.len(), 3);
+        drop((second, other, former));
         assert!(talks.lock().talks.is_empty());
     }
 }

@@ -134,7 +134,10 @@ impl Local {
         // Used up, whatever comes of it.
         *open = None;
         let by = format!("remote seal key, caller {}", class.as_str());
-        if self.seal.open_held(&key, &by, &|| self.may_climb()).await? { Ok(()) } else { Err(RemoteFault::WrongKey) }
+        if !self.seal.open_held(&key, &by, &|| self.may_climb()).await? {
+            return Err(RemoteFault::WrongKey);
+        }
+        Ok(self.opened().await?)
     }
 
     async fn key_in(

@@ -129,7 +129,7 @@ impl Local {
     /// # Errors
     /// The store's fault.
     pub async fn forget_shares(&self) -> Result<(), Fault> {
-        self.ladder.gathered.lock().await.take();
+        self.ladder.forget_gathered().await;
         if !self.boot.has_shares()? {
             return Ok(());
         }
@@ -153,7 +153,10 @@ impl Local {
     /// # Errors
     /// The store's fault.
     pub fn shares(&self) -> Result<Vec<LocalShare>, Fault> {
-        Ok(self.boot.shares()?.iter().filter_map(|signed| self.trust.remembered_share(signed)).collect())
+        let believed = |stored: &Vec<Signed>| {
+            Some(stored.iter().filter_map(|signed| self.trust.remembered_share(signed)).collect::<Vec<_>>())
+        };
+        Ok(self.ladder.shares.of(self.boot.shares()?, believed).unwrap_or_default())
     }
 
     /// Has the TPM open a share.
@@ -199,6 +202,6 @@ impl Given {
     fn count(&self, to: &HostId, now: std::time::Duration) -> Result<(), SiblingRefusal> {
         let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let allowance = given.entry(to.clone()).or_insert_with(|| Allowance::new(now));
-        allowance.take(now).map_err(|retry_after_s| SiblingRefusal::TooOften { retry_after_s })
+        allowance.take(now).map_err(|_| SiblingRefusal::TooOften)
     }
 }

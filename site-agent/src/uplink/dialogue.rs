@@ -501,10 +501,10 @@ impl Dialogue {
         }
         let Release { held, current, continuity_next } = release;
         let opened = self.local.seal.open(held.as_ref(), &current).await?;
+        self.local.opened().await?;
         self.local.drop_old_shares().await?;
         self.local.boot.put_continuity(continuity_next).await?;
         self.local.status.change(|standing| {
-            standing.sealed_by_operator = false;
             // Only a host that passed is given its key: whatever was held against it is lifted.
             standing.notice = None;
         });

@@ -1,5 +1,7 @@
 //! A host that has booted something else.
 
+use holdfast_protocol::wire::NoticedStanding;
+
 use crate::for_seeds;
 use crate::world::{World, ms, secs};
 
@@ -21,5 +23,14 @@ fn a_host_with_a_register_that_nobody_expects_is_told_and_seals() {
         assert!(seen.sealed && !seen.trusted, "it stays sealed for as long as it shows that register: {seen:?}");
         assert!(!good.seen().sealed && world.in_sync(&good), "its sibling goes on");
         assert!(world.trace.count("appraisal failed") <= 16, "it comes back more and more slowly");
+        bad.chip.boot();
+        world.crash_host(&bad, secs(2));
+        world.until(secs(600), "it has booted what it should", |world| world.all_in_sync());
+        let notice = bad.host().unwrap().notice().unwrap().unwrap();
+        assert_eq!(
+            notice.standing,
+            NoticedStanding::Clear,
+            "it knows that it may start, and help others, without central"
+        );
     });
 }

@@ -25,15 +25,25 @@ struct Inner {
     made: u64,
 }
 
+fn measured(tpm: &mut SoftTpm) {
+    (0..=7).for_each(|pcr| tpm.extend(pcr, &[pcr + 1; 32]));
+}
+
 impl SimChip {
     /// After its first boot, with the usual measurements.
     pub(crate) fn new(seed: u64, host: &str) -> Self {
         let bytes = Dice::new(seed, &format!("chip of {host}")).bytes();
         let mut tpm = SoftTpm::from_seed(&Secret::fill_with(|into| *into = bytes));
-        for pcr in 0..=7 {
-            tpm.extend(pcr, &[pcr + 1; 32]);
-        }
+        measured(&mut tpm);
         Self(Mutex::new(Inner { tpm, sealed: BTreeMap::new(), host_secret: None, made: 0 }))
+    }
+
+    /// Its machine boots once more, with the usual measurements.
+    pub(crate) fn boot(&self) {
+        let tpm = &mut self.lock().tpm;
+        tpm.pcrs.clear();
+        tpm.counters.reset_count += 1;
+        measured(tpm);
     }
 
     /// Something is measured that nobody expects.

@@ -45,7 +45,7 @@ fn brings(host: &Known, place: &Site, now: Now) -> Result<(), String> {
         return Err(why.clone());
     }
     let newest = Some(place.seal_epoch);
-    if host.unsealing.share.map(|(epoch, _)| epoch) != newest {
+    if host.unsealing.share.map(|given| given.epoch) != newest {
         return Err("it was not given its share of the newest seal key yet".to_owned());
     }
     if host.entry.seal_epoch != newest {
@@ -66,17 +66,19 @@ mod tests {
     use crate::ports::Now;
     use crate::seal_keeper::rehearsal::Outcome;
     use crate::site_registry::fixtures::{NOW, Store, id};
+    use crate::site_registry::host;
     use crate::site_registry::rehearsal::rehearse;
     use crate::site_registry::shares::share_of;
     use crate::site_registry::shares::tests::{allow, allowed};
     use crate::site_registry::sites::state::Live;
     use crate::site_registry::standing::Decision;
     use crate::site_registry::unsealing::fixtures::{A, B};
-    use crate::site_registry::unsealing::note_permit;
+    use crate::site_registry::unsealing::{GivenShare, note_permit};
 
     fn given(store: &Store, whom: &'static str, valid_s: i64) {
         let share = share_of(&id(whom), &store.rows(), NOW).unwrap().ok();
-        let share = share.map(|share| (share.terms().epoch, share.terms().set));
+        let generation = host(&store.rows(), &id(whom)).unwrap().value.generation;
+        let share = share.map(|share| GivenShare { generation, epoch: share.terms().epoch, set: share.terms().set });
         let until_us = NOW.wall_us + valid_s * 1_000_000;
         store.run(move |rows| note_permit(&id(whom), until_us, share, rows, NOW)).unwrap();
     }

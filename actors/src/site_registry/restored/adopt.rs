@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_protocol::crypto::hash::hkdf;
-use holdfast_protocol::ids::{DistEpoch, HostName, SealEpoch};
+use holdfast_protocol::ids::{DistEpoch, HostName, PolicyVersion, SealEpoch};
 
 use super::*;
 use crate::site_registry::hosts;
@@ -102,6 +102,9 @@ pub fn adopt_site(cmd: &Adopt, name: &SiteName, rows: &dyn Rows, now: Now) -> Re
     }
     place.seal_epoch = place.seal_epoch.max(SealEpoch(floor));
     place.dist_epoch = place.dist_epoch.max(DistEpoch(floor));
+    // Permits and approvals of the lost life are of none that is numbered here.
+    place.policy.version = place.policy.version.max(PolicyVersion(floor)).next();
+    place.approved_since_us = now.wall_us.max(place.approved_since_us.saturating_add(1));
     advance_epochs(&mut place, &hkdf(cmd.seed.expose(), "holdfast/adopt-site/v1", name.as_str().as_bytes()));
     erase_unused_epochs(&mut place, all.values());
     batch.put(Realm::NODE, &[name.as_str()], &place);

@@ -215,6 +215,26 @@ fn a_pass_of_an_earlier_generation_is_refused() {
 }
 
 #[test]
+fn what_is_learned_joins_what_was_learned_before() {
+    let store = store();
+    let values = |pcr: u8| ReferenceValues([(pcr, [[pcr; 32]].into())].into());
+    for pcr in [0, 7] {
+        let cmd = RecordPass {
+            host: id(A),
+            generation: store.host_now(A).generation,
+            counters: counters(1, u64::from(pcr)),
+            quoted: Vec::new(),
+            learned: Some(values(pcr)),
+            first: None,
+        };
+        store.run(move |rows| record_pass(&cmd, rows, NOW)).unwrap();
+    }
+    let mut both = values(0);
+    both.extend(&values(7));
+    assert_eq!(store.host_now(A).reference, both);
+}
+
+#[test]
 fn a_grant_holds_the_current_key_and_the_one_asked_for_while_it_exists() {
     let store = store();
     let grant = |first| match store.pass(A, first) {

@@ -234,6 +234,20 @@ fn what_a_lost_life_may_have_learned_is_not_learned_of_whatever_is_there_now() {
 }
 
 #[test]
+fn permits_and_approvals_of_the_lost_life_are_older_than_any_after_an_adoption() {
+    let original = store();
+    let copy = original.copied();
+    let name: SiteName = "udc1".parse().unwrap();
+    let before = site(&copy.rows(), &name).unwrap().value;
+    original.act("lost");
+    copy.note(A, &original.all_of(A)).unwrap();
+    copy.adopted(3).unwrap();
+    let after = site(&copy.rows(), &name).unwrap().value;
+    assert!(before.policy.version.0 + NUMBERS_PER_TERM <= after.policy.version.0);
+    assert!(before.approved_since_us < after.approved_since_us);
+}
+
+#[test]
 fn what_was_looked_at_before_an_adoption_and_is_noted_after_stops_nothing() {
     let original = store();
     let copy = original.copied();
