@@ -220,6 +220,8 @@ pub struct Helper<'a> {
     pub epochs: &'a [SealEpoch],
     /// Its time, microseconds since the Unix epoch.
     pub now_us: i64,
+    /// An operator has sealed it.
+    pub shut_by_operator: bool,
 }
 
 /// Who asks, as its certificate and its permit say.
@@ -262,6 +264,9 @@ pub fn admit_share(
     held: &[ShareTerms],
 ) -> Result<Public, SiblingRefusal> {
     may_help(helper)?;
+    if helper.shut_by_operator {
+        return Err(SiblingRefusal::Barred(NoLadder::SealedByOperator));
+    }
     let ak = has_leave(asker, helper)?;
     if !asker.permit.local_unseal || !helper.permit.is_some_and(|own| own.local_unseal) {
         return Err(SiblingRefusal::NotAllowed);

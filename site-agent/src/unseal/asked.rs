@@ -11,7 +11,7 @@ use holdfast_actors::attestation_verifier::core::session_info;
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::ports::{Clock, draw, draw_secret};
 use holdfast_actors::rows::{Batch, Refusal};
-use holdfast_actors::seal_keeper::ladder::{Asker, Helper, NoLadder, SiblingRefusal, admit, admit_share, judge};
+use holdfast_actors::seal_keeper::ladder::{Asker, Helper, SiblingRefusal, admit, admit_share, judge};
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::kem;
 use holdfast_protocol::ids::{HostGeneration, HostId, Realm, SealEpoch};
@@ -196,16 +196,13 @@ impl Talk<'_> {
             permit: own_permit.as_ref(),
             epochs: &local.seal.epochs_held(),
             now_us: local.clock.now().wall_us,
+            shut_by_operator: local.status.get().sealed_by_operator,
         };
         let notices = [held.as_ref(), None];
         let (host, generation) = (self.asker, self.generation);
         let asker = Asker { host, generation, permit: &permit, notices, epoch: self.epoch };
         let ak = match &self.set {
             None => admit(&asker, &helper)?,
-            // What an operator has shut is to open no other.
-            Some(_) if local.status.get().sealed_by_operator => {
-                return Err(SiblingRefusal::Barred(NoLadder::SealedByOperator));
-            }
             Some(set) => {
                 let shares = local.shares().map_err(unknown)?;
                 let held: Vec<ShareTerms> = shares.into_iter().map(|share| share.terms).collect();

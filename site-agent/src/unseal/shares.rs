@@ -205,3 +205,21 @@ impl Given {
         allowance.take(now).map_err(|_| SiblingRefusal::TooOften)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_that_asks_too_often_waits_and_no_other_does() {
+        let host = |name: &str| HostId { site: "udc1".parse().unwrap(), host: name.parse().unwrap() };
+        let (given, now) = (Given::default(), Duration::from_secs(60));
+        let often = (0..100).filter(|_| given.count(&host("a"), now).is_ok()).count();
+        assert!((1..10).contains(&often), "{often} times at once");
+        assert_eq!(given.count(&host("a"), now), Err(SiblingRefusal::TooOften));
+        assert_eq!(given.count(&host("b"), now), Ok(()));
+        assert_eq!(given.count(&host("a"), now + Duration::from_secs(600)), Ok(()));
+    }
+}

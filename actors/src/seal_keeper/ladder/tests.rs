@@ -129,6 +129,7 @@ fn a_sibling_hears_only_whom_central_has_given_leave_and_holds_nothing_against()
         permit: Some(&own),
         epochs: &epochs,
         now_us: ISSUED_US + 1,
+        shut_by_operator: false,
     };
     let asker = Asker {
         host: &asker_id,
@@ -246,6 +247,7 @@ fn a_share_is_given_by_sealed_siblings_too_and_only_where_both_are_allowed_and_h
         permit: Some(&own),
         epochs: &[],
         now_us: ISSUED_US + 1,
+        shut_by_operator: false,
     };
     let asker = Asker {
         host: &asker_id,
@@ -274,7 +276,7 @@ fn a_share_is_given_by_sealed_siblings_too_and_only_where_both_are_allowed_and_h
     let (good_set, other_set) = ([1; 32], [2; 32]);
     let barred = SiblingRefusal::Barred(NoLadder::Quarantined);
     type Case<'a> = (&'static str, Asker<'a>, Helper<'a>, &'a [u8; 32], &'a [ShareTerms], Option<SiblingRefusal>);
-    let cases: [Case<'_>; 14] = [
+    let cases: [Case<'_>; 15] = [
         ("sealed, and all is well", asker, helper, &good_set, &held, None),
         ("open, and all is well", asker, Helper { epochs: &[SealEpoch(9)], ..helper }, &good_set, &held, None),
         (
@@ -319,6 +321,14 @@ fn a_share_is_given_by_sealed_siblings_too_and_only_where_both_are_allowed_and_h
             &good_set,
             &held,
             Some(barred),
+        ),
+        (
+            "an operator has shut the giver",
+            asker,
+            Helper { shut_by_operator: true, ..helper },
+            &good_set,
+            &held,
+            Some(SiblingRefusal::Barred(NoLadder::SealedByOperator)),
         ),
         ("too late", asker, Helper { now_us: over, ..helper }, &good_set, &held, Some(SiblingRefusal::OwnPermit)),
         (

@@ -163,6 +163,15 @@ fn a_receipt_that_is_not_the_hosts_own_is_refused() {
     ] {
         assert!(matches!(store.shows(whom, signer, &says), Err(Refusal::Invalid(_))), "{whom} {signer} {says:?}");
     }
+    // Enrolled again since, the host is another, and its former identity speaks for it no more.
+    let enrolled_again = move |rows: &dyn Rows| {
+        let entry = Host { generation: later, ..host(rows, &id("udc1/b"))?.value };
+        let mut batch = Batch::housekeeping();
+        crate::site_registry::standing::put(&mut batch, &id("udc1/b"), &entry);
+        Ok((batch, ()))
+    };
+    store.run(enrolled_again).unwrap();
+    assert!(matches!(store.shows("udc1/b", "udc1/b", &good), Err(Refusal::Invalid(_))));
     assert!(store.rotated().receipts.is_empty());
 }
 

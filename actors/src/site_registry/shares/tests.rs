@@ -99,6 +99,9 @@ fn another_epoch_and_other_hosts_are_another_split() {
     assert_eq!((grown.terms().epoch, grown.terms().threshold), (SealEpoch(1), 2), "2 of 3");
     assert_ne!(grown.terms().set, before.terms().set);
     assert!(grown.terms().holders.iter().zip(&before.terms().holders).all(|(new, old)| new.digest != old.digest));
+    let opened = [before, grown].map(|share| opened_share(&store, share, 1).unwrap());
+    assert!(!opened[0].ct_eq(&opened[1]), "of the same key, and of another polynomial");
+    let grown = of(&store, A).unwrap();
     allow(&store, false);
     allow(&store, true);
     let turned = of(&store, A).unwrap();
