@@ -26,14 +26,13 @@ use serde::{Deserialize, Serialize};
 
 use super::call::{self, Call, Right, op};
 use super::control::OwnRehearsal;
-use super::conventions::{Parameters, Wanted};
-use super::seal::{OPERATORS, class_of, operator_by};
+use super::conventions::Wanted;
+use super::seal::{OPERATORS, asked_by_operator, class_of};
 use super::{AtCentral, AtSite, StrongboxSite};
 use crate::body;
 use crate::openapi::operation::{self as on, ANYBODY, KnownBy, Operations, Query, Who, Work};
 use crate::peer::Peer;
 use crate::problem::Problem;
-use crate::reply::Format;
 use crate::secret::SecretText;
 
 /// Of a host, in the audit log.
@@ -146,13 +145,7 @@ pub(super) async fn own_rehearsal(
     (method, uri): (Method, Uri),
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let class = class_of(&peer, &node.admin_identities);
-    let name = operator_by(&node.access, &headers, (&peer, class), REHEARSAL).await?;
-    let query = Parameters::of(&method, &uri, Format::accepted(&headers), &[]);
-    let query = query.or_else(|problem| {
-        call::note(&node.access, Realm::NODE, &name, (REHEARSAL, ""), &problem)?;
-        Err(problem)
-    })?;
+    let (_, query) = asked_by_operator(&node, &peer, (&method, &uri, &headers), REHEARSAL).await?;
     Ok(query.wanted.reply(StatusCode::OK, &node.seal.rehearse().await?))
 }
 

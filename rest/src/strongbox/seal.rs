@@ -309,17 +309,28 @@ pub(super) async fn site_seal(
     (method, uri): (Method, Uri),
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let class = class_of(&peer, &node.admin_identities);
-    let name = operator_by(&node.access, &headers, (&peer, class), SEAL).await?;
-    let query = Parameters::of(&method, &uri, Format::accepted(&headers), &[]);
-    let query = query.or_else(|problem| {
-        call::note(&node.access, Realm::NODE, &name, (SEAL, ""), &problem)?;
-        Err(problem)
-    })?;
+    let (operator, query) = asked_by_operator(&node, &peer, (&method, &uri, &headers), SEAL).await?;
     if !query.validate {
-        node.seal.seal(Operator { class, name }).await?;
+        node.seal.seal(operator).await?;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// What an operator asks of a host without parameters of its own. Only what an operator asks in vain has a line.
+pub(super) async fn asked_by_operator(
+    node: &StrongboxSite,
+    peer: &Peer,
+    (method, uri, headers): (&Method, &Uri, &HeaderMap),
+    action: &'static str,
+) -> Result<(Operator, Parameters), Problem> {
+    let class = class_of(peer, &node.admin_identities);
+    let name = operator_by(&node.access, headers, (peer, class), action).await?;
+    let query = Parameters::of(method, uri, Format::accepted(headers), &[]);
+    let query = query.or_else(|problem| {
+        call::note(&node.access, Realm::NODE, &name, (action, ""), &problem)?;
+        Err(problem)
+    })?;
+    Ok((Operator { class, name }, query))
 }
 
 /// An operator by name. An admin's certificate serves where no token need be known: the tenant `system` may have
