@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use holdfast_protocol::debug::{DUMP_BYTES_MAX, DebugDump, DebugKey};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -34,17 +35,22 @@ fn said(text: &str, key: &DebugKey) -> Result<Value, Failure> {
     if 2 * DUMP_BYTES_MAX < text.len() {
         return Err(Failure::unfit("this is no debug dump: it is too long"));
     }
-    let dump = DebugDump::from_text(base64_in(text)).map_err(unfit)?;
+    let dump = DebugDump::from_text(&base64_in(text)).map_err(unfit)?;
     let plain =
         dump.open(key).map_err(|_| Failure::unfit(format!("the dump is {}'s; this key opens another", dump.host)))?;
     serde_json::from_slice(plain.expose()).map_err(|_| Failure::unfit("the dump holds no JSON"))
 }
 
-/// The reply may have been saved whole, in YAML or JSON, or only what is in it. Base64 has none of the characters around.
-fn base64_in(text: &str) -> &str {
-    let text = text.trim().trim_start_matches(['{', '"', ' ', '\n']);
-    let text = text.strip_prefix("dump").unwrap_or(text);
-    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '"' | '\'' | '{' | '}'))
+/// What the host answered.
+#[derive(Deserialize)]
+struct Reply {
+    dump: String,
+}
+
+/// The reply may have been saved whole, in YAML or in JSON, which is YAML too, or only what is in it.
+fn base64_in(text: &str) -> String {
+    let saved = serde_saphyr::from_str::<Reply>(text).map_or_else(|_| text.to_owned(), |reply| reply.dump);
+    saved.split_whitespace().collect()
 }
 
 fn unfit(error: impl std::fmt::Display) -> Failure {
@@ -64,11 +70,14 @@ mod tests {
         let host = HostId { site: "udc1".parse().unwrap(), host: "a".parse().unwrap() };
         let deployment = DeploymentId([7; 16]);
         let key = |agent| DebugKey::derive(&seed, deployment, &host, agent);
-        let dump = DebugDump::seal(&key("a").public(), deployment, host.clone(), b"{\"sealed\": true}", &seed).unwrap();
+        // As long as one is: what is long is folded in YAML.
+        let plain = format!("{{\"sealed\": true, \"warnings\": \"{}\"}}", "-".repeat(4000));
+        let dump = DebugDump::seal(&key("a").public(), deployment, host.clone(), plain.as_bytes(), &seed).unwrap();
         let text = dump.to_text();
         for saved in [
             text.clone(),
             format!("dump: {text}\n"),
+            serde_saphyr::to_string(&serde_json::json!({ "dump": text })).unwrap(),
             format!("{{\"dump\":\"{text}\"}}"),
             format!("{{\n  \"dump\": \"{text}\"\n}}\n"),
         ] {
