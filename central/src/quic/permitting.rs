@@ -88,7 +88,12 @@ fn due(hub: &Hub, host: &HostId) -> Result<Option<Due>, Refusal> {
     let share = share.map(|share| share.encrypted(&authority, &*hub.node.entropy)).transpose()?;
     let known = unsealing(&rows, host, &host_entry(&rows, host)?.value)?.share;
     let due = Due { leave, share, is_new_share: false, content };
-    Ok(Some(Due { is_new_share: due.shared().is_some_and(|shared| known != Some(shared)), ..due }))
+    Ok(Some(Due { is_new_share: is_new(due.shared(), known), ..due }))
+}
+
+/// Whether central has not written down that a host has this share.
+fn is_new(given: Option<GivenShare>, known: Option<GivenShare>) -> bool {
+    given.is_some() && given != known
 }
 
 fn valid(hub: &Hub) -> Duration {
@@ -149,9 +154,23 @@ mod tests {
     use holdfast_actors::shell::OsEntropy;
     use holdfast_actors::store::Fault;
     use holdfast_actors::store::memory::{Injected, MemoryEngine};
-    use holdfast_protocol::ids::{DeploymentId, Realm};
+    use holdfast_protocol::ids::{DeploymentId, HostGeneration, Realm, SealEpoch};
 
     use super::*;
+
+    #[test]
+    fn a_share_of_another_split_or_for_another_machine_is_written_down_anew() {
+        let given = |generation, epoch, set| {
+            Some(GivenShare { generation: HostGeneration(generation), epoch: SealEpoch(epoch), set: [set; 32] })
+        };
+        let known = given(1, 1, 1);
+        for (share, new) in
+            [(known, false), (None, false), (given(2, 1, 1), true), (given(1, 2, 1), true), (given(1, 1, 2), true)]
+        {
+            assert_eq!(is_new(share, known), new, "{share:?}");
+        }
+        assert!(is_new(known, None));
+    }
 
     #[tokio::test]
     async fn a_share_that_can_not_be_written_down_is_not_given() {
