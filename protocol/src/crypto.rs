@@ -4,8 +4,10 @@
 //! small or rare work.
 
 pub mod aead;
+pub mod ed25519;
 pub mod hash;
 pub mod kem;
 pub mod sign;
 mod stack;
 pub mod tpm;
+pub mod transit;

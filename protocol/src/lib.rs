@@ -12,6 +12,7 @@ pub mod crypto;
 pub mod debug;
 pub mod envelope;
 pub mod ids;
+pub mod kes;
 pub mod limits;
 pub mod pki;
 pub mod receipt;

@@ -6,10 +6,12 @@ use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, Exte
 use rcgen::{KeyIdMethod, KeyUsagePurpose, SanType, SerialNumber, SignatureAlgorithm};
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::ed25519;
 use crate::crypto::hash::sha256;
 use crate::crypto::sign::{PublicKey, SigningKey};
 use crate::ids::{CertificateNumber, DeploymentId, HostGeneration, HostId, SiteName};
 use crate::pki::{AUTHORITY_VALID_S, BACKDATED_S, LEAF_VALID_S, PkiError, central_name, read};
+use crate::secret::Secret;
 
 /// 9999-12-31T23:59:59Z, the last second that X.509 can write.
 const LAST_SECOND: i64 = 253_402_300_799;
@@ -207,7 +209,7 @@ pub fn first_start_rest(
     addresses: &[IpAddr],
     terms: &Terms,
 ) -> Result<Vec<u8>, PkiError> {
-    let mut params = params(name(None, None, "central before initialisation"), key.public());
+    let mut params = params(name(None, None, "central before initialisation"), &key.public().0);
     server(&mut params, names, addresses)?;
     self_signed(params, key, terms)
 }
@@ -217,13 +219,29 @@ pub fn first_start_rest(
 /// # Errors
 /// Dates out of range.
 pub fn operator_client(key: &SigningKey, common_name: &str, terms: &Terms) -> Result<Vec<u8>, PkiError> {
-    let mut params = params(name(None, None, common_name), key.public());
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    self_signed(params, key, terms)
+    self_signed(client(params(name(None, None, common_name), &key.public().0)), key, terms)
 }
 
-fn self_signed(mut params: CertificateParams, key: &SigningKey, terms: &Terms) -> Result<Vec<u8>, PkiError> {
+/// The same for a key that a KES API key stands for.
+///
+/// # Errors
+/// Dates out of range.
+pub fn ed25519_client(seed: &Secret<32>, common_name: &str, terms: &Terms) -> Result<Vec<u8>, PkiError> {
+    let key = Ed25519 { seed, public: ed25519::public_of(seed) };
+    self_signed(client(params(name(None, None, common_name), &key.public)), &key, terms)
+}
+
+fn client(mut params: CertificateParams) -> CertificateParams {
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn self_signed(
+    mut params: CertificateParams,
+    key: &impl rcgen::SigningKey,
+    terms: &Terms,
+) -> Result<Vec<u8>, PkiError> {
     apply_terms(&mut params, terms)?;
     let certificate = params.self_signed(key).map_err(|_| PkiError::Malformed("certificate"))?;
     Ok(certificate.der().to_vec())
@@ -232,7 +250,7 @@ fn self_signed(mut params: CertificateParams, key: &SigningKey, terms: &Terms) -
 fn authority_params(deployment: &DeploymentId, authority: &Authority, key: &PublicKey) -> CertificateParams {
     // The key is part of the name, so that the old and the new authority of a rotation are not mixed up.
     let common_name = format!("Holdfast {} {:08x}", authority.label(), key.key_id());
-    let mut params = params(name(Some(deployment), authority.site(), &common_name), key);
+    let mut params = params(name(Some(deployment), authority.site(), &common_name), &key.0);
     let authorities_below = u8::from(*authority == Authority::Root);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(authorities_below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -243,8 +261,8 @@ fn authority_params(deployment: &DeploymentId, authority: &Authority, key: &Publ
 }
 
 fn leaf_params(deployment: &DeploymentId, leaf: &Leaf, key: &PublicKey) -> Result<CertificateParams, PkiError> {
-    let named = |common_name: &str| params(name(Some(deployment), None, common_name), key);
-    let of_host = |host: &HostId| params(name(Some(deployment), Some(&host.site), host.host.as_str()), key);
+    let named = |common_name: &str| params(name(Some(deployment), None, common_name), &key.0);
+    let of_host = |host: &HostId| params(name(Some(deployment), Some(&host.site), host.host.as_str()), &key.0);
     let central = central_name(deployment);
     Ok(match leaf {
         Leaf::CentralRest { names, addresses } => {
@@ -283,11 +301,11 @@ fn leaf_params(deployment: &DeploymentId, leaf: &Leaf, key: &PublicKey) -> Resul
     })
 }
 
-fn params(distinguished_name: DistinguishedName, key: &PublicKey) -> CertificateParams {
+fn params(distinguished_name: DistinguishedName, public: &[u8]) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = distinguished_name;
     params.is_ca = IsCa::ExplicitNoCa;
-    params.key_identifier_method = KeyIdMethod::PreSpecified(sha256(&[&key.0])[..20].to_vec());
+    params.key_identifier_method = KeyIdMethod::PreSpecified(sha256(&[public])[..20].to_vec());
     params
 }
 
@@ -376,6 +394,28 @@ impl rcgen::PublicKeyData for SigningKey {
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
         &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+/// The key that an API key stands for.
+struct Ed25519<'k> {
+    seed: &'k Secret<32>,
+    public: [u8; ed25519::PUBLIC_BYTES],
+}
+
+impl rcgen::PublicKeyData for Ed25519<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &rcgen::PKCS_ED25519
+    }
+}
+
+impl rcgen::SigningKey for Ed25519<'_> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        Ok(ed25519::sign(self.seed, message).to_vec())
     }
 }
 

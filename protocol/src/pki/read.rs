@@ -91,6 +91,14 @@ pub fn issued_sha256(der: &[u8]) -> Result<[u8; 32], PkiError> {
     Ok(sha256(&[parse(der)?.tbs_certificate.as_ref()]))
 }
 
+/// Whether a certificate says of itself that it is an authority's.
+///
+/// # Errors
+/// Malformed.
+pub fn is_authority(der: &[u8]) -> Result<bool, PkiError> {
+    Ok(parse(der)?.is_ca())
+}
+
 /// SHA-256 of the whole certificate, for people who compare it: it says nothing of who issued it.
 pub fn fingerprint(der: &[u8]) -> [u8; 32] {
     sha256(&[der])

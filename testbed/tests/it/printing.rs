@@ -50,7 +50,7 @@ const SECRET: [&str; 14] = [
     "SigningKey",
 ];
 /// Those that hold none.
-const OPEN: [&str; 15] = [
+const OPEN: [&str; 16] = [
     "$type",
     "AgentClock",
     "Bounds",
@@ -59,6 +59,7 @@ const OPEN: [&str; 15] = [
     "Gauges",
     "HostId",
     "HostVerifier",
+    "Identity",
     "NodeTime",
     "OtherTime",
     "PublicKey",

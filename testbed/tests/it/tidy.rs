@@ -140,7 +140,7 @@ fn the_cores_need_no_runtime_and_no_database() {
 
 #[test]
 fn only_the_crypto_module_names_cryptographic_crates() {
-    let names = ["aes_gcm::", "p256::", "x25519_dalek::", "hpke::"];
+    let names = ["aes_gcm::", "p256::", "x25519_dalek::", "hpke::", "chacha20::"];
     assert_eq!(containing(&names, |path| !path.starts_with(root().join("protocol/src/crypto"))), Vec::<String>::new());
 }
 
