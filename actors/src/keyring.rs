@@ -16,6 +16,7 @@ use holdfast_protocol::secret::{Secret, sealed};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::key_store::hot::Hot;
 use crate::rows::Refusal;
 use crate::store::View;
 
@@ -30,6 +31,8 @@ pub struct RealmKeys {
     index: Secret<32>,
     current: u32,
     versions: BTreeMap<u32, Secret<32>>,
+    /// What was decrypted with them and is used again and again: it goes when they go.
+    hot: Hot,
 }
 
 impl RealmKeys {
@@ -40,7 +43,12 @@ impl RealmKeys {
 
     fn assemble(base: Secret<32>, current: u32, versions: BTreeMap<u32, Secret<32>>) -> Self {
         let index = hkdf(base.expose(), "holdfast/realm/index/v1", b"");
-        Self { base, index, current, versions }
+        Self { base, index, current, versions, hot: Hot::default() }
+    }
+
+    /// What is kept decrypted of the realm.
+    pub(crate) fn hot(&self) -> &Hot {
+        &self.hot
     }
 
     /// The key for what is written now, and its id.

@@ -11,6 +11,7 @@ pub mod audit_log;
 pub mod barrier;
 pub mod distribute;
 pub mod distribution;
+pub mod key_store;
 pub mod keyring;
 pub mod ports;
 pub mod rows;

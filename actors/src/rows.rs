@@ -69,6 +69,10 @@ pub enum Kind {
     Approle = 0x2a,
     /// What proves a program of such a role; at a host in the node's realm.
     SecretId = 0x2b,
+    /// Which paths clients of KES may call.
+    Policy = 0x2c,
+    /// Which policy a client of KES has.
+    Identity = 0x2d,
     /// A safe deposit box, which is a vault.
     Box = 0x30,
     /// From a box's id to its slug.
@@ -81,6 +85,8 @@ pub enum Kind {
     Category = 0x34,
     /// Which earlier versions of a secret are kept.
     SecretHistory = 0x35,
+    /// A key that encrypts for clients, with its versions.
+    TransitKey = 0x38,
     // A site host's node realm.
     /// A tenant's content at this host: position and local realms.
     Copy = 0x40,
@@ -89,7 +95,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 34] = [
         Self::Tenant,
         Self::Site,
         Self::Host,
@@ -113,12 +119,15 @@ impl Kind {
         Self::Revocation,
         Self::Approle,
         Self::SecretId,
+        Self::Policy,
+        Self::Identity,
         Self::Box,
         Self::BoxId,
         Self::Secret,
         Self::SecretVersion,
         Self::Category,
         Self::SecretHistory,
+        Self::TransitKey,
         Self::Copy,
         Self::HostTokenKey,
     ];

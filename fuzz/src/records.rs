@@ -1,18 +1,23 @@
 //! What a node reads of its own disk: rows behind the barrier, rows outside of it, the state of joining, pending audit
 //! lines. Rows are what central sends to a host, too.
 
+use holdfast_actors::access_control::globs::Globbing;
+use holdfast_actors::access_control::identities::{Assignment, Standing};
+use holdfast_actors::access_control::policies::{Origin, Policy};
 use holdfast_actors::access_control::{
     Approle, HostTokenKey, Login, Principal, Revocation, SecretId, Tenant, Token, TokenKey, TokenVerifier,
 };
 use holdfast_actors::audit_log::{CommitLine, Head, Line};
+use holdfast_actors::distribute::{Distribute, Placement};
 use holdfast_actors::distribution::reads::LastReads;
 use holdfast_actors::distribution::{Copy, Cuts, Holding, HostHolding};
+use holdfast_actors::key_store::{FreshKey, KeyVersion, Material, TransitKey, VersionState, Why};
 use holdfast_actors::ports::draw_secret;
 use holdfast_actors::rows::{Kind, Record, Rows, decode_body, encode_body};
 use holdfast_actors::seal_keeper::record::WrappedRoot;
 use holdfast_actors::seal_keeper::wrap::{HostBoot, HostKeys};
 use holdfast_actors::seal_keeper::{Attempts, BootRecord, FreshSeal, Revealer};
-use holdfast_actors::secret_store::{BoxId, Category, CurrentSecret, DepositBox, SecretHistory, SecretVersion};
+use holdfast_actors::secret_store::{BoxId, Category, CurrentSecret, DepositBox, SecretHistory, SecretVersion, Stamp};
 use holdfast_actors::shamir::Share;
 use holdfast_actors::site_registry::restored::{Adopted, Beyond, Restored, Shown};
 use holdfast_actors::site_registry::rotations::{Receipts, Rotations};
@@ -20,6 +25,7 @@ use holdfast_actors::site_registry::sites::removal::Departed;
 use holdfast_actors::site_registry::unsealing::{GivenShare, Unsealing};
 use holdfast_actors::site_registry::{AuthorityKey, Deployment, Host, Site};
 use holdfast_protocol::codec;
+use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId, Realm, Revision, SealEpoch, Seq, Term};
 use holdfast_protocol::limits::RECORD_BYTES_MAX;
 use holdfast_protocol::secret::Secret;
@@ -37,7 +43,7 @@ pub const MEMORY: Memory = Memory { fixed: 64 << 10, each: 512 };
 /// A decoder of a row's body, by the kind of row.
 type Row = (Kind, fn(&[u8]));
 
-const ROWS: [Row; 31] = [
+const ROWS: [Row; 34] = [
     (Kind::Tenant, row::<Tenant>),
     (Kind::Site, row::<Site>),
     (Kind::Host, row::<Host>),
@@ -69,6 +75,9 @@ const ROWS: [Row; 31] = [
     (Kind::Approle, row::<Approle>),
     (Kind::SecretId, row::<SecretId>),
     (Kind::HostTokenKey, row::<HostTokenKey>),
+    (Kind::Policy, row::<Policy>),
+    (Kind::Identity, row::<Assignment>),
+    (Kind::TransitKey, row::<TransitKey>),
 ];
 
 /// Decoders of what stands outside the barrier: their first bytes are above those of all kinds of rows.
@@ -154,7 +163,7 @@ fn secret(byte: u8) -> Secret<32> {
 
 /// Every row of a deployment in memory, and the records outside of the barrier.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let mut seeds = [outside(), of_a_copy()].concat();
+    let mut seeds = [outside(), of_a_copy(), of_kes()].concat();
     let world = World::new();
     let rows = world.barrier.snapshot().expect("it is unsealed");
     for (kind, _) in ROWS {
@@ -205,6 +214,45 @@ fn of_a_copy() -> Vec<Vec<u8>> {
         chosen(Kind::Restored as u8, restored.expose()),
         chosen(Kind::Shown as u8, shown.expose()),
         chosen(Kind::Unsealing as u8, unsealing.expose()),
+    ]
+}
+
+/// Rows of clients of KES and their keys.
+fn of_kes() -> Vec<Vec<u8>> {
+    let stamp = || Stamp { by: "ann".to_owned(), at_us: 1 };
+    let policy = Policy {
+        allow: vec!["/v1/key/*/app-*".to_owned()],
+        deny: vec!["/v1/key/delete/*".to_owned()],
+        globbing: Globbing::Segments,
+        instance: 3,
+        origin: Origin::Config,
+        written: stamp(),
+    };
+    let standing = Standing::Policy { name: "app".parse().expect("a name"), instance: 3 };
+    let assignment = Assignment { standing, origin: Origin::Api, assigned: stamp() };
+    let fresh = FreshKey { key: secret(4), hmac_key: secret(5) };
+    let version = |number, state, cipher| KeyVersion {
+        number,
+        row: u64::from(number),
+        hint: [6; 4],
+        state,
+        created: stamp(),
+        material: Material::fresh(cipher, &fresh),
+    };
+    let retired = VersionState::DecryptOnly { since_us: 2, why: Why::Quarantined };
+    let key = TransitKey {
+        distribute: Distribute { to: Placement::All, offline_s: Some(60) },
+        origin: Origin::Api,
+        next: 3,
+        versions: vec![
+            version(1, retired, Cipher::ChaCha20Poly1305),
+            version(2, VersionState::Active, Cipher::Aes256Gcm),
+        ],
+    };
+    vec![
+        chosen(Kind::Policy as u8, encode_body(&policy).expose()),
+        chosen(Kind::Identity as u8, encode_body(&assignment).expose()),
+        chosen(Kind::TransitKey as u8, encode_body(&key).expose()),
     ]
 }
 
@@ -268,7 +316,8 @@ mod tests {
             assert!(ROWS.iter().any(|(of, _)| *of == kind), "{kind:?} has no decoder here");
         }
         let seeds = seeds();
-        for kind in [Kind::Restored, Kind::Shown, Kind::Unsealing] {
+        let kes = [Kind::Policy, Kind::Identity, Kind::TransitKey];
+        for kind in [Kind::Restored, Kind::Shown, Kind::Unsealing].into_iter().chain(kes) {
             assert!(seeds.iter().any(|seed| seed[0] == kind as u8), "{kind:?} has no seed");
         }
     }

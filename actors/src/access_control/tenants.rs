@@ -12,7 +12,8 @@ use crate::access_control::records::{
 use crate::access_control::tokens::{Claims, ROOT, SYSTEM, TokenId, TokenKind};
 use crate::access_control::{ADMINS, logins};
 use crate::audit_log::Line;
-use crate::distribute::Placement;
+use crate::distribute::{Distribute, Placement};
+use crate::key_store::TransitKey;
 use crate::ports::Now;
 use crate::rows::{Batch, ReadRows, Refusal, Rows};
 use crate::secret_store::{DepositBox, default_categories};
@@ -140,10 +141,11 @@ pub fn setup_tenant(cmd: &SetupTenant, rows: &dyn Rows, now: Now) -> Result<(Bat
 }
 
 /// Marks a tenant as deleted: from here on its names and tokens are nobody's. What it had goes when the keys of its
-/// realm are erased, which must follow; hosts are sent an empty copy. `force`: also if it has boxes.
+/// realm are erased, which must follow; hosts are sent an empty copy. `force`: also if it has boxes
+/// or keys.
 ///
 /// # Errors
-/// [`Refusal::NotFound`]; [`Refusal::Conflict`]: the tenant `system`, or one with boxes.
+/// [`Refusal::NotFound`]; [`Refusal::Conflict`]: the tenant `system`, or one with boxes or keys.
 pub fn delete_tenant(
     name: &TenantName,
     force: bool,
@@ -155,16 +157,29 @@ pub fn delete_tenant(
     if tenant.realm == SYSTEM {
         return Err(Refusal::Conflict("the tenant system can't be deleted".to_owned()));
     }
-    let boxes = rows.list::<DepositBox>(tenant.realm, &[])?;
-    if !force && !boxes.is_empty() {
-        let placed = boxes.iter().filter(|row| row.value.distribute.to != Placement::None).count();
-        let why = format!("the tenant has {} vaults or boxes, {placed} of them at sites", boxes.len());
-        return Err(Refusal::Conflict(why));
+    if !force {
+        refuse_while_there_is_content(rows, tenant.realm)?;
     }
     tenant.deleted_us = Some(now.wall_us);
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, by, "tenant.delete", name.as_str()));
     batch.put(Realm::NODE, &[name.as_str()], &tenant);
     Ok((batch, tenant.realm))
+}
+
+fn refuse_while_there_is_content(rows: &dyn Rows, realm: Realm) -> Result<(), Refusal> {
+    let boxes = rows.list::<DepositBox>(realm, &[])?;
+    let keys = rows.list::<TransitKey>(realm, &[])?;
+    if boxes.is_empty() && keys.is_empty() {
+        return Ok(());
+    }
+    let is_placed = |distribute: &Distribute| distribute.to != Placement::None;
+    let placed_boxes = boxes.iter().filter(|row| is_placed(&row.value.distribute)).count();
+    let placed_keys = keys.iter().filter(|row| is_placed(&row.value.distribute)).count();
+    let mut why = format!("the tenant has {} vaults or boxes, {placed_boxes} of them at sites", boxes.len());
+    if !keys.is_empty() {
+        why.push_str(&format!(", and {} keys, {placed_keys} of them at sites", keys.len()));
+    }
+    Err(Refusal::Conflict(why))
 }
 
 /// Makes a further root token, for emergencies.

@@ -14,6 +14,7 @@ use crate::rows::{Kind, ReadRows, Refusal, Rows};
 use crate::testing::{MapRows, at, secret};
 
 mod approles;
+mod clients;
 
 /// A deployment with the tenants `system` and `acme`, each with an administrator, and their root tokens.
 struct World {

@@ -162,6 +162,21 @@ impl Snapshot {
         Ok(Some(rows))
     }
 
+    /// Kinds of the rows of a realm that have changed after `after`. `None`: too long ago to tell, or too much has changed
+    /// in the store to look at all of it now.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn kinds_changed(&self, realm: Realm, after: Revision) -> Result<Option<BTreeSet<Kind>>, Fault> {
+        let page = match self.view.changes(after, SCAN_PAGE) {
+            Ok(page) if page.len() < SCAN_PAGE => page,
+            Ok(_) | Err(ChangesError::Compacted(_)) => return Ok(None),
+            Err(ChangesError::Fault(fault)) => return Err(fault),
+        };
+        let split = page.iter().filter_map(|change| split_store_key(&change.key));
+        Ok(Some(split.filter(|(_, of)| *of == realm).map(|(kind, _)| kind).collect()))
+    }
+
     /// Every row of a kind in a realm, as [`Snapshot::changes`] gives them.
     ///
     /// # Errors

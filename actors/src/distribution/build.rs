@@ -404,6 +404,10 @@ impl Job<'_> {
             rows.extend(self.snapshot.one(&key)?);
             rows.extend(self.snapshot.all(Kind::Secret, realm, &path)?);
         }
+        for name in self.placement.keys() {
+            let key = RowKey { kind: Kind::TransitKey, realm, path: vec![name.to_owned()] };
+            rows.extend(self.snapshot.one(&key)?);
+        }
         rows.retain(|changed| changed.row.body.is_some());
         Ok(rows.into_iter().map(|changed| Outgoing::put_or_take(changed, true)).collect())
     }

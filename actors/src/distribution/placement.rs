@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_protocol::ids::{Realm, SiteName};
 
 use crate::access_control::Approle;
+use crate::key_store::TransitKey;
 use crate::rows::{Kind, ReadRows, Refusal, RowKey, Rows};
 use crate::secret_store::DepositBox;
 
@@ -13,6 +14,7 @@ use crate::secret_store::DepositBox;
 pub struct SitePlacement {
     boxes: BTreeMap<String, bool>,
     approles: BTreeSet<String>,
+    keys: BTreeSet<String>,
 }
 
 impl SitePlacement {
@@ -25,12 +27,14 @@ impl SitePlacement {
         let boxes = boxes.into_iter().map(|row| (row.name().to_owned(), row.value.goes_to(site))).collect();
         let approles = rows.list::<Approle>(realm, &[])?.into_iter();
         let approles = approles.filter(|row| row.value.distribute.goes_to(site)).map(|row| row.name().to_owned());
-        Ok(Self { boxes, approles: approles.collect() })
+        let keys = rows.list::<TransitKey>(realm, &[])?.into_iter();
+        let keys = keys.filter(|row| row.value.distribute.goes_to(site)).map(|row| row.name().to_owned());
+        Ok(Self { boxes, approles: approles.collect(), keys: keys.collect() })
     }
 
     /// Whether anything of the tenant belongs there.
     pub fn has_content(&self) -> bool {
-        self.boxes.values().any(|placed| *placed)
+        self.boxes.values().any(|placed| *placed) || !self.keys.is_empty()
     }
 
     /// Whether a row belongs there. Password hashes, signing keys, secret-ids, issued tokens and old versions never do.
@@ -38,7 +42,13 @@ impl SitePlacement {
         match key.kind {
             Kind::Box | Kind::Secret => self.is_box_placed(key),
             Kind::Approle => self.has_content() && key.path.first().is_some_and(|name| self.approles.contains(name)),
-            Kind::Principal | Kind::TokenVerifier | Kind::Revocation | Kind::Category => self.has_content(),
+            Kind::TransitKey => key.path.first().is_some_and(|name| self.keys.contains(name)),
+            Kind::Principal
+            | Kind::TokenVerifier
+            | Kind::Revocation
+            | Kind::Category
+            | Kind::Policy
+            | Kind::Identity => self.has_content(),
             Kind::Tenant
             | Kind::Site
             | Kind::Host
@@ -76,10 +86,16 @@ impl SitePlacement {
         self.boxes.iter().filter(|(_, placed)| **placed).map(|(slug, _)| slug.as_str())
     }
 
+    /// The keys that belong there.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(String::as_str)
+    }
+
     fn is_box_placed(&self, key: &RowKey) -> bool {
         key.path.first().and_then(|slug| self.boxes.get(slug)).copied().unwrap_or(false)
     }
 }
 
 /// Kinds whose rows go wherever the tenant has content.
-pub const COMMON: [Kind; 4] = [Kind::Principal, Kind::TokenVerifier, Kind::Revocation, Kind::Category];
+pub const COMMON: [Kind; 6] =
+    [Kind::Principal, Kind::TokenVerifier, Kind::Revocation, Kind::Category, Kind::Policy, Kind::Identity];

@@ -210,6 +210,9 @@ fn is_content(kind: Kind) -> bool {
             | Kind::Revocation
             | Kind::Category
             | Kind::Approle
+            | Kind::Policy
+            | Kind::Identity
+            | Kind::TransitKey
     )
 }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, mpsc};
 use holdfast_protocol::bundle::{self, BundleKind, Header, Item};
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::{DeploymentId, DistEpoch, HostName, SealEpoch, Seq, SiteName, StandingGeneration, Term};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use proptest::prelude::*;
@@ -20,6 +21,9 @@ use proptest::prelude::*;
 use super::build::{Built, Order, TenantRef, build};
 use super::replica::{Apply, CHUNK_ROWS_MAX, Outcome, apply, judge, locate, orphans};
 use super::*;
+use crate::access_control::globs::Globbing;
+use crate::access_control::identities::{Assignment, Standing as KesStanding};
+use crate::access_control::policies::{Origin, Policy as KesPolicy};
 use crate::access_control::records::{
     Approle, Login, Principal, Revocation, SecretId, TokenKey, TokenVerifier, key_id_segment,
 };
@@ -27,6 +31,7 @@ use crate::attestation_verifier::appraisal::{Policy, ReferenceValues};
 use crate::audit_log::verify::verify_store;
 use crate::barrier::{Barrier, NoReads};
 use crate::distribute::{Distribute, Placement};
+use crate::key_store::{FreshKey, Material, TransitKey};
 use crate::keyring::{Keyring, RealmKeys};
 use crate::ports::{Entropy, Now};
 use crate::rows::{Batch, ReadRows, Refusal, Rows};
@@ -42,8 +47,18 @@ const DEPLOYMENT: DeploymentId = DeploymentId([7; 16]);
 const NOW: Now = Now { mono: std::time::Duration::ZERO, wall_us: 1 };
 const TENANTS: [(&str, Realm); 2] = [("acme", Realm(1)), ("beta", Realm(2))];
 const SITES: [&str; 2] = ["udc1", "udc2"];
-const CONTENT: [Kind; 7] =
-    [Kind::Box, Kind::Secret, Kind::Principal, Kind::TokenVerifier, Kind::Revocation, Kind::Category, Kind::Approle];
+const CONTENT: [Kind; 10] = [
+    Kind::Box,
+    Kind::Secret,
+    Kind::Principal,
+    Kind::TokenVerifier,
+    Kind::Revocation,
+    Kind::Category,
+    Kind::Approle,
+    Kind::Policy,
+    Kind::Identity,
+    Kind::TransitKey,
+];
 
 /// Every draw differs from every other, at every node.
 static DRAWS: AtomicU64 = AtomicU64::new(0);
@@ -223,6 +238,14 @@ fn approle(to: Placement, (role, instance): (u8, u8), bound: bool) -> Approle {
     }
 }
 
+fn transit_key(to: Placement, fill: u8) -> TransitKey {
+    let material = Material::fresh(Cipher::Aes256Gcm, &FreshKey { key: secret(fill), hmac_key: secret(fill) });
+    let distribute = Distribute { to, offline_s: None };
+    let mut key = TransitKey { distribute, origin: Origin::Api, next: 1, versions: Vec::new() };
+    key.push(material, 1, stamp(), (1, crate::key_store::Why::Rotated));
+    key
+}
+
 fn signer() -> SigningKey {
     SigningKey::from_seed(&secret(77))
 }
@@ -346,12 +369,17 @@ fn placed(central: &Node, tenant: usize, site: usize) -> Contents {
     let approles = central.barrier.snapshot().unwrap().list::<Approle>(realm, &[]).unwrap();
     let approles = approles.into_iter().filter(|row| row.value.distribute.goes_to(&site_name(site)));
     let approles: BTreeSet<String> = approles.map(|row| row.name().to_owned()).collect();
+    let keys = central.barrier.snapshot().unwrap().list::<TransitKey>(realm, &[]).unwrap();
+    let keys = keys.into_iter().filter(|row| row.value.distribute.goes_to(&site_name(site)));
+    let keys: BTreeSet<String> = keys.map(|row| row.name().to_owned()).collect();
+    let has_content = !here.is_empty() || !keys.is_empty();
     let all = central.rows(&CONTENT, realm);
     all.into_iter()
         .filter(|(kind, path, _)| match kind {
-            Kind::Approle => !here.is_empty() && approles.contains(&path[0]),
+            Kind::Approle => has_content && approles.contains(&path[0]),
             Kind::Box | Kind::Secret => here.contains(&path[0]),
-            _ => !here.is_empty(),
+            Kind::TransitKey => keys.contains(&path[0]),
+            _ => has_content,
         })
         .collect()
 }

@@ -12,6 +12,8 @@ pub(super) enum Step {
     DeleteBox { tenant: usize, slug: u8 },
     PutSecret { tenant: usize, slug: u8, name: u8, bytes: usize },
     DeleteSecret { tenant: usize, slug: u8, name: u8 },
+    PutKey { tenant: usize, name: u8, to: u8 },
+    DeleteKey { tenant: usize, name: u8 },
     Common { tenant: usize, which: u8, name: u8, delete: bool },
     Private { tenant: usize, name: u8 },
     PutApprole { tenant: usize, name: u8, to: u8, drawn: u8, bound: bool },
@@ -36,7 +38,9 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(tenant, slug, name, bytes)| Step::PutSecret { tenant, slug, name, bytes }),
         2 => (tenant.clone(), slug.clone(), name.clone())
             .prop_map(|(tenant, slug, name)| Step::DeleteSecret { tenant, slug, name }),
-        3 => (tenant.clone(), 0..4u8, name.clone(), any::<bool>())
+        3 => (tenant.clone(), slug.clone(), 0..5u8).prop_map(|(tenant, name, to)| Step::PutKey { tenant, name, to }),
+        1 => (tenant.clone(), slug.clone()).prop_map(|(tenant, name)| Step::DeleteKey { tenant, name }),
+        3 => (tenant.clone(), 0..6u8, name.clone(), any::<bool>())
             .prop_map(|(tenant, which, name, delete)| Step::Common { tenant, which, name, delete }),
         2 => (tenant.clone(), name.clone()).prop_map(|(tenant, name)| Step::Private { tenant, name }),
         3 => (tenant.clone(), 0..2u8, 0..5u8, 0..6u8, any::<bool>())
@@ -79,6 +83,13 @@ impl World {
         let realm = |tenant: usize| TENANTS[tenant].1;
         let slug = |slug: u8| format!("box{slug}");
         match step {
+            Step::PutKey { tenant, name, to } => {
+                let key = transit_key(placement(to), u8::try_from(write % 251).unwrap());
+                self.central.write(|batch| batch.put(realm(tenant), &[&format!("key{name}")], &key));
+            }
+            Step::DeleteKey { tenant, name } => {
+                self.central.write(|batch| batch.delete::<TransitKey>(realm(tenant), &[&format!("key{name}")]));
+            }
             Step::PutBox { tenant, slug: of, to } => {
                 let (to, slug) = (placement(to), slug(of));
                 self.central.write(|batch| {
@@ -173,6 +184,17 @@ impl World {
                 batch.put(realm, &["principal", &name], &Revocation::Principal { not_before_us });
             }
             (2, true) => batch.delete::<Revocation>(realm, &["principal", &name]),
+            (3, false) => {
+                let (allow, instance) = (vec![format!("/v1/{write}")], write);
+                let (deny, globbing, origin) = (Vec::new(), Globbing::Segments, Origin::Api);
+                batch.put(realm, &[&name], &KesPolicy { allow, deny, globbing, instance, origin, written: stamp() });
+            }
+            (3, true) => batch.delete::<KesPolicy>(realm, &[&name]),
+            (4, false) => {
+                let standing = KesStanding::Policy { name: "p".parse().unwrap(), instance: write };
+                batch.put(realm, &[&name], &Assignment { standing, origin: Origin::Api, assigned: stamp() });
+            }
+            (4, true) => batch.delete::<Assignment>(realm, &[&name]),
             (_, false) => {
                 let (display_name, path) = (format!("category {write}"), "app".to_owned());
                 let category = Category { id: name.clone(), display_name, path, created: stamp(), updated: stamp() };

@@ -1,0 +1,207 @@
+//! What central's configuration says of KES clients and keys, made into rows: at each unseal, one change after the other.
+//!
+//! Policies and identities that are gone from the configuration go; a key stays, as one that the API made, since nothing
+//! could be decrypted without it. What the API has written under the same name is replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_protocol::crypto::transit::Cipher;
+use holdfast_protocol::ids::Realm;
+use holdfast_protocol::kes::{Identity, KeyName, PolicyName};
+
+use crate::access_control::authority::Authority;
+use crate::access_control::identities::{
+    AssignPolicy, Assignment, Standing, assign_policy, forget_identity, set_admin,
+};
+use crate::access_control::policies::{Origin, Policy, Rules, WritePolicy, delete_policy, policies, write_policy};
+use crate::distribute::Distribute;
+use crate::key_store::{CreateKey, FreshKey, TransitKey, create_key, set_origin};
+use crate::ports::Now;
+use crate::rows::{Batch, ReadRows, Refusal, Rows};
+
+/// Who acts, in audit lines.
+pub const CONFIGURATION: &str = "configuration";
+
+/// What the configuration says of one tenant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// Who may do all.
+    pub admins: BTreeSet<Identity>,
+    /// Policies, and who has each.
+    pub policies: BTreeMap<PolicyName, ConfiguredPolicy>,
+    /// Keys that there have to be.
+    pub keys: BTreeSet<KeyName>,
+}
+
+/// A policy and who has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfiguredPolicy {
+    /// What it says.
+    pub rules: Rules,
+    /// Who has it.
+    pub identities: BTreeSet<Identity>,
+}
+
+impl Configured {
+    /// Whether it contradicts itself.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] says where.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let mut assigned = BTreeMap::new();
+        for (name, policy) in &self.policies {
+            policy.rules.check().map_err(|why| Refusal::Invalid(format!("policy {name}: {why}")))?;
+            for identity in &policy.identities {
+                if self.admins.contains(identity) {
+                    return Err(Refusal::Invalid(format!("policy {name}: {identity} is an administrator")));
+                }
+                if let Some(other) = assigned.insert(identity, name) {
+                    return Err(Refusal::Invalid(format!("policies {other} and {name}: {identity} has both")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One step from the rows there are to those there have to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A policy is gone.
+    DeletePolicy(PolicyName),
+    /// An identity is gone.
+    ForgetIdentity(Identity),
+    /// A policy is new or other.
+    WritePolicy(PolicyName, Rules),
+    /// An administrator is new.
+    SetAdmin(Identity),
+    /// An identity has another policy.
+    Assign(Identity, PolicyName),
+    /// A key is missing.
+    CreateKey(KeyName),
+    /// A key that there is: whose it is now.
+    SetOrigin(KeyName, Origin),
+}
+
+/// What has to be changed, in an order in which it can be. Nothing is left to do once all of it is done.
+///
+/// # Errors
+/// [`Configured::check`]; the store's refusals.
+pub fn outstanding(rows: &dyn Rows, realm: Realm, wanted: &Configured) -> Result<Vec<Change>, Refusal> {
+    wanted.check()?;
+    let mut changes = Vec::new();
+    let there: BTreeMap<PolicyName, Policy> = policies(rows, realm)?
+        .into_iter()
+        .map(|row| Ok((row.name().parse().map_err(|_| Refusal::Corrupt)?, row.value)))
+        .collect::<Result<_, Refusal>>()?;
+    for (name, policy) in &there {
+        if policy.origin == Origin::Config && !wanted.policies.contains_key(name) {
+            changes.push(Change::DeletePolicy(name.clone()));
+        }
+    }
+    for (name, policy) in &wanted.policies {
+        if !there.get(name).is_some_and(|known| says(known, &policy.rules)) {
+            changes.push(Change::WritePolicy(name.clone(), policy.rules.clone()));
+        }
+    }
+    outstanding_identities(rows, realm, wanted, &there, &mut changes)?;
+    outstanding_keys(rows, realm, wanted, &mut changes)?;
+    Ok(changes)
+}
+
+fn says(policy: &Policy, rules: &Rules) -> bool {
+    policy.origin == Origin::Config
+        && (&policy.allow, &policy.deny, policy.globbing) == (&rules.allow, &rules.deny, rules.globbing)
+}
+
+fn outstanding_identities(
+    rows: &dyn Rows,
+    realm: Realm,
+    wanted: &Configured,
+    policies: &BTreeMap<PolicyName, Policy>,
+    changes: &mut Vec<Change>,
+) -> Result<(), Refusal> {
+    let mut there = BTreeMap::new();
+    for row in rows.list::<Assignment>(realm, &[])? {
+        let identity: Identity = row.name().parse().map_err(|_| Refusal::Corrupt)?;
+        there.insert(identity, row.value);
+    }
+    let assigned: BTreeMap<Identity, &PolicyName> = wanted
+        .policies
+        .iter()
+        .flat_map(|(name, policy)| policy.identities.iter().map(move |identity| (*identity, name)))
+        .collect();
+    for (identity, known) in &there {
+        let is_wanted = wanted.admins.contains(identity) || assigned.contains_key(identity);
+        if known.origin == Origin::Config && !is_wanted {
+            changes.push(Change::ForgetIdentity(*identity));
+        }
+    }
+    for identity in &wanted.admins {
+        let is_so = |known: &Assignment| known.origin == Origin::Config && known.standing == Standing::Admin;
+        if !there.get(identity).is_some_and(is_so) {
+            changes.push(Change::SetAdmin(*identity));
+        }
+    }
+    for (identity, name) in assigned {
+        // A policy that has yet to be written has no instance that anybody could have.
+        let instance = policies.get(name).map(|policy| policy.instance);
+        let is_so = |known: &Assignment| {
+            let standing = instance.map(|instance| Standing::Policy { name: name.clone(), instance });
+            known.origin == Origin::Config && Some(&known.standing) == standing.as_ref()
+        };
+        if !there.get(&identity).is_some_and(is_so) {
+            changes.push(Change::Assign(identity, name.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn outstanding_keys(
+    rows: &dyn Rows,
+    realm: Realm,
+    wanted: &Configured,
+    changes: &mut Vec<Change>,
+) -> Result<(), Refusal> {
+    let mut missing = wanted.keys.clone();
+    for row in rows.list::<TransitKey>(realm, &[])? {
+        let name: KeyName = row.name().parse().map_err(|_| Refusal::Corrupt)?;
+        let origin = if missing.remove(&name) { Origin::Config } else { Origin::Api };
+        if row.value.origin != origin {
+            changes.push(Change::SetOrigin(name, origin));
+        }
+    }
+    changes.extend(missing.into_iter().map(Change::CreateKey));
+    Ok(())
+}
+
+/// Does one of [`outstanding`]. What was done meanwhile is not done again: that is [`Refusal::Exists`] for a key, and
+/// [`Refusal::NotFound`] for what is to go.
+///
+/// # Errors
+/// As above; the store's refusals.
+pub fn settle(
+    change: &Change,
+    (realm, cipher): (Realm, Cipher),
+    fresh: &FreshKey,
+    rows: &dyn Rows,
+    now: Now,
+) -> Result<(Batch, ()), Refusal> {
+    let by = Authority::Node { realm, part: CONFIGURATION };
+    match change {
+        Change::DeletePolicy(name) => delete_policy(&by, name, rows, now),
+        Change::ForgetIdentity(identity) => forget_identity(&by, *identity, rows, now),
+        Change::WritePolicy(name, rules) => {
+            write_policy(&WritePolicy { by, name: name.clone(), rules: rules.clone() }, rows, now)
+        }
+        Change::SetAdmin(identity) => set_admin(&by, *identity, rows, now),
+        Change::Assign(identity, policy) => {
+            assign_policy(&AssignPolicy { by, identity: *identity, policy: policy.clone() }, rows, now)
+        }
+        Change::CreateKey(name) => {
+            let (name, fresh) = (name.clone(), fresh.duplicate());
+            create_key(&CreateKey { by, name, cipher, fresh, distribute: Distribute::default() }, rows, now)
+        }
+        Change::SetOrigin(name, origin) => set_origin(&by, name, *origin, rows, now),
+    }
+}

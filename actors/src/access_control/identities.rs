@@ -1,0 +1,192 @@
+//! Identities of KES clients: which policy each has, at most one. Assigned, forgotten, listed, and judged.
+
+use holdfast_protocol::ids::Realm;
+use holdfast_protocol::kes::{Identity, PolicyName};
+use serde::{Deserialize, Serialize};
+
+use crate::access_control::authority::Authority;
+use crate::access_control::policies::{Origin, Policy, policy};
+use crate::access_control::tenants::is_blocked;
+use crate::audit_log::Line;
+use crate::ports::Now;
+use crate::rows::{Batch, Kind, ReadRows, Record, Refusal, Rows};
+use crate::secret_store::Stamp;
+
+const NO_IDENTITY: Refusal = Refusal::NotFound("identity");
+
+/// What an identity may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Everything.
+    Admin,
+    /// What a policy says, as long as it is this instance of it.
+    Policy {
+        /// Its name.
+        name: PolicyName,
+        /// See [`Policy::instance`].
+        instance: u64,
+    },
+}
+
+/// What is known of an identity: `[identity]`. Goes wherever the tenant has content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// What it may do.
+    pub standing: Standing,
+    /// Who says so.
+    pub origin: Origin,
+    /// When that was said, and by whom.
+    pub assigned: Stamp,
+}
+
+impl Record for Assignment {
+    const KIND: Kind = Kind::Identity;
+}
+
+/// An assignment that holds: an administrator's, or one to a policy that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Whose.
+    pub identity: Identity,
+    /// What is stored.
+    pub assignment: Assignment,
+    /// The policy that it has; `None`: an administrator.
+    pub policy: Option<(PolicyName, Policy)>,
+}
+
+/// Gives an identity a policy, in place of the one it has.
+#[derive(Debug)]
+pub struct AssignPolicy {
+    /// Who asks.
+    pub by: Authority,
+    /// To whom.
+    pub identity: Identity,
+    /// What.
+    pub policy: PolicyName,
+}
+
+/// Assigns a policy.
+///
+/// # Errors
+/// [`Refusal::Denied`]: not allowed, or to oneself; [`Refusal::Invalid`]: to an administrator; [`Refusal::NotFound`]: no
+/// such policy; [`Refusal::Conflict`]: what it has is the configuration's; [`Refusal::Unauthenticated`].
+pub fn assign_policy(cmd: &AssignPolicy, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
+    let by = cmd.by.renewed(rows, now)?;
+    if by.identity() == Some(cmd.identity) {
+        return Err(Refusal::Denied);
+    }
+    let name = cmd.identity.to_string();
+    if let Some(old) = rows.read::<Assignment>(by.realm(), &[&name])? {
+        refuse_admin(&old.value, &by)?;
+        old.value.origin.check(&by)?;
+    }
+    let instance = policy(rows, by.realm(), &cmd.policy)?.value.instance;
+    let standing = Standing::Policy { name: cmd.policy.clone(), instance };
+    let object = format!("{} to {name}", cmd.policy);
+    Ok((put(&by, &name, standing, Line::done(now.wall_us, by.actor(), "identity.assign", object)), ()))
+}
+
+/// Makes an identity an administrator of its tenant's keys. On the node's own authority only.
+///
+/// # Errors
+/// [`Refusal::Denied`].
+pub fn set_admin(by: &Authority, identity: Identity, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
+    let by = by.renewed(rows, now)?;
+    if Origin::of(&by) != Origin::Config {
+        return Err(Refusal::Denied);
+    }
+    let name = identity.to_string();
+    let line = Line::done(now.wall_us, by.actor(), "identity.admin", &name);
+    Ok((put(&by, &name, Standing::Admin, line), ()))
+}
+
+fn put(by: &Authority, name: &str, standing: Standing, line: Line) -> Batch {
+    let assigned = Stamp { by: by.actor(), at_us: line.at_us };
+    let mut batch = Batch::new(by.realm(), line);
+    batch.put(by.realm(), &[name], &Assignment { standing, origin: Origin::of(by), assigned });
+    batch
+}
+
+fn refuse_admin(old: &Assignment, by: &Authority) -> Result<(), Refusal> {
+    match (&old.standing, Origin::of(by)) {
+        (Standing::Admin, Origin::Api) => Err(Refusal::Invalid("identity is root".to_owned())),
+        (Standing::Admin | Standing::Policy { .. }, _) => Ok(()),
+    }
+}
+
+/// Takes from an identity what it may do.
+///
+/// # Errors
+/// [`Refusal::NotFound`]; [`Refusal::Invalid`]: an administrator; [`Refusal::Conflict`]: it is the configuration's;
+/// [`Refusal::Denied`]; [`Refusal::Unauthenticated`].
+pub fn forget_identity(by: &Authority, identity: Identity, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
+    let by = by.renewed(rows, now)?;
+    let name = identity.to_string();
+    let old = rows.read::<Assignment>(by.realm(), &[&name])?.ok_or(NO_IDENTITY)?.value;
+    refuse_admin(&old, &by)?;
+    old.origin.check(&by)?;
+    let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), "identity.forget", &name));
+    batch.delete::<Assignment>(by.realm(), &[&name]);
+    Ok((batch, ()))
+}
+
+/// An identity, if it may do anything at all.
+///
+/// # Errors
+/// [`Refusal::NotFound`]; the store's refusals.
+pub fn identity(rows: &dyn Rows, realm: Realm, identity: Identity) -> Result<Known, Refusal> {
+    known_of(rows, realm, identity)?.ok_or(NO_IDENTITY)
+}
+
+/// The same; `None`: it may do nothing.
+pub(crate) fn known_of(rows: &dyn Rows, realm: Realm, identity: Identity) -> Result<Option<Known>, Refusal> {
+    match rows.read::<Assignment>(realm, &[&identity.to_string()])? {
+        Some(row) => known(rows, realm, identity, row.value),
+        None => Ok(None),
+    }
+}
+
+/// All identities that may do anything, in order.
+///
+/// # Errors
+/// The store's refusals.
+pub fn identities(rows: &dyn Rows, realm: Realm) -> Result<Vec<Known>, Refusal> {
+    let mut found = Vec::new();
+    for row in rows.list::<Assignment>(realm, &[])? {
+        let identity = row.name().parse().map_err(|_| Refusal::Corrupt)?;
+        found.extend(known(rows, realm, identity, row.value)?);
+    }
+    Ok(found)
+}
+
+fn known(rows: &dyn Rows, realm: Realm, identity: Identity, assignment: Assignment) -> Result<Option<Known>, Refusal> {
+    let policy = match &assignment.standing {
+        Standing::Admin => None,
+        Standing::Policy { name, instance } => match rows.read::<Policy>(realm, &[name.as_str()])? {
+            Some(row) if row.value.instance == *instance => Some((name.clone(), row.value)),
+            Some(_) | None => return Ok(None),
+        },
+    };
+    Ok(Some(Known { identity, assignment, policy }))
+}
+
+/// Whether an identity may call a path, as the rows of one snapshot say. Of a blocked tenant nobody may.
+///
+/// # Errors
+/// [`Refusal::Denied`]; the store's refusals.
+pub fn judge(rows: &dyn Rows, realm: Realm, who: Identity, path: &str) -> Result<Known, Refusal> {
+    if is_blocked(rows, realm)? {
+        return Err(Refusal::Denied);
+    }
+    let known = known_of(rows, realm, who)?.ok_or(Refusal::Denied)?;
+    permitted(&known, path)?;
+    Ok(known)
+}
+
+/// Whether what is known of an identity lets it call a path.
+pub(crate) fn permitted(known: &Known, path: &str) -> Result<(), Refusal> {
+    match &known.policy {
+        Some((_, policy)) if !policy.permits(path) => Err(Refusal::Denied),
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,149 @@
+//! Lists of names, page by page, in both ways that KES has had: by a pattern of Go's `path.Match`, or by a prefix.
+//!
+//! Clients of today go on with a list by asking for the text that came as `continue_at` in place of the prefix. So that
+//! text says both what is listed and where to go on: `PREFIX*NAME`, which is no prefix that a client could ask for.
+
+use holdfast_protocol::kes::NameError;
+use holdfast_protocol::kes::name::{NAME_BYTES_MAX, is_name, is_of_name};
+
+use crate::access_control::globs::{BadPattern, Globbing};
+
+/// Names on a page.
+pub const PAGE_NAMES: usize = 1024;
+
+/// Which names are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listing {
+    /// All that a pattern takes.
+    Segments(String),
+    /// All that begin so.
+    Prefix {
+        /// What with.
+        prefix: String,
+        /// The first that has not been told.
+        from: Option<String>,
+    },
+}
+
+/// Some names, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page<T> {
+    /// What was asked for.
+    pub found: Vec<T>,
+    /// What to ask for next; `None`: there are no more.
+    pub continue_at: Option<String>,
+}
+
+impl Listing {
+    /// By a pattern of `path.Match`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn segments(pattern: &str) -> Result<Self, BadPattern> {
+        Globbing::Segments.check(pattern)?;
+        Ok(Self::Segments(pattern.to_owned()))
+    }
+
+    /// By a prefix, with or without a `*` behind it, or what a page has said to go on with.
+    ///
+    /// # Errors
+    /// Too long, or with characters that names have not.
+    pub fn prefix(text: &str) -> Result<Self, NameError> {
+        let (prefix, from) = match text.split_once('*') {
+            None if text.is_empty() || is_name(text) => (text, None),
+            Some((prefix, "")) => (prefix, None),
+            Some((prefix, from)) if is_name(from) && from.starts_with(prefix) => (prefix, Some(from.to_owned())),
+            None | Some(_) => return Err(NameError),
+        };
+        let is_prefix = prefix.len() <= NAME_BYTES_MAX && prefix.bytes().all(is_of_name) && !prefix.starts_with('-');
+        if is_prefix { Ok(Self::Prefix { prefix: prefix.to_owned(), from }) } else { Err(NameError) }
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        match self {
+            Self::Segments(pattern) => Globbing::Segments.matches(pattern, name),
+            Self::Prefix { prefix, from } => {
+                name.starts_with(prefix.as_str()) && from.as_ref().is_none_or(|from| from.as_str() <= name)
+            }
+        }
+    }
+
+    /// A page of at most `limit`, out of all there are in the order of their names. A list by pattern is always whole.
+    pub fn page<T>(&self, all: impl IntoIterator<Item = T>, name: impl Fn(&T) -> String, limit: usize) -> Page<T> {
+        let mut page = Page { found: Vec::new(), continue_at: None };
+        for one in all {
+            let called = name(&one);
+            if !self.takes(&called) {
+                continue;
+            }
+            if let Self::Prefix { prefix, .. } = self
+                && limit.max(1) <= page.found.len()
+            {
+                page.continue_at = Some(format!("{prefix}*{called}"));
+                break;
+            }
+            page.found.push(one);
+        }
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lists_is_a_prefix_with_or_without_a_star() {
+        let longest = "a".repeat(NAME_BYTES_MAX);
+        for (text, prefix) in
+            [("", ""), ("*", ""), ("a", "a"), ("a*", "a"), ("my-*", "my-"), ("_*", "_"), (longest.as_str(), &longest)]
+        {
+            let expected = Listing::Prefix { prefix: prefix.to_owned(), from: None };
+            assert_eq!(Listing::prefix(text), Ok(expected), "{text}");
+        }
+        let too_long = format!("{longest}a*");
+        for bad in
+            ["a-", "-", "-*", "_", "**", "a**", "a.b", "a/b", "a b", "a*b", "*-", "*a-", "a*a*", "\u{e4}*", &too_long]
+        {
+            assert_eq!(Listing::prefix(bad), Err(NameError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pages_are_complete_and_do_not_overlap_however_long_they_are() {
+        let names: Vec<String> = (0..300).map(|n| format!("app-{n:04}")).chain(["b".to_owned()]).collect();
+        for (prefix, expected) in [("", 301), ("app-*", 300), ("app-02", 100), ("app-0299", 1), ("c", 0)] {
+            for limit in [1, 7, 99, 100, 101, 299, 300, 301, 302] {
+                let (mut text, mut found, mut pages) = (prefix.to_owned(), Vec::new(), 0);
+                loop {
+                    let page = Listing::prefix(&text).unwrap().page(names.clone(), String::clone, limit);
+                    assert!(page.found.len() <= limit);
+                    found.extend(page.found);
+                    pages += 1;
+                    match page.continue_at {
+                        Some(next) => text = next,
+                        None => break,
+                    }
+                }
+                let wanted = names.iter().filter(|name| name.starts_with(prefix.trim_end_matches('*')));
+                assert_eq!(found, wanted.cloned().collect::<Vec<_>>(), "{prefix} {limit}");
+                assert_eq!((found.len(), pages), (expected, expected.div_ceil(limit).max(1)), "{prefix} {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_gone_meanwhile_ends_no_list() {
+        let page = Listing::prefix("a*").unwrap().page(["a1", "a2", "a3"], |name| (*name).to_owned(), 1);
+        let next = Listing::prefix(&page.continue_at.unwrap()).unwrap();
+        assert_eq!(next.page(["a1", "a3"], |name| (*name).to_owned(), 1).found, ["a3"]);
+    }
+
+    #[test]
+    fn a_list_by_pattern_is_whole() {
+        let names = ["my-key", "my-key1", "other"];
+        let page = Listing::segments("my-key*").unwrap().page(names, |name| (*name).to_owned(), 1);
+        assert_eq!(page, Page { found: vec!["my-key", "my-key1"], continue_at: None });
+        assert_eq!(Listing::segments("["), Err(BadPattern));
+    }
+}
