@@ -10,6 +10,7 @@ pub mod body;
 pub mod config;
 pub mod corpus;
 pub mod frames;
+pub mod kes;
 pub mod mutation;
 pub mod records;
 pub mod request;
@@ -55,6 +56,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "records", run: records::target, seeds: records::seeds, memory: records::MEMORY },
     Target { name: "audit", run: audit::target, seeds: audit::seeds, memory: audit::MEMORY },
     Target { name: "tpm", run: tpm::target, seeds: tpm::seeds, memory: tpm::MEMORY },
+    Target { name: "kes", run: kes::target, seeds: kes::seeds, memory: kes::MEMORY },
     Target { name: "x509", run: x509::target, seeds: x509::seeds, memory: x509::MEMORY },
 ];
 
