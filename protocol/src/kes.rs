@@ -1,6 +1,6 @@
 //! The formats of MinIO's KES: names, identities of clients, ciphertexts, files with keys, API keys.
 //!
-//! They are written down in `docs/adr/0016-transit-keys.md`, as far as others rely on them. Nothing here holds a key for
+//! They are written down in `docs/adr/0017-transit-keys.md`, as far as others rely on them. Nothing here holds a key for
 //! longer than a call.
 
 pub mod api_key;
