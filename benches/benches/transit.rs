@@ -132,7 +132,7 @@ fn store(folder: &Path, keys: usize) -> (Barrier, Runtime) {
     let runtime = world::runtime();
     let barrier = world::barrier(folder, &world::journal(folder), &runtime);
     let now = OsClock::start().now();
-    let run = |decide: Box<Deciding>| drop(runtime.block_on(barrier.run(decide)).expect("nothing speaks against it"));
+    let run = |decide: Box<Deciding>| _ = runtime.block_on(barrier.run(decide)).expect("nothing speaks against it");
     run(Box::new(|_| {
         let mut batch = Batch::housekeeping();
         batch.create_realm(TENANT, secret(4), secret(5));

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn pages_are_complete_and_do_not_overlap_however_long_they_are() {
         let names: Vec<String> = (0..300).map(|n| format!("app-{n:04}")).chain(["b".to_owned()]).collect();
-        for (prefix, expected) in [("", 301), ("app-*", 300), ("app-02", 100), ("app-0299", 1), ("c", 0)] {
+        for (prefix, expected) in [("", 301_usize), ("app-*", 300), ("app-02", 100), ("app-0299", 1), ("c", 0)] {
             for limit in [1, 7, 99, 100, 101, 299, 300, 301, 302] {
                 let (mut text, mut found, mut pages) = (prefix.to_owned(), Vec::new(), 0);
                 loop {

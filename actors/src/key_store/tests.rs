@@ -191,7 +191,7 @@ fn an_hmac_comes_out_the_same_after_a_rotation_unless_it_shall_not() {
 fn erased_versions_are_gone_and_their_numbers_do_not_come_back() {
     let mut world = World::new();
     world.create("k");
-    (0..3).for_each(|_| drop(world.rotate("k", None, false).unwrap()));
+    (0..3).for_each(|_| _ = world.rotate("k", None, false).unwrap());
     world.erase("k", &[1, 3]).unwrap();
     assert_eq!(world.last_line().2, "k versions 1, 3");
     assert_eq!(world.versions("k"), [(2, false), (4, true)]);
@@ -268,7 +268,7 @@ fn a_key_is_served_where_it_is_placed_as_long_as_its_lease_runs() {
     let brief = Distribute { to: Placement::Sites([here.clone()].into()), offline_s: Some(60) };
     world.create_by(admin(), "here", brief).unwrap();
     let served = |site: &SiteName, key: &str, lease_ok: bool| {
-        let gate = Gate { site: Some(site), lease_ok: &|offline_s| offline_s.is_none() || lease_ok };
+        let gate = Gate { site: Some(site), lease_ok: &|offline_s| offline_s.is_none() || lease_ok, read: &|_, _| {} };
         lookup(&world.rows, TENANT, &gate, &name(key))
     };
     for (site, key, lease_ok, outcome) in [
@@ -287,7 +287,7 @@ fn a_key_is_served_where_it_is_placed_as_long_as_its_lease_runs() {
         };
         assert_eq!(found, outcome, "{site} {key}");
     }
-    let gate = Gate { site: Some(&there), lease_ok: &|_| true };
+    let gate = Gate { site: Some(&there), lease_ok: &|_| true, read: &|_, _| {} };
     let listed: Vec<_> = keys(&world.rows, TENANT, &gate).unwrap().iter().map(|row| row.name().to_owned()).collect();
     assert_eq!(listed, ["all"]);
 }

@@ -81,7 +81,7 @@ mod tests {
         let read = ApiKey::parse(&text).unwrap();
         assert_eq!((read.expose_text(), read.identity()), (text.clone(), key(0x5a).identity()));
         let of_another_kind = format!("{PREFIX}{}", STANDARD.encode([1; 33]));
-        let bad = ["", PREFIX, &text[1..], &text[..text.len() - 1], &format!("{text}="), &text.to_uppercase()];
+        let bad = ["", PREFIX, &text[1..], &text[..text.len() - 1], &format!("{}=", *text), &text.to_uppercase()];
         let short = format!("{PREFIX}{}", STANDARD.encode([0; 32]));
         let long = format!("{PREFIX}{}", STANDARD.encode([0; 34]));
         for bad in bad.into_iter().chain([of_another_kind.as_str(), &short, &long, &text.replace("v1", "v2")]) {

@@ -148,7 +148,7 @@ impl Kept {
     /// Twice: what is kept the first time is used the second.
     fn look(&self, rows: &Snapshot, at: usize, of: u8, path: usize) {
         let udc1: SiteName = "udc1".parse().unwrap();
-        let gate = Gate { site: Some(&udc1), lease_ok: &|_| true };
+        let gate = Gate { site: Some(&udc1), lease_ok: &|_| true, read: &|_, _| {} };
         for _ in 0..2 {
             let hot = HotRealm::new(rows, TENANT).unwrap();
             let bytes = |key: &TransitKey| crate::rows::encode_body(key).expose().to_vec();
