@@ -66,7 +66,7 @@ impl World {
     }
 
     fn draw(&mut self) -> FreshKey {
-        self.drawn += 1;
+        self.drawn = self.drawn.wrapping_add(1);
         fresh(self.drawn)
     }
 
