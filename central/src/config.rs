@@ -8,6 +8,7 @@ use holdfast_protocol::ids::TenantName;
 use holdfast_protocol::pki::pem;
 use holdfast_rest::config::node::{Audit, HostAndPort, Log, Store, Tls, admin_identities};
 use holdfast_rest::config::{Checker, ConfigErrors, Name, Setting};
+use holdfast_rest::kes;
 use toml::Value;
 
 /// Where REST listens unless told otherwise.
@@ -41,6 +42,8 @@ pub struct Config {
     pub unseal_permit: Option<Duration>,
     /// Certificates (DER) of the manufacturers whose endorsement keys may join sites with `ek-trust: ca`.
     pub ek_authorities: Vec<Vec<u8>>,
+    /// How KES' clients are served.
+    pub kes: kes::Section,
     /// The store.
     pub store: Store,
     /// The read journal.
@@ -70,11 +73,13 @@ impl Config {
 
     fn checked(checker: Checker) -> Result<Self, ConfigErrors> {
         let of = &checker;
+        let admin_identities = admin_identities(of);
         let config = Self {
             data_dir: of.required("data_dir", PathBuf::new()),
             rest: of.addr("listen.rest", REST),
             quic: of.addr("listen.quic", QUIC),
-            admin_identities: admin_identities(of),
+            kes: kes::Section::read(of, &admin_identities),
+            admin_identities,
             names: of.or("names.dns", Vec::<DnsName>::new()).into_iter().map(|name| name.0).collect(),
             addresses: of.or("names.addresses", Vec::<Address>::new()).into_iter().map(|address| address.0).collect(),
             advertise: of.optional::<HostAndPort>("names.advertise").map(|address| address.0),

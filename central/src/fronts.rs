@@ -9,6 +9,7 @@ use holdfast_rest::access::Access;
 use holdfast_rest::cerberus;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health;
+use holdfast_rest::kes;
 use holdfast_rest::metrics::bounds;
 use holdfast_rest::server::ServerOptions;
 use holdfast_rest::strongbox::{self, BootstrapSecret, LOGIN_TTL_S, StrongboxNode};
@@ -48,6 +49,7 @@ fn routes(behind: Behind) -> Router {
     metrics.bound(bounds::PASSWORDS, access.node().passwords());
     // A root token that is used through any dialect ends the repeating of the reveal.
     let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));
+    let keys = kes::central_routes(access.node().clone(), config.kes.clone(), VERSION);
     let strongbox = StrongboxNode {
         access,
         seal,
@@ -58,7 +60,7 @@ fn routes(behind: Behind) -> Router {
         quic_addresses: vec![config.advertise.clone().unwrap_or_else(|| quic.to_string())],
         quote_interval_ms: config.quote_interval.map(whole_ms),
     };
-    strongbox::routes_central(Arc::new(strongbox)).merge(boxes)
+    strongbox::routes_central(Arc::new(strongbox)).merge(boxes).merge(keys)
 }
 
 /// The listener's bounds.

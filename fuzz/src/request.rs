@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use holdfast_protocol::ids::Revision;
+use holdfast_protocol::kes::Identity;
 use holdfast_rest::dispatch::Dialect;
 use holdfast_rest::peer::{ClientCertificate, Peer};
 use serde_json::Value;
@@ -93,6 +94,7 @@ fn peer(flags: u8) -> Peer {
         fingerprint: [0; 32],
         spki_sha256: [0; 32],
         identity: OPERATOR.to_owned(),
+        client: Ok(Identity([0; 32])),
         not_after: 0,
     });
     let from = if flags & LOCAL != 0 { [127, 0, 0, 1] } else { [192, 0, 2, 7] };

@@ -15,6 +15,7 @@ pub mod failures;
 pub mod files;
 pub mod front;
 pub mod health;
+pub mod kes;
 pub mod metrics;
 pub mod node;
 #[cfg(debug_assertions)]
@@ -33,3 +34,4 @@ pub mod shape;
 pub mod strongbox;
 pub mod time;
 pub mod tls;
+mod uri;

@@ -191,8 +191,7 @@ impl Node {
         match work(&View { rows: &rows, caller: &caller, gate: &gate, now }) {
             Ok(done) => {
                 if deed.noted == Noted::Always {
-                    let line = Line::done(now.wall_us, clip(caller.actor()), deed.action, clip(&deed.object));
-                    self.journal.append(&rows, caller.realm, &line)?;
+                    self.note_done(&rows, caller.realm, caller.actor(), deed)?;
                 }
                 for (path, version) in reads.take() {
                     self.place.note_read(caller.tenant, path, version);
@@ -201,6 +200,39 @@ impl Node {
             }
             Err(refusal) => Err(self.note_refusal(&rows, caller.realm, caller.actor(), deed, refusal)),
         }
+    }
+
+    /// Notes that something was done by one who is known by something else than a token, as the rows of this snapshot
+    /// say; to be called before anybody hears of it.
+    ///
+    /// # Errors
+    /// The journal is full or failed.
+    pub fn note_done(&self, rows: &Snapshot, realm: Realm, actor: &str, deed: &Deed) -> Result<(), Refusal> {
+        let line = Line::done(self.now().wall_us, clip(actor), deed.action, clip(&deed.object));
+        self.journal.append(rows, realm, &line)
+    }
+
+    /// Does `work` with what says what of `realm` may be served here.
+    pub fn gated<T>(&self, realm: Realm, work: impl FnOnce(&Gate<'_>) -> T) -> T {
+        let lease_ok = |offline_s| self.place.lease_ok(realm, offline_s);
+        work(&Gate { site: self.place.site(), lease_ok: &lease_ok, read: &|_, _| {} })
+    }
+
+    /// Decides and commits for one who is known by something else than a token, in whose right the decision looks
+    /// itself; a refusal is the caller's to note.
+    ///
+    /// # Errors
+    /// What the decision refuses; [`Refusal::Restored`].
+    pub async fn decide<T: Send + 'static>(
+        self: &Arc<Self>,
+        mut decide: impl FnMut(&dyn Rows, Now) -> Result<(Batch, T), Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let node = self.clone();
+        let fenced = move |rows: &dyn Rows| {
+            refuse_while_stopped(rows)?;
+            decide(rows, node.now())
+        };
+        self.barrier.run(fenced).await.map(|(done, _)| done)
     }
 
     /// Whose token it is, noted nowhere: for a look that decides nothing about what is answered.

@@ -9,7 +9,7 @@
 use serde_json::Value;
 
 use crate::dispatch::Dialect;
-use crate::{cerberus, health, strongbox};
+use crate::{cerberus, health, kes, strongbox};
 
 mod document;
 pub(crate) mod operation;
@@ -46,6 +46,7 @@ pub fn documents() -> Vec<Document> {
         document::of("strongbox-site", Node::Site, strongbox, strongbox::site_operations().told()),
         document::of("cerberus-central", Node::Central, cerberus, cerberus::central_operations().told()),
         document::of("cerberus-site", Node::Site, cerberus, cerberus::site_operations().told()),
+        document::of("kes-central", Node::Central, (Dialect::Kes, "KES"), kes::operations().told()),
         document::of("node", Node::Any, (Dialect::Node, "the node itself"), health::operations().told()),
     ]
 }

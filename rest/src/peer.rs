@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use holdfast_protocol::crypto::hash::sha256;
+use holdfast_protocol::kes::{Identity, PeerError};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The other end; handlers take it as `Extension<Peer>`.
@@ -42,6 +43,8 @@ pub struct ClientCertificate {
     pub spki_sha256: [u8; 32],
     /// `spki_sha256` in lower-case hex: the identity of a KES client.
     pub identity: String,
+    /// The same by the rules of KES, which look at all certificates that were sent.
+    pub client: Result<Identity, PeerError>,
     /// End of validity, seconds since the Unix epoch. Not enforced here: a dialect that cares compares it.
     pub not_after: i64,
 }
@@ -55,13 +58,23 @@ impl ClientCertificate {
             return None;
         }
         let spki_sha256 = sha256(&[leaf.public_key().raw]);
+        let others: Vec<Vec<u8>> = chain.map(<[u8]>::to_vec).collect();
         Some(Self {
             fingerprint: sha256(&[der]),
             spki_sha256,
             identity: hex::encode(spki_sha256),
+            client: client_of(der, &others),
             not_after: leaf.validity().not_after.timestamp(),
-            others: chain.map(<[u8]>::to_vec).collect(),
+            others,
             der: der.to_vec(),
         })
     }
+}
+
+/// Only of the first certificate the client has proved to hold the key. Were that one an authority's and passed over, as
+/// KES does, then whoever has seen another's certificate could send it along behind one of an authority of his own, and
+/// be taken for the other.
+fn client_of(leaf: &[u8], others: &[Vec<u8>]) -> Result<Identity, PeerError> {
+    let found = Identity::of_peer(std::iter::once(leaf).chain(others.iter().map(Vec::as_slice)))?;
+    if Identity::of_certificate(leaf) == Some(found) { Ok(found) } else { Err(PeerError::None) }
 }

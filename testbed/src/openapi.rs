@@ -88,7 +88,7 @@ impl Exchange<'_> {
         };
         let written = self.headers.get("content-type").and_then(|written| written.to_str().ok()).unwrap_or_default();
         let media = content.get(written).ok_or_else(|| format!("the content type {written:?} is not documented"))?;
-        let body = match written {
+        let body = match written.split(';').next().unwrap_or_default() {
             JSON | "application/yaml" => parsed(self.body).ok_or("it is neither JSON nor YAML")?,
             _ => Value::from(String::from_utf8_lossy(self.body)),
         };

@@ -3,9 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
-use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant, tenants_ever};
+use holdfast_actors::access_control::configured::{outstanding, settle};
+use holdfast_actors::access_control::tenants::{
+    CreateTenant, create_root_token, create_tenant, tenant, tenants_ever,
+};
 use holdfast_actors::access_control::tokens::{SYSTEM, mint};
 use holdfast_actors::access_control::{Tenant, TenantKind, TokenId};
+use holdfast_actors::key_store::FreshKey;
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_actors::rows::Refusal;
@@ -13,12 +17,15 @@ use holdfast_actors::shell::Failed;
 use holdfast_actors::site_registry::authorities::rest_leaf;
 use holdfast_actors::site_registry::authority;
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
+use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_actors::store::Fault;
+use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::TenantName;
 use holdfast_protocol::pki::Serial;
 use holdfast_rest::secret::SecretText;
 use holdfast_rest::tls::{IdentityError, ServerIdentity};
 
+use crate::config::Config;
 use crate::keys::{KeyError, RestKey, is_due};
 use crate::node::Node;
 
@@ -118,11 +125,13 @@ impl Opening {
     pub(super) async fn settle(&self) -> Result<(), OpeningError> {
         self.make_tenants().await?;
         self.finish_deletions().await?;
+        self.configure_kes().await?;
         renew_certificate(&self.node, &self.key, &self.shown)
     }
 
     async fn make_tenants(&self) -> Result<(), OpeningError> {
-        for name in &self.node.config.tenants {
+        let Config { tenants, kes, .. } = &*self.node.config;
+        for name in tenants.iter().chain([&kes.tenant]) {
             let known = tenants_ever(&self.node.barrier.snapshot()?)?;
             match known.iter().find(|tenant| tenant.name == *name) {
                 None => {}
@@ -134,6 +143,28 @@ impl Opening {
             }
             let (cmd, clock) = (self.new_tenant(name.clone()), self.node.clock.clone());
             self.node.barrier.run(move |rows| create_tenant(&cmd, rows, clock.now())).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the rows say what the configuration says of KES' clients and keys. A restored copy changes nothing.
+    async fn configure_kes(&self) -> Result<(), OpeningError> {
+        let Node { barrier, entropy, clock, config, .. } = &self.node;
+        let (realm, changes) = {
+            let rows = barrier.snapshot()?;
+            if refuse_while_stopped(&rows).is_err() {
+                return Ok(());
+            }
+            let Some(tenant) = tenant(&rows, &config.kes.tenant)? else {
+                tracing::warn!(tenant = %config.kes.tenant, "the tenant that [kes] is to serve is not there");
+                return Ok(());
+            };
+            (tenant.realm, outstanding(&rows, tenant.realm, &config.kes.configured)?)
+        };
+        for change in changes {
+            let (fresh, clock) = (FreshKey::draw(&**entropy), clock.clone());
+            let of = (realm, Cipher::Aes256Gcm);
+            barrier.run(move |rows| settle(&change, of, &fresh, rows, clock.now())).await?;
         }
         Ok(())
     }

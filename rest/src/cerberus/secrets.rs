@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::body;
 use crate::cerberus::answers::{Token, done, invalid, nothing_there, problem, problem_for};
-use crate::cerberus::target::{Target, query_member};
+use crate::cerberus::target::Target;
 use crate::cerberus::{Cerberus, MEMBERS};
 use crate::front::RequestId;
 use crate::node::{Deed, View};
@@ -30,6 +30,7 @@ use crate::openapi::operation::{self as on, Operations, Query, Work};
 use crate::openapi::schemas::Anything;
 use crate::problem::Problem;
 use crate::time::rfc3339_ms;
+use crate::uri::query_member;
 
 /// What can be done with secrets.
 pub(super) fn operations() -> Operations<Cerberus> {

@@ -3,6 +3,8 @@
 use holdfast_actors::rows::Refusal;
 use holdfast_actors::secret_store::SecretPath;
 
+use crate::uri::decoded;
+
 /// Where a request points.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target {
@@ -53,33 +55,6 @@ impl Target {
     }
 }
 
-/// A member of a query; the first, if it stands there more than once.
-pub(super) fn query_member(query: Option<&str>, name: &str) -> Option<String> {
-    let members = query?.split('&').map(|member| member.split_once('=').unwrap_or((member, "")));
-    members.filter(|(key, _)| *key == name).find_map(|(_, value)| decoded(value, true))
-}
-
-/// Undoes percent-encoding; `None` where it is broken or the result is no UTF-8.
-fn decoded(text: &str, plus_is_blank: bool) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        match first {
-            b'%' => {
-                let (digits, after) = rest.split_first_chunk::<2>()?;
-                let mut byte = [0];
-                hex::decode_to_slice(digits, &mut byte).ok()?;
-                bytes.push(byte[0]);
-                rest = after;
-            }
-            b'+' if plus_is_blank => bytes.push(b' '),
-            other => bytes.push(*other),
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,15 +86,5 @@ mod tests {
         for nothing in ["/v1/secret/", "/v1/secret/app", "/v1/secret/app/"] {
             assert!(matches!(Target::of(nothing), Err(Refusal::NotFound(_))), "{nothing}");
         }
-    }
-
-    #[test]
-    fn query_members_are_found_and_decoded() {
-        let query = Some("a=1&list=True&b=x%20y+z&c");
-        assert_eq!(query_member(query, "list").as_deref(), Some("True"));
-        assert_eq!(query_member(query, "b").as_deref(), Some("x y z"));
-        assert_eq!(query_member(query, "c").as_deref(), Some(""));
-        assert_eq!(query_member(query, "d"), None);
-        assert_eq!(query_member(None, "a"), None);
     }
 }

@@ -13,6 +13,10 @@ use crate::shape;
 
 const YAML: &str = "application/yaml";
 const JSON: &str = "application/json";
+/// As KES labelled refusals once.
+const JSON_UTF8: &str = "application/json; charset=utf-8";
+/// JSON, a value a line.
+const LINES: &str = "application/x-ndjson";
 
 /// The document of one dialect at one kind of node.
 pub(super) fn of(
@@ -101,6 +105,7 @@ fn security(known_by: KnownBy) -> Value {
         KnownBy::Token => json!([{ "token": [] }]),
         KnownBy::TokenOrCertificate => json!([{ "token": [] }, { "certificate": [] }]),
         KnownBy::Password => json!([{ "password": [] }]),
+        KnownBy::Certificate => json!([{ "certificate": [] }]),
     }
 }
 
@@ -121,6 +126,12 @@ fn security_schemes(dialect: Dialect) -> Value {
             "certificate": {
                 "type": "mutualTLS",
                 "description": "A client certificate whose key the node's configuration lists as an operator's.",
+            },
+        }),
+        Dialect::Kes => json!({
+            "certificate": {
+                "type": "mutualTLS",
+                "description": "A client certificate; who it is, is the SHA-256 of its public key, whoever certified it.",
             },
         }),
         _ => json!({}),
@@ -215,6 +226,9 @@ fn responses(told: &Told, dialect: Dialect, schemas: &mut Schemas) -> Value {
             let schema = schemas.reply(*of);
             response["content"] = match told.media {
                 Some(media) => json!({ media: { "schema": schema } }),
+                None if told.lines => {
+                    json!({ JSON: { "schema": schema }, LINES: { "schema": { "type": "string" } } })
+                }
                 None => content(&schema, dialect),
             };
         }
@@ -266,7 +280,11 @@ fn refusal(status: u16, dialect: Dialect, schema: &Value) -> Value {
         403 | 503 => named_headers(&["X-Request-Id", "Retry-After"]),
         _ => named_headers(&["X-Request-Id"]),
     };
-    json!({ "description": reason(status), "headers": headers, "content": content(schema, dialect) })
+    let content = match dialect {
+        Dialect::Kes => json!({ JSON: { "schema": schema }, JSON_UTF8: { "schema": schema } }),
+        _ => content(schema, dialect),
+    };
+    json!({ "description": reason(status), "headers": headers, "content": content })
 }
 
 /// A body in each notation of the dialect.
@@ -292,6 +310,11 @@ fn about(dialect: Dialect) -> &'static str {
              are refused. OPTIONS answers 204 with Allow on every path, HEAD wherever there is GET."
         }
         Dialect::Cerberus => "Safe deposit boxes. All is JSON; unknown members are ignored.",
+        Dialect::Kes => {
+            "Keys that encrypt for clients and never leave, as MinIO's KES has them: of versions 0.13 and 0.14 unless \
+             configured otherwise, of the last ones wherever a request can only be of those (PUT, and paths that only they \
+             have)."
+        }
         _ => "What a node says of itself to anybody, while it is sealed too.",
     }
 }

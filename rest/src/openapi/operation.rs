@@ -37,6 +37,8 @@ pub(crate) enum KnownBy {
     TokenOrCertificate,
     /// User name and password in the header `Authorization`.
     Password,
+    /// A client certificate.
+    Certificate,
 }
 
 /// What parameters of all operations one takes.
@@ -83,6 +85,12 @@ impl<S: Clone + Send + Sync + 'static> Work<S> {
         self.told.replies.insert(200, Some(schemas::of::<T>()));
         self
     }
+
+    /// Or, to some, with JSON line by line.
+    pub(crate) fn lines(mut self) -> Self {
+        self.told.lines = true;
+        self
+    }
 }
 
 /// What a document says of an operation.
@@ -106,6 +114,7 @@ pub(crate) struct Told {
     pub(super) bites: bool,
     pub(super) located: bool,
     pub(super) media: Option<&'static str>,
+    pub(super) lines: bool,
 }
 
 impl Told {
@@ -128,6 +137,7 @@ impl Told {
             bites: false,
             located: false,
             media: None,
+            lines: false,
         }
     }
 

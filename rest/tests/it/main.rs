@@ -5,6 +5,7 @@
 mod cerberus;
 mod client;
 mod front;
+mod kes;
 mod node;
 mod openapi;
 mod strongbox;
