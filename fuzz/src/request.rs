@@ -95,7 +95,7 @@ fn peer(flags: u8) -> Peer {
         spki_sha256: [0; 32],
         identity: OPERATOR.to_owned(),
         client: Ok(Identity([0; 32])),
-        not_after: 0,
+        not_after: i64::MAX,
     });
     let from = if flags & LOCAL != 0 { [127, 0, 0, 1] } else { [192, 0, 2, 7] };
     Peer { certificate: certificate.map(Arc::new), ..Peer::new((from, 5000).into(), None) }
@@ -139,6 +139,7 @@ fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 /// A refusal has its dialect's shape, and says something.
 fn is_shaped(dialect: Dialect, headers: &HeaderMap, body: &[u8], asked: &str, status: StatusCode) {
     let kind = headers.get("content-type").map_or(&[][..], HeaderValue::as_bytes);
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
     let said = match kind {
         b"application/json" => serde_json::from_slice(body).ok(),
         b"application/yaml" => serde_saphyr::from_slice::<Value>(body).ok(),
@@ -183,6 +184,22 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "name: nobody\nadmin-username: ann\nadmin-password: x\n",
         ),
         ("GET /v1/state/system/ca", "accept: application/json", ""),
+        ("POST /v1/key/create/new", "", ""),
+        ("PUT /v1/key/import/i", "", r#"{"key": "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo=", "cipher": "AES256"}"#),
+        ("POST /v1/key/import/j", "", r#"{"bytes": "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo="}"#),
+        ("POST /v1/key/generate/k", "", r#"{"context": "YQ=="}"#),
+        ("PUT /v1/key/encrypt/k", "", r#"{"plaintext": "YQ==", "Context": "Yg=="}"#),
+        ("PUT /v1/key/decrypt/k", "", r#"{"ciphertext": "eyJhZWFkIjoiQUVTLTI1Ni1HQ00ifQ=="}"#),
+        ("POST /v1/key/bulk/decrypt/k", "", r#"[{"ciphertext": "YQ=="}, null]"#),
+        ("PUT /v1/key/hmac/k", "", r#"{"message": "YQ=="}"#),
+        ("GET /v1/key/list/k*?enclave=system", "", ""),
+        ("GET /v1/key/list/", "kes-enclave: system", ""),
+        ("DELETE /v1/key/delete/k", "", ""),
+        ("POST /v1/policy/write/p", "", r#"{"paths": ["/v1/key/*/[a-z]"]}"#),
+        ("PUT /v1/policy/write/q", "", r#"{"allow": {"/v1/*": {}}, "deny": {"/v1/key/delete/*": {}}}"#),
+        ("GET /v1/policy/list/*", "", ""),
+        ("POST /v1/identity/assign/p/a4eac2d875d60ef25b068965c4e850aac074028dc576f3699276c6ea0ae1828f", "", ""),
+        ("GET /v1/identity/self/describe", "", ""),
         ("POST /v1/login", "content-type: application/json", r#"{"username": 1, "password": "x", "tenant": "acme"}"#),
         ("GET /v1/config/tenants", BEARER, ""),
         ("GET /v1/config/tenants/acme", BEARER, ""),
@@ -231,7 +248,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         true => format!("{line}\n\n{body}"),
         false => format!("{line}\n{headers}\n\n{body}"),
     });
-    let mut seeds: Vec<Vec<u8>> = written.map(|text| chosen(LOCAL, text.as_bytes())).collect();
+    let flags = |text: &str| {
+        if Dialect::of(text.split(' ').nth(1).unwrap_or_default()) == Dialect::Kes { LOCAL | CERTIFIED } else { LOCAL }
+    };
+    let mut seeds: Vec<Vec<u8>> = written.map(|text| chosen(flags(&text), text.as_bytes())).collect();
     seeds.push(chosen(SITE | CERTIFIED, b"POST /v1/state/strongbox/system/seal\n\n"));
     seeds.push(chosen(SITE | SEALED, b"POST /v1/state/strongbox/system/unseal\n\n{}"));
     seeds.push(chosen(SITE, b"GET /v1/secret/app/box/a/b\nx-cerberus-token: $R\n\n"));

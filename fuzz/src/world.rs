@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::Request;
-use holdfast_actors::access_control::TokenId;
+use holdfast_actors::access_control::identities::set_admin;
 use holdfast_actors::access_control::tenants::create_root_token;
 use holdfast_actors::access_control::tokens::mint;
+use holdfast_actors::access_control::{Authority, TokenId};
 use holdfast_actors::audit_log::journal::{Journal, Limits};
 use holdfast_actors::barrier::Barrier;
+use holdfast_actors::distribute::Distribute;
+use holdfast_actors::key_store::{CreateKey, FreshKey, create_key};
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{Clock, Entropy, Now, draw, draw_secret};
 use holdfast_actors::rows::{Refusal, Rows};
@@ -25,12 +28,15 @@ use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_actors::site_registry::standing::{Decide, decide};
 use holdfast_actors::store::memory::MemoryEngine;
 use holdfast_protocol::crypto::hash::sha256;
+use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::{DeploymentId, HostId, Realm, SiteName};
+use holdfast_protocol::kes::Identity;
 use holdfast_protocol::secret::SecretBytes;
 use holdfast_rest::access::{Access, BoxFuture, NoWatch};
 use holdfast_rest::cerberus;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health::{self, NodeState, SealState};
+use holdfast_rest::kes;
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::{Node, Place};
 use holdfast_rest::peer::Peer;
@@ -85,6 +91,7 @@ impl World {
         let site = site(&barrier, &journal, &state);
         let world = Self { runtime, barrier, central, site, root, sealed, journal_folder };
         world.furnish();
+        world.runtime.block_on(client(&world.barrier)).expect("a client and a key are made");
         world
     }
 
@@ -155,6 +162,16 @@ async fn begin(barrier: &Barrier) -> Result<String, Refusal> {
     Ok(mint(&barrier.snapshot()?, &claims)?.to_string())
 }
 
+/// Who comes with a certificate may do all with the keys of `system`, of which there is one.
+async fn client(barrier: &Barrier) -> Result<(), Refusal> {
+    let by = || Authority::Node { realm: Realm(1), part: "fuzz" };
+    barrier.run(move |rows| set_admin(&by(), Identity([0; 32]), rows, Still.now())).await?;
+    let (name, fresh) = ("k".parse().expect("a name"), FreshKey::draw(&**barrier.entropy()));
+    let cmd = CreateKey { by: by(), name, cipher: Cipher::Aes256Gcm, fresh, distribute: Distribute::default() };
+    barrier.run(move |rows| create_key(&cmd, rows, Still.now())).await?;
+    Ok(())
+}
+
 fn central(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Arc<Front> {
     let access = Access::at_central(
         barrier.clone(),
@@ -165,6 +182,7 @@ fn central(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Ar
     );
     let access = Arc::new(access);
     let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));
+    let keys = kes::central_routes(access.node().clone(), kes::Section::default(), "0");
     let node = StrongboxNode {
         access,
         seal: Arc::new(ByRote),
@@ -175,7 +193,7 @@ fn central(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Ar
         quic_addresses: vec!["central.example:7443".to_owned()],
         quote_interval_ms: None,
     };
-    front(routes_central(Arc::new(node)).merge(boxes), state)
+    front(routes_central(Arc::new(node)).merge(boxes).merge(keys), state)
 }
 
 fn site(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Arc<Front> {

@@ -4,9 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use holdfast_actors::access_control::configured::{outstanding, settle};
-use holdfast_actors::access_control::tenants::{
-    CreateTenant, create_root_token, create_tenant, tenant, tenants_ever,
-};
+use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant, tenant, tenants_ever};
 use holdfast_actors::access_control::tokens::{SYSTEM, mint};
 use holdfast_actors::access_control::{Tenant, TenantKind, TokenId};
 use holdfast_actors::key_store::FreshKey;

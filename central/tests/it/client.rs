@@ -31,7 +31,12 @@ pub(crate) struct Operator {
 
 impl Operator {
     pub(crate) fn new() -> Self {
-        let key = SigningKey::from_seed(&Secret::fill_with(|bytes| bytes.fill(42)));
+        Self::with_key(42)
+    }
+
+    /// Somebody with another key.
+    pub(crate) fn with_key(seed: u8) -> Self {
+        let key = SigningKey::from_seed(&Secret::fill_with(|bytes| bytes.fill(seed)));
         let validity = Validity { not_before: 0, not_after: 253_402_300_799 };
         let certificate = operator_client(&key, "admin", &Terms { serial: Serial([1; 16]), validity }).unwrap();
         Self { certificate, key: key.to_pkcs8_der().to_vec() }

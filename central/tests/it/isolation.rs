@@ -9,14 +9,20 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use holdfast_actors::access_control::identities::set_admin;
 use holdfast_actors::access_control::logins::{LogIn, PutUser, log_in, login_of, put_user};
 use holdfast_actors::access_control::tokens::{mint, text_of};
-use holdfast_actors::access_control::{Claims, TokenId, TokenKey, TokenKind, VerifiedTokens, verify};
+use holdfast_actors::access_control::{Authority, Claims, TokenId, TokenKey, TokenKind, VerifiedTokens, verify};
+use holdfast_actors::distribute::Distribute;
+use holdfast_actors::key_store::{CreateKey, FreshKey, create_key};
 use holdfast_actors::rows::ReadRows;
 use holdfast_protocol::crypto::sign::SigningKey;
+use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::Realm;
+use holdfast_protocol::kes::Identity;
 use holdfast_protocol::pki::issue::operator_client;
 use holdfast_protocol::pki::{Serial, Terms, Validity};
+use holdfast_rest::dispatch::Dialect;
 use holdfast_rest::peer::{ClientCertificate, Peer};
 use holdfast_testbed::APP;
 use holdfast_testbed::figures::Figures;
@@ -28,11 +34,14 @@ use crate::quic::{Central, Host, first_of, secret};
 use crate::world::SEAL;
 
 /// What the attacked tenant calls its things; none of it may come out.
-const NAMES: [&str; 5] = ["acme", "alpha-vault", "alpha-role", "dbpass", "swordfish"];
+const NAMES: [&str; 6] = ["acme", "alpha-vault", "alpha-role", "alpha-key", "dbpass", "swordfish"];
 const BOX: &str = "/v2/safe-deposit-box";
 const VAULTS: &str = "/v1/config/strongbox/vaults";
 const APPROLES: &str = "/v1/config/strongbox/authentication/approles";
 const APPROLE_STATE: &str = "/v1/state/strongbox/authentication/approles";
+
+/// An end of certificates that is not lived to see: the year 9999.
+const LATE: i64 = 253_402_300_799;
 
 /// Who asks, and by what.
 struct Credential {
@@ -129,6 +138,26 @@ impl World {
             serde_json::from_str::<Value>(&answer.text).unwrap()[name].as_str().unwrap().to_owned()
         };
         self.program = [member(&made, "role-id"), member(&minted, "secret-id")];
+        self.add_key().await;
+    }
+
+    /// A key of the attacked tenant, that its own client uses.
+    async fn add_key(&self) {
+        let node = self.central.running().node();
+        let (realm, now) = (self.acme.0, node.now());
+        let by = || Authority::Node { realm, part: "test" };
+        let (name, fresh) = ("alpha-key".parse().unwrap(), FreshKey::draw(&*node.entropy));
+        let cmd = CreateKey { by: by(), name, cipher: Cipher::Aes256Gcm, fresh, distribute: Distribute::default() };
+        node.barrier.run(move |rows| create_key(&cmd, rows, now)).await.unwrap();
+        self.add_client(realm, &operator(79, LATE)).await;
+    }
+
+    /// Who holds the certificate may do all with a tenant's keys.
+    async fn add_client(&self, realm: Realm, certificate: &[u8]) {
+        let node = self.central.running().node();
+        let (now, identity) = (node.now(), Identity::of_certificate(certificate).unwrap());
+        let by = Authority::Node { realm, part: "test" };
+        node.barrier.run(move |rows| set_admin(&by, identity, rows, now)).await.unwrap();
     }
 
     fn acme(&self) -> Credential {
@@ -150,7 +179,9 @@ impl World {
         let logout = ask("/v1/auth", Value::Null);
         let gone = whose("a revoked token", Some(&revoked), None);
         assert_eq!(self.answer("DELETE", &logout, &gone).await.status, 204);
-        let stranger = operator(77, 253_402_300_799);
+        let stranger = operator(77, LATE);
+        let client = operator(80, LATE);
+        self.add_client(BOLT, &client).await;
         let expired = operator(78, 1_000_000_000);
         let leaf = host.enrolled.dist_chain[0].as_slice();
         vec![
@@ -166,6 +197,7 @@ impl World {
             whose("a token cut short", Some(&self.acme.1[..self.acme.1.len() - 2]), None),
             whose("a stranger's certificate", None, Some(&stranger)),
             whose("a certificate that has ended", None, Some(&expired)),
+            whose("an administrator's of another tenant's keys", None, Some(&client)),
             whose("a site host's certificate", None, Some(leaf)),
             whose("a site host's certificate and another's token", Some(&admin), Some(leaf)),
         ]
@@ -364,6 +396,14 @@ impl World {
                 Trial::Pair { there: at("udc1"), absent: at("udc9"), words: words("udc1", "udc9") }
             }
             _ if path.contains("/sites/{site}") => site(""),
+            // Of a tenant that there is, and of one that there is not.
+            _ if Dialect::of(path) == Dialect::Kes => {
+                let at = |name: &str, tenant: &str| {
+                    ask(format!("{}?enclave={tenant}", path.replace("{*name}", name)), json!({ "ciphertext": "" }))
+                };
+                let (there, absent) = (at("alpha-key", "acme"), at("omega-key", "xxxx"));
+                Trial::Pair { there, absent, words: words("alpha-key", "omega-key") }
+            }
             "/v1/state/strongbox/system/unseal" => Trial::Alone(ask(path, json!({ "sealkey": "a guess" }))),
             "/v1/auth"
             | "/v1/category"
@@ -403,6 +443,10 @@ impl World {
         for path in [BOX, &of_box, secret, state, &vault, &approle, "/v1/config/tenants"] {
             seen.push(self.answer("GET", &ask(path, Value::Null), &owner).await);
         }
+        let client = Credential { name: "its client", token: None, certificate: Some(operator(79, LATE)) };
+        let key = ask("/v1/key/describe/alpha-key?enclave=acme", Value::Null);
+        seen.push(self.answer("GET", &key, &client).await);
+        assert_eq!(seen[7].status, 200, "{:?}", seen[7]);
         assert!(seen[2].text.contains("second swordfish"));
         // What was written as a box is read as a vault.
         assert_eq!(

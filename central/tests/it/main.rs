@@ -7,6 +7,7 @@ mod client;
 mod ends;
 mod guessing;
 mod isolation;
+mod kes;
 mod memory;
 mod neighbours;
 mod process;

@@ -23,6 +23,8 @@ pub(crate) fn config_text(data: &Path, operator: &Operator) -> String {
 pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) operator: Operator,
+    /// What is configured beside the usual, from the next start on.
+    pub(crate) added: String,
     running: Option<Running>,
 }
 
@@ -44,7 +46,12 @@ impl First {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let mut world = Self { folder: TempDir::new().unwrap(), operator: Operator::new(), running: None };
+        Self::start_with("").await
+    }
+
+    pub(crate) async fn start_with(added: &str) -> Self {
+        let (folder, operator) = (TempDir::new().unwrap(), Operator::new());
+        let mut world = Self { folder, operator, added: added.to_owned(), running: None };
         world.start_again().await;
         world
     }
@@ -55,7 +62,8 @@ impl World {
 
     pub(crate) async fn start_again(&mut self) {
         self.stop().await;
-        let config = Config::parse(&config_text(&self.data(), &self.operator)).unwrap();
+        let text = config_text(&self.data(), &self.operator) + &self.added;
+        let config = Config::parse(&text).unwrap();
         self.running = Some(start(config).await.unwrap());
     }
 

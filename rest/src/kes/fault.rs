@@ -86,9 +86,7 @@ impl Fault {
             (Self::NoCertificate, _) => bad("tls: client certificate is required"),
             (Self::SeveralCertificates, _) => bad("tls: received more than one client certificate"),
             (Self::ExpiredCertificate, _) => (StatusCode::FORBIDDEN, "tls: client certificate has expired".into()),
-            (Self::NotPermitted, Current) => {
-                (StatusCode::FORBIDDEN, "not authorized: insufficient permissions".into())
-            }
+            (Self::NotPermitted, Current) => (StatusCode::FORBIDDEN, "not authorized: insufficient permissions".into()),
             (Self::NotPermitted, Seed) => (StatusCode::FORBIDDEN, "prohibited by policy".into()),
             (Self::AssignsToItself, _) => (StatusCode::FORBIDDEN, "identity cannot assign policy to itself".into()),
             (Self::BadName(named, text), Current) => bad(bad_name(*named, text)),
@@ -198,8 +196,7 @@ fn shaped(status: StatusCode, words: &str, profile: Profile) -> Response {
         Profile::Current => (JSON, format!("{{\"message\":{words}\n}}")),
         Profile::Seed => (JSON_UTF8, format!("{{\"message\":{words}}}")),
     };
-    let nosniff: (HeaderName, HeaderValue) =
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let nosniff: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static(media)), nosniff], body).into_response()
 }
 

@@ -14,9 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Kes;
-use super::api::{
-    IDENTITY_ASSIGN, IDENTITY_DESCRIBE, IDENTITY_FORGET, IDENTITY_LIST, IDENTITY_SELF, bare, routes,
-};
+use super::api::{IDENTITY_ASSIGN, IDENTITY_DESCRIBE, IDENTITY_FORGET, IDENTITY_LIST, IDENTITY_SELF, bare, routes};
 use super::call::{Call, done, op, reply};
 use super::fault::{Fault, Named};
 use super::policies::PolicyShown;

@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 use axum::body::Body;
 use axum::response::Response;
 use holdfast_actors::access_control::globs::Globbing;
-use holdfast_actors::access_control::policies::{
-    self, Policy, Rules, WritePolicy, delete_policy, write_policy,
-};
+use holdfast_actors::access_control::policies::{self, Policy, Rules, WritePolicy, delete_policy, write_policy};
 use holdfast_protocol::kes::PolicyName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -125,9 +123,7 @@ struct PolicyDescribed {
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum PolicyRead {
-    Paths {
-        paths: Vec<String>,
-    },
+    Paths { paths: Vec<String> },
     Named(PolicyShown),
 }
 

@@ -118,7 +118,10 @@ impl Front {
     /// Lines of the read journal: realm, actor, action, object, and why if it was refused.
     fn lines(&self) -> Vec<String> {
         let lines = self.world.journal_lines();
-        lines.into_iter().map(|(realm, line)| format!("{realm} {} {} {}", line.actor, line.action, line.object)).collect()
+        lines
+            .into_iter()
+            .map(|(realm, line)| format!("{realm} {} {} {}", line.actor, line.action, line.object))
+            .collect()
     }
 }
 

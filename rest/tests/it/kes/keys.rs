@@ -68,7 +68,8 @@ async fn a_key_is_imported_in_either_form_by_either_method() {
     // They are the same key.
     let sealed = front.put("/v1/key/encrypt/a", &json!({ "plaintext": base64("x") })).await.json();
     for (name, status) in [("b", 200), ("c", 200), ("d", 200), ("e", 400)] {
-        let opened = front.put(&format!("/v1/key/decrypt/{name}"), &json!({ "ciphertext": sealed["ciphertext"] })).await;
+        let opened =
+            front.put(&format!("/v1/key/decrypt/{name}"), &json!({ "ciphertext": sealed["ciphertext"] })).await;
         assert_eq!(opened.status, status, "{name}");
     }
 }
@@ -77,7 +78,8 @@ async fn a_key_is_imported_in_either_form_by_either_method() {
 async fn what_a_rotated_key_has_encrypted_still_decrypts() {
     let front = Front::current().await;
     front.make("k").await;
-    let sealed = async || bytes(&front.put("/v1/key/encrypt/k", &json!({ "plaintext": base64("x") })).await, "ciphertext");
+    let sealed =
+        async || bytes(&front.put("/v1/key/encrypt/k", &json!({ "plaintext": base64("x") })).await, "ciphertext");
     let before = sealed().await;
     for version in [2, 3] {
         let rotated = front.put("/v1/key/rotate/k", &Value::Null).await;
@@ -101,7 +103,8 @@ async fn a_key_that_the_configuration_wants_is_not_deleted() {
 async fn whoever_may_not_make_keys_learns_nothing_by_trying() {
     let front = Front::start().await;
     front.make("there").await;
-    for path in ["create/there", "create/absent", "create/a.b", "import/there", "generate/there", "decrypt/-", "hmac/x"] {
+    for path in ["create/there", "create/absent", "create/a.b", "import/there", "generate/there", "decrypt/-", "hmac/x"]
+    {
         for method in [Method::POST, Method::PUT] {
             let answer = front.ask(Some(&front.stranger), method, &format!("/v1/key/{path}"), "no json").await;
             assert_eq!(answer.status, 403, "{path}");

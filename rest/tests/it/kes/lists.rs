@@ -32,9 +32,13 @@ async fn a_pattern_lists_line_by_line_and_a_prefix_page_by_page() {
     for key in ["my-key", "my-key1", "other"] {
         front.make(key).await;
     }
-    for (prefix, expected) in
-        [("", json!(["my-key", "my-key1", "other"])), ("*", json!(["my-key", "my-key1", "other"])), ("my-*", json!(["my-key", "my-key1"])), ("other", json!(["other"])), ("x", json!([]))]
-    {
+    for (prefix, expected) in [
+        ("", json!(["my-key", "my-key1", "other"])),
+        ("*", json!(["my-key", "my-key1", "other"])),
+        ("my-*", json!(["my-key", "my-key1"])),
+        ("other", json!(["other"])),
+        ("x", json!([])),
+    ] {
         assert_eq!(front.get(&format!("/v1/key/list/{prefix}")).await.json(), json!({ "names": expected }), "{prefix}");
     }
     for bad in ["a-", "a.b", "**", "a/b"] {

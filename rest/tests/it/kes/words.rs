@@ -14,7 +14,8 @@ async fn refusals_are_those_of_either_profile_byte_for_byte() {
     assert_eq!((current.status.as_u16(), current.text.as_str()), (400, "{\"message\":\"key already exists\"\n}"));
     assert_eq!(current.header("content-type"), "application/json");
     let escaped = front.put("/v1/key/create/%3Ca%26b%3E", &Value::Null).await;
-    let expected = "{\"message\":\"key name '\\u003ca\\u0026b\\u003e' is empty, too long or contains invalid characters\"\n}";
+    let expected =
+        "{\"message\":\"key name '\\u003ca\\u0026b\\u003e' is empty, too long or contains invalid characters\"\n}";
     assert_eq!((escaped.status.as_u16(), escaped.text.as_str()), (400, expected));
 }
 
@@ -27,59 +28,45 @@ async fn every_refusal_has_its_status_and_its_words() {
     let none = json!({ "ciphertext": base64([7; 60]) });
     let same = json!({ "ciphertext": "x" });
     for (method, path, body, seed, current) in [
-        ("create", "none", Value::Null, None, None),
-        ("import", "i", json!({ "bytes": base64([1; 31]) }), Some((400, "invalid key")), Some((400, "invalid key"))),
-        (
-            "import",
-            "i",
-            short,
-            Some((406, "invalid key size for 'AES256'")),
-            Some((406, "invalid key size for 'AES256'")),
-        ),
-        (
-            "import",
-            "i",
-            unknown,
-            Some((406, "algorithm 'DES' is not supported")),
-            Some((406, "algorithm 'DES' is not supported")),
-        ),
-        ("import", "i", json!({}), Some((400, "invalid key")), Some((406, "algorithm '' is not supported"))),
-        ("import", "i", json!([]), Some((400, "invalid json")), Some((400, "invalid import key request body"))),
-        ("generate", "none", json!({}), Some((404, "key does not exist")), Some((404, "key does not exist"))),
-        ("generate", "k", json!({ "context": 5 }), Some((400, "invalid json")), Some((400, "invalid request body"))),
-        ("encrypt", "k", json!({ "plaintext": "?" }), Some((400, "invalid json")), Some((400, "invalid request body"))),
-        ("encrypt", "none", json!({}), Some((404, "key does not exist")), Some((404, "key does not exist"))),
-        ("decrypt", "k", same, Some((400, "invalid json")), Some((400, "invalid request body"))),
+        ("import", "i", json!({ "bytes": base64([1; 31]) }), (400, "invalid key"), (400, "invalid key")),
+        ("import", "i", short, (406, "invalid key size for 'AES256'"), (406, "invalid key size for 'AES256'")),
+        ("import", "i", unknown, (406, "algorithm 'DES' is not supported"), (406, "algorithm 'DES' is not supported")),
+        ("import", "i", json!({}), (400, "invalid key"), (406, "algorithm '' is not supported")),
+        ("import", "i", json!([]), (400, "invalid json"), (400, "invalid import key request body")),
+        ("generate", "none", json!({}), (404, "key does not exist"), (404, "key does not exist")),
+        ("generate", "k", json!({ "context": 5 }), (400, "invalid json"), (400, "invalid request body")),
+        ("encrypt", "k", json!({ "plaintext": "?" }), (400, "invalid json"), (400, "invalid request body")),
+        ("encrypt", "none", json!({}), (404, "key does not exist"), (404, "key does not exist")),
+        ("decrypt", "k", same, (400, "invalid json"), (400, "invalid request body")),
         (
             "decrypt",
             "k",
             none,
-            Some((400, "ciphertext is not authentic")),
-            Some((400, "decryption failed: ciphertext is not authentic")),
+            (400, "ciphertext is not authentic"),
+            (400, "decryption failed: ciphertext is not authentic"),
         ),
         (
             "decrypt",
             "k",
             json!({}),
-            Some((400, "ciphertext is not authentic")),
-            Some((400, "decryption failed: ciphertext is not authentic")),
+            (400, "ciphertext is not authentic"),
+            (400, "decryption failed: ciphertext is not authentic"),
         ),
-        ("hmac", "none", json!({}), Some((404, "key does not exist")), Some((404, "key does not exist"))),
-        ("rotate", "none", json!({}), Some((404, "key does not exist")), Some((404, "key does not exist"))),
-        ("bulk/decrypt", "k", json!({}), Some((400, "invalid request body")), Some((400, "invalid request body"))),
+        ("hmac", "none", json!({}), (404, "key does not exist"), (404, "key does not exist")),
+        ("rotate", "none", json!({}), (404, "key does not exist"), (404, "key does not exist")),
+        ("bulk/decrypt", "k", json!({}), (400, "invalid request body"), (400, "invalid request body")),
         (
             "bulk/decrypt",
             "k",
             json!(vec![json!({}); 1001]),
-            Some((400, "too many ciphertexts")),
-            Some((400, "too many ciphertexts")),
+            (400, "too many ciphertexts"),
+            (400, "too many ciphertexts"),
         ),
     ] {
         let path = format!("/v1/key/{method}/{path}");
-        for (expected, answer) in [(seed, front.post(&path, &body).await), (current, front.put(&path, &body).await)] {
-            if let Some((status, words)) = expected {
-                assert_eq!(refused(&answer), said(status, words), "{path} {body}");
-            }
+        let answers = [(seed, front.post(&path, &body).await), (current, front.put(&path, &body).await)];
+        for ((status, words), answer) in answers {
+            assert_eq!(refused(&answer), said(status, words), "{path} {body}");
         }
     }
 }
@@ -135,7 +122,9 @@ async fn names_follow_the_rule_on_every_route() {
             let words = format!("{what} '{shown}' is empty, too long or contains invalid characters");
             assert_eq!(refused(&answer), (400, words), "{path}");
         }
-        for (method, path) in [(Method::POST, "key/create"), (Method::DELETE, "key/delete"), (Method::GET, "policy/read")] {
+        for (method, path) in
+            [(Method::POST, "key/create"), (Method::DELETE, "key/delete"), (Method::GET, "policy/read")]
+        {
             let answer = front.ask(Some(&front.admin), method, &format!("/v1/{path}/{name}"), "{}").await;
             let words = match (shown.is_empty() || shown.contains('/'), path.starts_with("key")) {
                 (true, _) => format!("request URL path does not match API pattern: /v1/{path}/*"),
