@@ -264,7 +264,10 @@ mod tests {
         KeyFile::parse(STANDARD.encode(message).as_bytes())
     }
 
-    fn facts(file: &KeyFile) -> (Cipher, [u8; 32], Option<[u8; 32]>, Option<i64>, Option<&str>) {
+    /// Cipher, key, HMAC key, when and by whom it was made.
+    type Facts<'a> = (Cipher, [u8; 32], Option<[u8; 32]>, Option<i64>, Option<&'a str>);
+
+    fn facts(file: &KeyFile) -> Facts<'_> {
         let hmac_key = file.hmac_key.as_ref().map(|key| *key.expose());
         (file.cipher, *file.key.expose(), hmac_key, file.created_us, file.created_by.as_deref())
     }

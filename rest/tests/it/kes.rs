@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use base64::Engine as _;
@@ -32,6 +33,7 @@ mod words;
 struct Front {
     world: World,
     server: Running,
+    routes: Router,
     admin: Credentials,
     stranger: Credentials,
 }
@@ -74,8 +76,8 @@ impl Front {
         wanted.admins.insert(identity(&admin));
         configure(&world, Realm(1), &wanted).await;
         let routes = central_routes(world.node.clone(), section, "1.2.3");
-        let server = serve(routes, ServerOptions::default()).await.0;
-        Self { world, server, admin, stranger }
+        let server = serve(routes.clone(), ServerOptions::default()).await.0;
+        Self { world, server, routes, admin, stranger }
     }
 
     async fn send(&self, who: Option<&Credentials>, request: Request<Body>) -> Answer {

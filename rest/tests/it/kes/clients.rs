@@ -6,6 +6,7 @@ use holdfast_rest::peer::ClientCertificate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
+use crate::client::Late;
 
 /// When the world's clock stands.
 const NOW_S: i64 = 1_700_000_000;
@@ -113,27 +114,14 @@ async fn the_node_tells_how_it_is_and_what_can_be_called() {
     }
 }
 
-/// A body that does not come.
-struct Never;
-
-impl hyper::body::Body for Never {
-    type Data = axum::body::Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
-        std::task::Poll::Pending
-    }
-}
-
 #[tokio::test]
 async fn what_takes_longer_than_configured_is_answered_in_time() {
     let front = Front::with("[kes.api.\"/v1/key/encrypt\"]\ntimeout = \"50ms\"\n").await;
     front.make("k").await;
-    let body = Body::new(Never);
-    let late = front.ask(Some(&front.admin), Method::PUT, "/v1/key/encrypt/k", body).await;
+    let (_never, late) = tokio::sync::oneshot::channel();
+    let began = std::time::Instant::now();
+    let late = front.ask(Some(&front.admin), Method::PUT, "/v1/key/encrypt/k", Body::new(Late(late))).await;
+    assert!(began.elapsed().as_secs() < 10);
     assert_eq!((refused(&late), late.header("retry-after")), (said(503, "no answer in time"), "1"));
     assert_eq!(front.put("/v1/key/encrypt/k", &json!({})).await.status, 200);
 }

@@ -1,6 +1,10 @@
 //! Policies and identities.
 
+use holdfast_rest::peer::{ClientCertificate, Peer};
+use tower::ServiceExt;
+
 use super::*;
+use crate::client::Late;
 
 async fn assign(front: &Front, policy: &str, to: Identity) -> Answer {
     front.post(&format!("/v1/identity/assign/{policy}/{to}"), &Value::Null).await
@@ -192,4 +196,27 @@ async fn what_the_configuration_says_is_not_changed_by_the_api() {
     assert_eq!(refused(&assign(&front, "more", identity(&other)).await), said(409, said_by));
     let forget = format!("/v1/identity/forget/{}", identity(&other));
     assert_eq!(refused(&front.delete(&forget).await), said(409, said_by));
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_away_while_the_body_comes_is_gone() {
+    let front = Front::start().await;
+    front.make("k").await;
+    let stranger = identity(&front.stranger);
+    for path in ["/v1/key/encrypt/k", "/v1/key/decrypt/k", "/v1/key/generate/k", "/v1/key/hmac/k", "/v1/key/import/i"] {
+        front.post("/v1/policy/write/all", &json!({ "paths": ["/v1/key/*/*"] })).await;
+        assert_eq!(assign(&front, "all", stranger).await.status, 200);
+        let (send, late) = tokio::sync::oneshot::channel();
+        let certificate = ClientCertificate::from_chain(std::iter::once(front.stranger.certificate.as_slice()));
+        let mut asked = Request::post(path).body(Body::new(Late(late))).unwrap();
+        asked.extensions_mut().insert(Peer::new(([192, 0, 2, 7], 4711).into(), certificate));
+        let revoke = async {
+            assert_eq!(front.delete(&format!("/v1/identity/forget/{stranger}")).await.status, 200);
+            send.send(r#"{"bytes": "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo="}"#).unwrap();
+        };
+        // The first is polled first: it may, and waits for its body before the second begins.
+        let (answer, ()) = tokio::join!(front.routes.clone().oneshot(asked), revoke);
+        assert_eq!(answer.unwrap().status(), 403, "{path}");
+    }
+    assert_eq!(front.get("/v1/key/list/").await.json(), json!({ "names": ["k"] }));
 }

@@ -1,11 +1,9 @@
 //! Sites: made, bundled, shown, cut off.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::Method;
 use holdfast_actors::access_control::logins::revoke_principal;
 use holdfast_actors::ports::Clock;
@@ -14,11 +12,11 @@ use holdfast_actors::site_registry::sites::state::Live;
 use holdfast_protocol::ids::{HostId, Realm};
 use holdfast_protocol::site_bundle::SiteBundle;
 use holdfast_rest::strongbox::SiteChange;
-use hyper::body::Frame;
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::node::{Central, request, yaml};
+use crate::client::Late;
 
 const CONFIG: &str = "/v1/config/system/sites";
 const STATE: &str = "/v1/state/system/sites";
@@ -319,24 +317,6 @@ async fn a_site_is_taken_away_once_it_is_cut_off_and_may_be_made_again() {
     let host = central.get(&format!("{STATE}/udc1")).await.json()["hosts"][0].clone();
     assert_eq!((&host["state"], &host["standing"]), (&json!("invited"), &json!("stale")));
     assert_eq!(central.ask(Method::DELETE, path, root, "").await.status.as_u16(), 204, "nobody has joined it");
-}
-
-/// A body that takes its time.
-struct Late(oneshot::Receiver<&'static str>);
-
-impl hyper::body::Body for Late {
-    type Data = Bytes;
-    type Error = oneshot::error::RecvError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.0.is_terminated() {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut self.0).poll(context).map_ok(|text| Frame::data(Bytes::from(text))).map(Some)
-    }
 }
 
 #[tokio::test]
