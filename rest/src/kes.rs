@@ -30,7 +30,7 @@ mod keys;
 mod lists;
 mod policies;
 mod profile;
-pub mod section;
+mod section;
 mod status;
 
 pub use profile::Profile;

@@ -117,5 +117,11 @@ async fn apis(call: Call, _: Body) -> Result<Response, Fault> {
         max_body: api.body_max,
         timeout: call.kes.0.section.timeout(api).as_secs(),
     };
-    Ok(reply(&ALL.iter().map(shown).collect::<Vec<_>>()))
+    Ok(reply(&OF_THE_NODE.into_iter().chain(ALL.iter().map(shown)).collect::<Vec<_>>()))
 }
+
+/// What clients of KES call as well, and the node answers to anybody.
+const OF_THE_NODE: [ApiShown; 2] = [
+    ApiShown { method: "GET", path: "/version", max_body: 0, timeout: 10 },
+    ApiShown { method: "GET", path: "/v1/metrics", max_body: 0, timeout: 15 },
+];
