@@ -153,6 +153,8 @@ impl Setting for Certificates {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_protocol::kes::Identity;
+
     use super::*;
 
     const EXAMPLE: &str = include_str!("../config.example.toml");
@@ -160,9 +162,15 @@ mod tests {
     #[test]
     fn the_example_is_a_configuration_with_the_defaults() {
         let example = Config::parse(EXAMPLE).unwrap();
-        let least = Config::parse(&format!("data_dir = {:?}", example.data_dir)).unwrap();
+        let mut least = Config::parse(&format!("data_dir = {:?}", example.data_dir)).unwrap();
         let admin_identities = example.admin_identities.clone();
         assert_eq!(admin_identities.len(), 1);
+        // Operators are administrators of keys.
+        least
+            .kes
+            .configured
+            .admins
+            .extend(admin_identities.iter().map(|identity| identity.parse::<Identity>().unwrap()));
         let (names, addresses) = (example.names.clone(), example.addresses.clone());
         assert_eq!(
             example,
