@@ -18,6 +18,10 @@ use crate::secret_store::Stamp;
 pub const PATTERNS_MAX: usize = 512;
 /// Longest pattern.
 pub const PATTERN_BYTES_MAX: usize = 256;
+/// Bytes of all patterns of a policy. Judging a path takes at worst as many steps as this, times the path's bytes.
+pub const RULES_BYTES_MAX: usize = 16 << 10;
+/// Longest path that a policy lets anybody call; there is none in the API that is as long.
+pub const PATH_BYTES_MAX: usize = 512;
 const NO_POLICY: Refusal = Refusal::NotFound("policy");
 
 /// Who says that something is so.
@@ -72,7 +76,7 @@ impl Policy {
     /// Whether it lets a path be called.
     pub fn permits(&self, path: &str) -> bool {
         let takes = |patterns: &[String]| patterns.iter().any(|pattern| self.globbing.matches(pattern, path));
-        !takes(&self.deny) && takes(&self.allow)
+        path.len() <= PATH_BYTES_MAX && !takes(&self.deny) && takes(&self.allow)
     }
 }
 
@@ -95,6 +99,10 @@ impl Rules {
     pub fn check(&self) -> Result<(), Refusal> {
         if PATTERNS_MAX < self.allow.len() + self.deny.len() {
             return Err(Refusal::Invalid(format!("a policy has at most {PATTERNS_MAX} patterns")));
+        }
+        let bytes: usize = self.allow.iter().chain(&self.deny).map(String::len).sum();
+        if RULES_BYTES_MAX < bytes {
+            return Err(Refusal::Invalid(format!("the patterns of a policy have at most {RULES_BYTES_MAX} bytes")));
         }
         for pattern in self.allow.iter().chain(&self.deny) {
             if PATTERN_BYTES_MAX < pattern.len() {

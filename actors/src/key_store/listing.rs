@@ -7,6 +7,7 @@ use holdfast_protocol::kes::NameError;
 use holdfast_protocol::kes::name::{NAME_BYTES_MAX, is_name, is_of_name};
 
 use crate::access_control::globs::{BadPattern, Globbing};
+use crate::access_control::policies::PATTERN_BYTES_MAX;
 
 /// Names on a page.
 pub const PAGE_NAMES: usize = 1024;
@@ -38,8 +39,11 @@ impl Listing {
     /// By a pattern of `path.Match`.
     ///
     /// # Errors
-    /// It is none.
+    /// It is none, or longer than one of a policy may be.
     pub fn segments(pattern: &str) -> Result<Self, BadPattern> {
+        if PATTERN_BYTES_MAX < pattern.len() {
+            return Err(BadPattern);
+        }
         Globbing::Segments.check(pattern)?;
         Ok(Self::Segments(pattern.to_owned()))
     }
@@ -91,6 +95,13 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_is_no_longer_than_one_of_a_policy() {
+        let longest = "a".repeat(PATTERN_BYTES_MAX);
+        assert!(Listing::segments(&longest).is_ok());
+        assert_eq!(Listing::segments(&format!("{longest}a")), Err(BadPattern));
+    }
 
     #[test]
     fn what_lists_is_a_prefix_with_or_without_a_star() {

@@ -7,6 +7,7 @@ use axum::response::Response;
 use holdfast_actors::access_control::identities::{
     self, AssignPolicy, Known, Standing, assign_policy, forget_identity,
 };
+use holdfast_actors::access_control::policies::Policy;
 use holdfast_actors::rows::Refusal;
 use holdfast_protocol::kes::name::is_name;
 use holdfast_protocol::kes::{Identity, PolicyName};
@@ -17,7 +18,7 @@ use super::Kes;
 use super::api::{IDENTITY_ASSIGN, IDENTITY_DESCRIBE, IDENTITY_FORGET, IDENTITY_LIST, IDENTITY_SELF, bare, routes};
 use super::call::{Call, done, op, reply};
 use super::fault::{Fault, Named};
-use super::policies::PolicyShown;
+use super::policies::Patterns;
 use super::profile::Profile;
 use crate::openapi::operation::Operations;
 use crate::time::rfc3339_us;
@@ -80,8 +81,13 @@ struct SelfDescribed {
     created_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     created_by: Option<String>,
+    /// Its policy, and what that says beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<PolicyShown>,
+    policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow: Option<Patterns>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deny: Option<Patterns>,
 }
 
 /// Identities, as either profile has them.
@@ -147,12 +153,17 @@ async fn describe_self(call: Call, _: Body) -> Result<Response, Fault> {
     let who = call.who()?;
     let known = call.read(|at| Ok(identities::identity(at.rows, at.realm, who)?))?;
     let assigned = &known.assignment.assigned;
-    let policy = known.policy.as_ref().map(|(name, policy)| PolicyShown::of(name, policy));
+    let shown = |of: fn(&Policy) -> &[String]| {
+        known.policy.as_ref().and_then(|(_, policy)| Patterns::shown(policy, of(policy)))
+    };
+    let policy = known.policy.as_ref().map(|(name, _)| name.to_string());
     Ok(reply(&SelfDescribed {
         identity: who.to_string(),
         admin: policy.is_none(),
         created_at: rfc3339_us(assigned.at_us),
         created_by: policy.is_some().then(|| assigned.by.clone()),
+        allow: shown(|policy| &policy.allow),
+        deny: shown(|policy| &policy.deny),
         policy,
     }))
 }

@@ -62,10 +62,10 @@ struct PolicyBody {
     deny: Option<Patterns>,
 }
 
-/// Patterns as they are sent.
-#[derive(Deserialize, JsonSchema)]
+/// Patterns as they are sent, and shown: so that what was read and is written again means the same.
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
-enum Patterns {
+pub(super) enum Patterns {
     /// Of `path.Match`.
     Segments(Vec<String>),
     /// Whole paths, or prefixes before a `*`.
@@ -74,7 +74,7 @@ enum Patterns {
 
 /// An object without members.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 impl Patterns {
     fn globbing(&self) -> Globbing {
@@ -82,6 +82,15 @@ impl Patterns {
             Self::Segments(_) => Globbing::Segments,
             Self::Prefixes(_) => Globbing::Prefixes,
         }
+    }
+
+    /// Those of a policy; `None` where there are none.
+    pub(super) fn shown(of: &Policy, list: &[String]) -> Option<Self> {
+        let shown = match of.globbing {
+            Globbing::Segments => Self::Segments(list.to_vec()),
+            Globbing::Prefixes => Self::Prefixes(list.iter().map(|pattern| (pattern.clone(), Nothing {})).collect()),
+        };
+        (!list.is_empty()).then_some(shown)
     }
 
     fn into_list(self) -> Vec<String> {
@@ -129,12 +138,12 @@ enum PolicyRead {
 
 /// A policy with its patterns.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct PolicyShown {
+struct PolicyShown {
     name: String,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    allow: BTreeMap<String, Nothing>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    deny: BTreeMap<String, Nothing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow: Option<Patterns>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deny: Option<Patterns>,
     created_at: String,
     created_by: String,
 }
@@ -156,12 +165,11 @@ struct NamesPage {
 }
 
 impl PolicyShown {
-    pub(super) fn of(name: &PolicyName, policy: &Policy) -> Self {
-        let map = |list: &[String]| list.iter().map(|pattern| (pattern.clone(), Nothing {})).collect();
+    fn of(name: &PolicyName, policy: &Policy) -> Self {
         Self {
             name: name.to_string(),
-            allow: map(&policy.allow),
-            deny: map(&policy.deny),
+            allow: Patterns::shown(policy, &policy.allow),
+            deny: Patterns::shown(policy, &policy.deny),
             created_at: rfc3339_us(policy.written.at_us),
             created_by: policy.written.by.clone(),
         }

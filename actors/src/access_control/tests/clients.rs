@@ -11,7 +11,8 @@ use crate::access_control::identities::{
     AssignPolicy, Assignment, Standing, assign_policy, forget_identity, identities, identity, judge, set_admin,
 };
 use crate::access_control::policies::{
-    Origin, PATTERN_BYTES_MAX, PATTERNS_MAX, Policy, Rules, WritePolicy, delete_policy, policies, policy, write_policy,
+    Origin, PATH_BYTES_MAX, PATTERN_BYTES_MAX, PATTERNS_MAX, Policy, RULES_BYTES_MAX, Rules, WritePolicy,
+    delete_policy, policies, policy, write_policy,
 };
 use crate::key_store::{FreshKey, TransitKey};
 
@@ -226,12 +227,24 @@ fn a_token_of_an_administrator_does_as_well_and_of_no_other() {
 }
 
 #[test]
+fn no_policy_lets_a_path_be_called_that_is_longer_than_any_there_is() {
+    let mut clients = Clients::new();
+    clients.write_by(NODE, "p", rules(&["/v1/*"], &[], Globbing::Prefixes)).unwrap();
+    let policy = policy(&clients.0.rows, ACME, &policy_name("p")).unwrap().value;
+    let longest = format!("/v1/{}", "a".repeat(PATH_BYTES_MAX - 4));
+    assert!(policy.permits(&longest) && !policy.permits(&format!("{longest}a")));
+}
+
+#[test]
 fn patterns_have_bounds() {
     let mut clients = Clients::new();
     let (longest, most) = ("a".repeat(PATTERN_BYTES_MAX), vec!["a"; PATTERNS_MAX]);
     let too_long = format!("{longest}a");
+    let full = vec![longest.as_str(); RULES_BYTES_MAX / PATTERN_BYTES_MAX];
     for (allow, deny, globbing, good) in [
-        (most.as_slice(), &[][..], Globbing::Segments, true),
+        (full.as_slice(), &[][..], Globbing::Segments, true),
+        (&full, &["a"], Globbing::Segments, false),
+        (&most, &[], Globbing::Segments, true),
         (&most, &["a"], Globbing::Segments, false),
         (&[longest.as_str()], &[], Globbing::Segments, true),
         (&[], &[too_long.as_str()], Globbing::Prefixes, false),
