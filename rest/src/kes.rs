@@ -9,13 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::routing::MethodRouter;
 use holdfast_actors::access_control::tenants::tenant;
 use holdfast_actors::barrier::Snapshot;
 use holdfast_actors::rows::Refusal;
-use holdfast_protocol::ids::{DeploymentId, Realm, TenantName};
+use holdfast_protocol::ids::{Realm, TenantName};
 
 use crate::node::Node;
 use crate::openapi::operation::Operations;
@@ -46,14 +45,12 @@ struct Shared {
     version: &'static str,
     /// On the clock that does not jump.
     started: Duration,
-    /// The realm of the configured tenant, once it was found. A name is never given to a second tenant of a deployment.
-    served: ArcSwapOption<(DeploymentId, Realm)>,
 }
 
 /// The routes of central.
 pub fn central_routes(node: Arc<Node>, section: Section, version: &'static str) -> Router {
     let started = node.now().mono;
-    let shared = Shared { node, section, version, started, served: ArcSwapOption::empty() };
+    let shared = Shared { node, section, version, started };
     operations().router_of(only).with_state(Kes(Arc::new(shared)))
 }
 
@@ -81,15 +78,7 @@ impl Kes {
         if let Some(name) = enclave.filter(|name| !name.is_empty()) {
             return found(rows, &name.parse().map_err(|_| Refusal::Denied)?);
         }
-        let deployment = rows.ring().deployment();
-        if let Some(served) = &*self.0.served.load()
-            && served.0 == deployment
-        {
-            return Ok(served.1);
-        }
-        let realm = found(rows, &self.0.section.tenant)?;
-        self.0.served.store(Some(Arc::new((deployment, realm))));
-        Ok(realm)
+        found(rows, &self.0.section.tenant)
     }
 }
 

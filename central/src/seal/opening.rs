@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use holdfast_actors::access_control::configured::{outstanding, settle};
-use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant, tenant, tenants_ever};
+use holdfast_actors::access_control::configured::{Configured, outstanding, settle};
+use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant, tenants, tenants_ever};
 use holdfast_actors::access_control::tokens::{SYSTEM, mint};
 use holdfast_actors::access_control::{Tenant, TenantKind, TokenId};
 use holdfast_actors::key_store::FreshKey;
@@ -18,7 +18,7 @@ use holdfast_actors::site_registry::initialise::{Fresh, initialise};
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_actors::store::Fault;
 use holdfast_protocol::crypto::transit::Cipher;
-use holdfast_protocol::ids::TenantName;
+use holdfast_protocol::ids::{Realm, TenantName};
 use holdfast_protocol::pki::Serial;
 use holdfast_rest::secret::SecretText;
 use holdfast_rest::tls::{IdentityError, ServerIdentity};
@@ -147,18 +147,30 @@ impl Opening {
 
     /// Has the rows say what the configuration says of KES' clients and keys. A restored copy changes nothing.
     async fn configure_kes(&self) -> Result<(), OpeningError> {
-        let Node { barrier, entropy, clock, config, .. } = &self.node;
-        let (realm, changes) = {
-            let rows = barrier.snapshot()?;
-            if refuse_while_stopped(&rows).is_err() {
-                return Ok(());
+        let kes = &self.node.config.kes;
+        let all = {
+            let rows = self.node.barrier.snapshot()?;
+            match refuse_while_stopped(&rows) {
+                Err(Refusal::Restored) => return Ok(()),
+                stopped => stopped?,
             }
-            let Some(tenant) = tenant(&rows, &config.kes.tenant)? else {
-                tracing::warn!(tenant = %config.kes.tenant, "the tenant that [kes] is to serve is not there");
-                return Ok(());
-            };
-            (tenant.realm, outstanding(&rows, tenant.realm, &config.kes.configured)?)
+            tenants(&rows)?
         };
+        if !all.iter().any(|tenant| tenant.name == kes.tenant) {
+            tracing::warn!(tenant = %kes.tenant, "the tenant that [kes] is to serve is not there");
+        }
+        let nothing = Configured::default();
+        for tenant in all {
+            // Another tenant may be one that was served once: nothing of what the configuration said of it is left.
+            let wanted = if tenant.name == kes.tenant { &kes.configured } else { &nothing };
+            self.configure_tenant(tenant.realm, wanted).await?;
+        }
+        Ok(())
+    }
+
+    async fn configure_tenant(&self, realm: Realm, wanted: &Configured) -> Result<(), OpeningError> {
+        let Node { barrier, entropy, clock, .. } = &self.node;
+        let changes = outstanding(&barrier.snapshot()?, realm, wanted)?;
         for change in changes {
             let (fresh, clock) = (FreshKey::draw(&**entropy), clock.clone());
             let of = (realm, Cipher::Aes256Gcm);

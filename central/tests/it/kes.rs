@@ -63,6 +63,25 @@ async fn the_tenant_that_is_served_is_made_if_it_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_the_configuration_is_left_with_a_tenant_that_is_no_longer_served() {
+    let client = Operator::with_key(43);
+    let mut world = World::start_with(&format!("[kes]\nkeys = [\"preset-key\"]\n{}", policy(&client))).await;
+    let first = world.initialise().await;
+    let in_system = [(&client, "POST", "/v1/key/create/app-1"), (&world.operator, "GET", "/v1/key/list/*")];
+    for (who, method, path) in in_system {
+        assert_eq!(ask(&world, who, method, &format!("{path}?enclave=system")).await.0, 200);
+    }
+    world.added = "[kes]\ntenant = \"acme\"\n".to_owned();
+    world.start_again().await;
+    assert_eq!(world.unseal(json!({ "sealkey": first.sealkey })).await.status, 204);
+    for (who, method, path) in [(&client, "POST", "/v1/key/create/app-2"), (&world.operator, "GET", "/v1/key/list/*")] {
+        assert_eq!(ask(&world, who, method, &format!("{path}?enclave=system")).await.0, 403);
+    }
+    assert_eq!(ask(&world, &world.operator, "GET", "/v1/key/list/*").await.0, 200, "of acme");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sealed_central_refuses_in_the_words_of_the_dialect() {
     let mut world = World::start().await;
     let answer = ask(&world, &world.operator, "GET", "/v1/key/list/*").await;

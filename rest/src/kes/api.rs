@@ -1,5 +1,6 @@
 //! The table of what clients can call: `/v1/api` tells it, routes are made by it, and settings are found by it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -111,8 +112,15 @@ table! {
 
 /// What a request with another method meant.
 pub(super) fn of_path(path: &str) -> Option<&'static Api> {
+    let path = judged_path(path);
     let is_it = |api: &&&Api| if api.takes_name() { path.starts_with(api.path) } else { path == api.path };
     ALL.iter().copied().find(|api| is_it(&api))
+}
+
+/// As policies see a path: a list of all as what lists by an empty prefix.
+pub(super) fn judged_path(path: &str) -> Cow<'_, str> {
+    let lists = |api: &&Api| api.path.ends_with("/list/") && api.path.strip_suffix('/') == Some(path);
+    if ALL.iter().any(lists) { format!("{path}/").into() } else { path.into() }
 }
 
 /// Whom a policy lets.
@@ -130,7 +138,9 @@ pub(super) fn routes(
     summary: &'static str,
 ) -> Operations<Kes> {
     let named = api.takes_name().then(|| format!("{}{{*name}}", api.path));
-    let paths: Vec<String> = std::iter::once(api.path.to_owned()).chain(named).collect();
+    // Where all are asked for, clients leave the slash away.
+    let bare = api.path.ends_with("/list/").then(|| api.path.trim_end_matches('/').to_owned());
+    let paths: Vec<String> = std::iter::once(api.path.to_owned()).chain(named).chain(bare).collect();
     let mut all = Operations::under("");
     for path in &paths {
         for method in api.methods {

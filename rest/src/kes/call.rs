@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::access_control::authority::Authority;
@@ -34,7 +35,7 @@ use crate::openapi::operation::{Query, Work};
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::reply::Format;
-use crate::uri::{decoded, query_member};
+use crate::uri::decoded;
 
 /// A call of one who may.
 pub(super) struct Call {
@@ -76,18 +77,20 @@ where
     let profile = kes.0.section.profile.of(api, &parts.method);
     let path = path_of(parts.uri.path());
     let deed = Deed::of(api.action, path.strip_prefix(api.path).unwrap_or_default());
-    let enclave = query_member(parts.uri.query(), "enclave").or_else(|| {
-        let header = parts.headers.get("kes-enclave")?.to_str().ok()?;
-        Some(header.to_owned())
-    });
     let skips = kes.0.section.skips_auth(api);
+    let enclave = enclave_of(&parts);
     let who = match parts.extensions.get::<Peer>().map(|peer| kes.identity(peer)) {
         Some(Ok(who)) => Some(who),
         _ if skips => None,
         Some(Err(fault)) => return kes.refuse(api, (Realm::NODE, NOBODY), &deed, fault).answer(profile, api),
         None => return Problem::internal().into_response(),
     };
-    let admitted = kes.admit(api, who.filter(|_| !skips), enclave.as_deref(), &path);
+    let admitted = match (skips, enclave) {
+        // Nobody learns by what all may call which tenants there are, nor writes into their logs.
+        (true, _) => kes.admit(api, None, None, &path),
+        (false, Ok(enclave)) => kes.admit(api, who, enclave.as_deref(), &path),
+        (false, Err(fault)) => Err((Realm::NODE, fault)),
+    };
     let realm = match admitted {
         Ok(realm) => realm,
         Err((realm, fault)) => return kes.refuse(api, (realm, &named(who)), &deed, fault).answer(profile, api),
@@ -101,13 +104,23 @@ where
     }
 }
 
+/// The tenant that a request names. One that can't be read is none that there is, and no other is taken instead.
+fn enclave_of(parts: &Parts) -> Result<Option<String>, Fault> {
+    let query = parts.uri.query().unwrap_or_default();
+    let members = query.split('&').map(|member| member.split_once('=').unwrap_or((member, "")));
+    let named = members.filter(|(name, _)| *name == "enclave").map(|(_, value)| decoded(value, true)).next();
+    let header = || Some(parts.headers.get("kes-enclave")?.to_str().ok().map(str::to_owned));
+    named.or_else(header).map(|name| name.ok_or(Fault::NotPermitted)).transpose()
+}
+
 fn late() -> Fault {
     Fault::Problem(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no answer in time").retry_after(1))
 }
 
 /// Undone of its percent-encoding, as policies are written. One that can't be undone is no path that a name could be in.
 fn path_of(path: &str) -> String {
-    decoded(path, false).unwrap_or_else(|| path.to_owned())
+    let path = decoded(path, false).unwrap_or_else(|| path.to_owned());
+    api::judged_path(&path).into_owned()
 }
 
 fn named(who: Option<Identity>) -> String {

@@ -131,6 +131,10 @@ async fn what_is_configured_so_is_told_to_anybody() {
     let front = Front::with("[kes.api.\"/v1/status\"]\nskip_auth = true\ntimeout = \"17s\"\n").await;
     assert_eq!(front.ask(None, Method::GET, "/v1/status", "").await.status, 200);
     assert_eq!(front.ask(Some(&front.stranger), Method::GET, "/v1/status", "").await.status, 200);
+    for tenant in ["acme", "nobody", "%zz"] {
+        let answer = front.ask(None, Method::GET, &format!("/v1/status?enclave={tenant}"), "").await;
+        assert_eq!(answer.status, 200, "which tenants there are is told to nobody: {tenant}");
+    }
     assert_eq!(front.ask(None, Method::GET, "/v1/ready", "").await.status, 400);
     let apis = front.get("/v1/api").await.json();
     let expected = json!({ "method": "GET", "path": "/v1/status", "max_body": 0, "timeout": 17 });

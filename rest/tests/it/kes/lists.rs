@@ -41,6 +41,10 @@ async fn a_pattern_lists_line_by_line_and_a_prefix_page_by_page() {
     ] {
         assert_eq!(front.get(&format!("/v1/key/list/{prefix}")).await.json(), json!({ "names": expected }), "{prefix}");
     }
+    let bare = front.get("/v1/key/list").await.json();
+    assert_eq!(bare, json!({ "names": ["my-key", "my-key1", "other"] }), "as clients ask for all");
+    front.make("list").await;
+    assert_eq!(front.get("/v1/key/describe/list").await.json()["name"], "list");
     for bad in ["a-", "a.b", "**", "a/b"] {
         let words = format!("listing pattern '{bad}' is empty, too long or is invalid");
         assert_eq!(refused(&front.get(&format!("/v1/key/list/{bad}")).await), (400, words));
@@ -86,6 +90,8 @@ async fn only_keys_of_the_tenant_are_listed() {
         (&front.admin, "/v1/key/list/?enclave=acme"),
         (&front.admin, "/v1/key/list/?enclave=nobody"),
         (&front.admin, "/v1/key/list/?enclave=NO%20NAME"),
+        (&front.stranger, "/v1/key/list/?enclave=%ff&enclave=acme"),
+        (&front.admin, "/v1/key/list/?enclave=%zz"),
     ] {
         let answer = front.ask(Some(who), Method::GET, path, "").await;
         assert_eq!(refused(&answer), said(403, "not authorized: insufficient permissions"), "{path}");
