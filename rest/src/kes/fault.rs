@@ -184,6 +184,8 @@ fn refused_said(refusal: &Refusal, profile: Profile) -> Option<Said> {
         (Refusal::NotFound(what), _) => (StatusCode::NOT_FOUND, format!("{what} does not exist").into()),
         (Refusal::Exists(what), Profile::Current) => bad(format!("{what} already exists")),
         (Refusal::Exists(what), Profile::Seed) => bad(format!("{what} does already exist")),
+        (Refusal::Invalid(why), _) => bad(why.clone()),
+        (Refusal::Conflict(why), _) => (StatusCode::CONFLICT, why.clone().into()),
         _ => return None,
     })
 }
