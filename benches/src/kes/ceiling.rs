@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use holdfast_actors::ports::{Entropy, draw};
-use holdfast_actors::shell::OsEntropy;
+use holdfast_actors::ports::{Clock, Entropy, draw};
+use holdfast_actors::shell::{OsClock, OsEntropy};
 use holdfast_protocol::crypto::transit::{Cipher, Salt, open, seal_in_place};
 use holdfast_protocol::kes::ApiKey;
 use holdfast_protocol::pki::{Serial, Terms, Validity};
@@ -47,8 +47,7 @@ pub(crate) async fn serve() -> io::Result<()> {
 /// # Errors
 /// None that is known.
 pub(crate) fn certificate_of(key: &ApiKey) -> io::Result<Vec<u8>> {
-    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(Error::other)?.as_secs();
-    let validity = Validity::of_leaf(i64::try_from(now_s).map_err(Error::other)?);
+    let validity = Validity::of_leaf(OsClock::start().now().wall_s());
     key.certificate(&Terms { serial: Serial([1; 16]), validity }).map_err(Error::other)
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Error};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 /// A server, as one client sees it.
@@ -102,9 +103,9 @@ impl Target {
             })
         });
         let asking: Vec<_> = asking.collect();
-        tokio::time::sleep_until(begins.into()).await;
+        tokio::time::sleep_until(begins).await;
         let before = cpu(self.pid)?;
-        tokio::time::sleep_until(ends.into()).await;
+        tokio::time::sleep_until(ends).await;
         let spent = cpu(self.pid)?.saturating_sub(before);
         let mut took = Vec::new();
         for task in asking {
