@@ -35,6 +35,8 @@ async fn a_policy_lets_a_client_do_what_it_says_and_nothing_else() {
         statuses
     };
     assert_eq!(try_all().await, [200, 200, 200, 403, 403, 403]);
+    let bare = front.ask(Some(&front.stranger), Method::GET, "/v1/key/list", "").await;
+    assert_eq!(bare.status, 200, "judged as the list that it is");
     let refusal = front.ask(Some(&front.stranger), Method::POST, "/v1/key/encrypt/app-1", "{}").await;
     assert_eq!(refused(&refusal), said(403, "prohibited by policy"));
     assert!(front.lines().contains(&format!("1 {stranger} key.encrypt app-1")), "it is known: in its tenant's chain");
