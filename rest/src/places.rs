@@ -13,9 +13,15 @@ use tokio::sync::Notify;
 pub(crate) type Neighbourhood = u128;
 
 pub(crate) fn neighbourhood(addr: IpAddr) -> Neighbourhood {
+    let one = alone(addr);
+    if addr.to_canonical().is_ipv4() { one } else { one & !u128::from(u64::MAX) }
+}
+
+/// An address that has no other beside it.
+fn alone(addr: IpAddr) -> Neighbourhood {
     match addr.to_canonical() {
         IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-        IpAddr::V6(v6) => u128::from(v6) & !u128::from(u64::MAX),
+        IpAddr::V6(v6) => u128::from(v6),
     }
 }
 
@@ -44,10 +50,7 @@ impl Places {
 
     /// The same for addresses that are known: each counts for itself.
     pub fn of_known(all_max: usize, each_max: usize) -> Arc<Self> {
-        Self::counted(all_max, each_max, |addr| match addr.to_canonical() {
-            IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-            IpAddr::V6(v6) => u128::from(v6),
-        })
+        Self::counted(all_max, each_max, alone)
     }
 
     fn counted(all_max: usize, each_max: usize, whose: fn(IpAddr) -> Neighbourhood) -> Arc<Self> {

@@ -1,9 +1,15 @@
 //! Percent-encoding undone, in paths and in queries.
 
-/// A member of a query; the first, if it stands there more than once.
+/// A member of a query; the first that can be decoded, if it stands there more than once.
 pub(crate) fn query_member(query: Option<&str>, name: &str) -> Option<String> {
-    let members = query?.split('&').map(|member| member.split_once('=').unwrap_or((member, "")));
-    members.filter(|(key, _)| *key == name).find_map(|(_, value)| decoded(value, true))
+    query_values(query, name).flatten().next()
+}
+
+/// All members of a query with this name, in their order; `None` for one that can't be decoded.
+pub(crate) fn query_values(query: Option<&str>, name: &str) -> impl Iterator<Item = Option<String>> {
+    let members = query.into_iter().flat_map(|query| query.split('&'));
+    let members = members.map(|member| member.split_once('=').unwrap_or((member, "")));
+    members.filter(move |(key, _)| *key == name).map(|(_, value)| decoded(value, true))
 }
 
 /// Undoes percent-encoding; `None` where it is broken or the result is no UTF-8.

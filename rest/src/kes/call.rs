@@ -35,7 +35,7 @@ use crate::openapi::operation::{Query, Work};
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::reply::Format;
-use crate::uri::decoded;
+use crate::uri::{decoded, query_values};
 
 /// A call of one who may.
 pub(super) struct Call {
@@ -106,9 +106,7 @@ where
 
 /// The tenant that a request names. One that can't be read is none that there is, and no other is taken instead.
 fn enclave_of(parts: &Parts) -> Result<Option<String>, Fault> {
-    let query = parts.uri.query().unwrap_or_default();
-    let members = query.split('&').map(|member| member.split_once('=').unwrap_or((member, "")));
-    let named = members.filter(|(name, _)| *name == "enclave").map(|(_, value)| decoded(value, true)).next();
+    let named = query_values(parts.uri.query(), "enclave").next();
     let header = || Some(parts.headers.get("kes-enclave")?.to_str().ok().map(str::to_owned));
     named.or_else(header).map(|name| name.ok_or(Fault::NotPermitted)).transpose()
 }
