@@ -298,13 +298,12 @@ impl Boot {
         Ok(self.read(GIVEN)?.unwrap_or_default())
     }
 
-    /// Stores them; with none left the audit log has them.
+    /// Stores them.
     ///
     /// # Errors
     /// The store's fault.
     pub async fn put_given_lines(&self, lines: &[GivenLine]) -> Result<(), Fault> {
-        let value = (!lines.is_empty()).then(|| codec::encode(&lines));
-        self.barrier.write_boot(vec![(GIVEN, value)]).await
+        self.write(GIVEN, &lines).await
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Fault> {

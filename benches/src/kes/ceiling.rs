@@ -8,8 +8,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_actors::ports::{Clock, Entropy, draw};
 use holdfast_actors::shell::{OsClock, OsEntropy};
-use holdfast_protocol::crypto::transit::{Cipher, Salt, open, seal_in_place};
+use holdfast_protocol::crypto::transit::{Cipher, Salt, TAG_BYTES, VECTOR_BYTES, open, seal_in_place};
 use holdfast_protocol::kes::ApiKey;
+use holdfast_protocol::kes::ciphertext::RAW_OVERHEAD;
 use holdfast_protocol::pki::{Serial, Terms, Validity};
 use holdfast_protocol::secret::Secret;
 use holdfast_rest::tls::{ServerIdentity, server_config};
@@ -22,9 +23,6 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-
-/// Bytes around a raw ciphertext's text: tag, vector, nonce.
-const AROUND: usize = 16 + 16 + 12;
 
 /// Serves at a free port, which it prints, until it is killed.
 ///
@@ -101,11 +99,11 @@ fn sealed(key: &Secret<32>, plaintext: &[u8]) -> Vec<u8> {
 }
 
 fn opened(key: &Secret<32>, ciphertext: &[u8]) -> Vec<u8> {
-    let Some(len) = ciphertext.len().checked_sub(AROUND) else { return Vec::new() };
-    let (text, salt) = ciphertext.split_at(len + 16);
+    let Some(len) = ciphertext.len().checked_sub(RAW_OVERHEAD) else { return Vec::new() };
+    let (text, salt) = ciphertext.split_at(len + TAG_BYTES);
     let salt = Salt {
-        vector: salt[..16].try_into().expect("16 bytes"),
-        nonce: salt[16..].try_into().expect("12 bytes are left"),
+        vector: salt[..VECTOR_BYTES].try_into().expect("16 bytes"),
+        nonce: salt[VECTOR_BYTES..].try_into().expect("12 bytes are left"),
     };
     let mut plaintext = vec![0; len];
     match open((Cipher::Aes256Gcm, key), &salt, b"", text, &mut plaintext) {
