@@ -25,6 +25,7 @@ mod call;
 mod crypto;
 mod fault;
 mod identities;
+mod imports;
 mod keys;
 mod lists;
 mod policies;
@@ -58,6 +59,7 @@ pub fn central_routes(node: Arc<Node>, section: Section, version: &'static str) 
 pub(crate) fn operations() -> Operations<Kes> {
     status::operations()
         .and(keys::operations())
+        .and(imports::operations())
         .and(lists::operations())
         .and(crypto::operations())
         .and(policies::operations())

@@ -110,15 +110,18 @@ fn candidates<'k>(key: &'k TransitKey, text: &Ciphertext<'_>) -> impl Iterator<I
     newest_first().filter(is_hinted).chain(newest_first().filter(move |version| !is_hinted(version)))
 }
 
-/// HMAC-SHA-256 of a message with the newest version's key, or that of the version with this number.
+/// HMAC-SHA-256 of a message with the key of the version that encrypts, or that of the version with this number.
+///
+/// What a site that was cut off can compute too proves nothing any more: so a key that a quarantine has stopped makes no
+/// HMACs either, until it is rotated. Whoever has to recompute an older one says which version made it.
 ///
 /// # Errors
-/// [`Unusable::NoSuchVersion`], [`Unusable::NoHmac`].
+/// [`Unusable::NoneEncrypts`], [`Unusable::NoSuchVersion`], [`Unusable::NoHmac`].
 pub fn hmac(key: &TransitKey, version: Option<u32>, message: &[u8]) -> Result<[u8; 32], Unusable> {
     let version = match version {
-        Some(number) => key.version(number),
-        None => key.newest(),
+        Some(number) => key.version(number).ok_or(Unusable::NoSuchVersion)?,
+        None => key.encrypting().ok_or(Unusable::NoneEncrypts)?,
     };
-    let hmac_key = version.ok_or(Unusable::NoSuchVersion)?.material.hmac_key.as_ref().ok_or(Unusable::NoHmac)?;
+    let hmac_key = version.material.hmac_key.as_ref().ok_or(Unusable::NoHmac)?;
     Ok(hash::hmac(hmac_key.0.expose(), &[message]))
 }

@@ -91,6 +91,13 @@ pub enum VersionState {
     },
 }
 
+impl VersionState {
+    /// Whether a site that was cut off has the version.
+    pub fn is_known_outside(self) -> bool {
+        matches!(self, Self::DecryptOnly { why: Why::Quarantined, .. })
+    }
+}
+
 /// Why a version does not encrypt any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {

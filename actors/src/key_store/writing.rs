@@ -104,7 +104,7 @@ pub struct RotateKey {
     /// Random bytes.
     pub fresh: FreshKey,
     /// Whether HMACs come out otherwise, too. Nothing tells an HMAC's version, so clients that derive something by one
-    /// (MinIO its root credentials) would derive another.
+    /// (MinIO its root credentials) would derive another. They do so anyhow where a quarantine has stopped the key.
     pub renew_hmac: bool,
 }
 
@@ -119,9 +119,9 @@ pub fn rotate_key(cmd: &RotateKey, rows: &dyn Rows, now: Now) -> Result<(Batch, 
     if VERSIONS_MAX <= key.versions.len() {
         return Err(Refusal::Conflict(format!("the key has {VERSIONS_MAX} versions or more: erase old ones first")));
     }
-    let last = &key.newest().ok_or(Refusal::Corrupt)?.material;
-    let mut material = Material::fresh(cmd.cipher.unwrap_or(last.cipher), &cmd.fresh);
-    if let (false, Some(kept)) = (cmd.renew_hmac, &last.hmac_key) {
+    let last = key.newest().ok_or(Refusal::Corrupt)?;
+    let mut material = Material::fresh(cmd.cipher.unwrap_or(last.material.cipher), &cmd.fresh);
+    if let (false, Some(kept)) = (cmd.renew_hmac || last.state.is_known_outside(), &last.material.hmac_key) {
         material.hmac_key = Some(kept.duplicate());
     }
     let created = Stamp { by: by.actor(), at_us: now.wall_us };

@@ -83,7 +83,7 @@ table! {
     READY = Api::new("/v1/ready", READ, "kes.ready").later();
     STATUS = Api::new("/v1/status", READ, "kes.status").later();
     API = Api { timeout: Duration::from_secs(10), ..Api::new("/v1/api", READ, "kes.api").later() };
-    KEY_CREATE = Api::new("/v1/key/create/", WRITE, "key.create");
+    KEY_CREATE = Api::new("/v1/key/create/", WRITE, "key.create").with_body();
     KEY_IMPORT = Api::new("/v1/key/import/", WRITE, "key.import").with_body();
     KEY_DESCRIBE = Api::new("/v1/key/describe/", READ, "key.describe").later();
     KEY_LIST = Api::new("/v1/key/list/", READ, "key.list");
@@ -94,11 +94,14 @@ table! {
     KEY_DECRYPT = Api::new("/v1/key/decrypt/", WRITE, "key.decrypt").with_body();
     KEY_BULK_DECRYPT = Api::new("/v1/key/bulk/decrypt/", WRITE, "key.decrypt").with_body().later();
     KEY_HMAC = Api::new("/v1/key/hmac/", WRITE, "key.hmac").with_body().later();
-    KEY_ROTATE = Api::new("/v1/key/rotate/", WRITE, "key.rotate").later();
+    KEY_ROTATE = Api::new("/v1/key/rotate/", WRITE, "key.rotate").with_body().later();
+    KEY_DISTRIBUTE = Api::new("/v1/key/distribute/", WRITE, "key.distribute").with_body().later();
+    KEY_ERASE = Api::new("/v1/key/erase/", WRITE, "key.erase-versions").with_body().later();
     POLICY_WRITE = Api::new("/v1/policy/write/", WRITE, "policy.write").with_body();
     POLICY_DESCRIBE = Api::new("/v1/policy/describe/", READ, "policy.describe").later();
     POLICY_READ = Api::new("/v1/policy/read/", READ, "policy.read");
     POLICY_LIST = Api::new("/v1/policy/list/", READ, "policy.list");
+    POLICY_ASSIGN = Api { body_max: 1 << 10, ..Api::new("/v1/policy/assign/", WRITE, "identity.assign").later() };
     POLICY_DELETE = Api::new("/v1/policy/delete/", DELETE, "policy.delete");
     IDENTITY_ASSIGN = Api::new("/v1/identity/assign/", WRITE, "identity.assign");
     IDENTITY_DESCRIBE = Api::new("/v1/identity/describe/", READ, "identity.describe").later();
@@ -107,6 +110,7 @@ table! {
         ..Api::new("/v1/identity/self/describe", READ, "identity.describe-self").later()
     };
     IDENTITY_LIST = Api::new("/v1/identity/list/", READ, "identity.list");
+    IDENTITY_DELETE = Api::new("/v1/identity/delete/", DELETE, "identity.forget").later();
     IDENTITY_FORGET = Api::new("/v1/identity/forget/", DELETE, "identity.forget");
 }
 

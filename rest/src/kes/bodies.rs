@@ -2,15 +2,20 @@
 //! first value too; bytes in base64 with its padding. What is taken erases itself.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use holdfast_actors::distribute::Distribute;
+use holdfast_actors::rows::Refusal;
 use holdfast_protocol::secret::SecretBytes;
 use schemars::JsonSchema;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::fault::Fault;
+use crate::distribute::DistributeBody;
 use crate::secret::SecretText;
 
 /// The members of a body that were asked for, as texts, in the order in which they were.
@@ -54,6 +59,27 @@ impl<const N: usize> Texts<N> {
         STANDARD.decode(self.text(at)).map(SecretBytes::new).map_err(|_| Fault::BadBody)
     }
 }
+
+/// Our own members of a body: of its first value, whatever else is in it.
+///
+/// # Errors
+/// It is no such value.
+pub(super) fn own<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    T::deserialize(&mut serde_json::Deserializer::from_slice(body)).map_err(|_| Fault::BadBody)
+}
+
+/// Where a key goes; nowhere, unless something was said.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn placement(said: Option<serde_json::Value>) -> Result<Distribute, Fault> {
+    let Some(said) = said else { return Ok(Distribute::default()) };
+    let body: Result<DistributeBody, _> = serde_json::from_value(said);
+    let placed = body.map_err(|_| NO_PLACEMENT).and_then(|body| body.parse());
+    placed.map_err(|why| Refusal::Invalid(why.to_owned()).into())
+}
+
+const NO_PLACEMENT: &str = r#"distribute: it is {"to": "none" | "all"} or {"sites": [..]}, with or without "offline""#;
 
 #[derive(Clone, Copy)]
 struct Members<const N: usize>([&'static str; N]);
@@ -130,6 +156,54 @@ pub(super) struct KeyBytes {
     cipher: Option<String>,
     /// Alone, as the older one: 32 bytes in base64, of a key for AES-256.
     bytes: Option<String>,
+    /// Ours: 32 bytes in base64, by which it makes HMACs; random unless given.
+    hmac_key: Option<String>,
+    /// Ours: when it was made, unless just now.
+    created_at: Option<String>,
+    /// Ours: who made it, unless the caller. Shown, and nothing else.
+    created_by: Option<String>,
+    /// Ours: the sites where it works.
+    distribute: Option<DistributeBody>,
+}
+
+/// What is ours of a body that has members of KES.
+#[derive(Deserialize)]
+pub(super) struct Placed {
+    pub(super) distribute: Option<serde_json::Value>,
+}
+
+/// A key that is wanted. KES takes no body here.
+#[derive(Default, Deserialize, JsonSchema)]
+pub(super) struct ToMake {
+    /// `AES256` (unless said otherwise) or `ChaCha20`.
+    pub(super) cipher: Option<String>,
+    /// The sites where it works.
+    #[schemars(with = "Option<DistributeBody>")]
+    pub(super) distribute: Option<serde_json::Value>,
+}
+
+/// What a new version is to be.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Renewal {
+    /// `AES256` or `ChaCha20`, unless that of the version before.
+    pub(super) cipher: Option<String>,
+    /// Whether HMACs come out otherwise from here on. What clients have derived by one, they then derive anew.
+    pub(super) renew_hmac: Option<bool>,
+}
+
+/// Versions that are to go.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToErase {
+    /// Their numbers; not the newest.
+    pub(super) versions: BTreeSet<u32>,
+}
+
+/// Which version is meant.
+#[derive(Deserialize)]
+pub(super) struct OfVersion {
+    pub(super) version: Option<u32>,
 }
 
 /// As [`KeyBytes`].
@@ -166,6 +240,8 @@ pub(super) struct ToDecrypt {
 pub(super) struct ToAuthenticate {
     /// In base64.
     message: Option<String>,
+    /// Ours: with which version's key, by its number; the newest one's unless given, or 0.
+    version: Option<u32>,
 }
 
 #[cfg(test)]

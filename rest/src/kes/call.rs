@@ -241,6 +241,11 @@ impl Call {
         self.kes.0.node.barrier().entropy()
     }
 
+    /// The time, microseconds since the Unix epoch.
+    pub(super) fn now_us(&self) -> i64 {
+        self.kes.0.node.now().wall_us
+    }
+
     /// Reads a body, as long as it may be.
     pub(super) async fn body(&self, body: Body) -> Result<Zeroizing<Vec<u8>>, Fault> {
         body::read(body, self.api.body_max).await.map_err(|problem| match problem.status {

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::Kes;
 use super::api::{KEY_BULK_DECRYPT, KEY_DECRYPT, KEY_ENCRYPT, KEY_GENERATE, KEY_HMAC, routes};
-use super::bodies::{DataKeyWanted, Texts, ToAuthenticate, ToDecrypt, ToEncrypt};
+use super::bodies::{DataKeyWanted, OfVersion, Texts, ToAuthenticate, ToDecrypt, ToEncrypt, own};
 use super::call::{At, Call, op, reply};
 use super::fault::{Fault, Named};
 use super::profile::Profile;
@@ -157,10 +157,12 @@ async fn bulk_decrypt(call: Call, body: Body) -> Result<Response, Fault> {
 
 async fn hmac(call: Call, body: Body) -> Result<Response, Fault> {
     let name: KeyName = call.name(Named::Key)?;
-    let message = Texts::of(&call.body(body).await?, ["message"])?.bytes(0)?;
+    let body = call.body(body).await?;
+    let message = Texts::of(&body, ["message"])?.bytes(0)?;
+    let version = own::<OfVersion>(&body)?.version.filter(|version| *version != 0);
     let mac = call.read(|at| {
         let key = at.hot.lookup(at.gate, &name)?;
-        key_store::hmac(&key, None, message.expose()).map_err(|unusable: Unusable| unusable.into())
+        key_store::hmac(&key, version, message.expose()).map_err(|unusable: Unusable| unusable.into())
     })?;
     Ok(reply(&Authenticated { hmac: revealed(&*Zeroizing::new(mac)) }))
 }

@@ -141,11 +141,14 @@ fn a_key_without_room_for_a_version_encrypts_no_more() {
     world.send("a", false);
     assert_eq!(world.renew_all(), [Renewed::Stopped]);
     assert!(world.key("a").encrypting().is_none());
+    let number = world.key("a").newest().unwrap().number;
+    let known_there = hmac(&world.key("a"), Some(number), b"m").unwrap();
     assert_eq!(world.held(), []);
     let first: Vec<u32> = (1..=40).collect();
     world.erase("a", &first).unwrap();
     world.rotate("a", None, false).unwrap();
     assert!(world.key("a").encrypting().is_some());
+    assert_ne!(hmac(&world.key("a"), None, b"m").unwrap(), known_there, "whoever rotates it, whatever was asked for");
 }
 
 #[test]

@@ -128,11 +128,13 @@ fn secret_of(bytes: &[u8]) -> holdfast_protocol::secret::Secret<32> {
 fn a_key_that_encrypts_no_more_still_decrypts() {
     let mut key = key(2);
     let (text, _) = generate(&key, salt(1), b"", &secret(5), Form::Raw).unwrap();
+    let mac = hmac(&key, None, b"x").unwrap();
     key.retire(9, Why::Quarantined);
     assert_eq!(encrypt(&key, salt(1), b"", b"x", Form::Raw), Err(Unusable::NoneEncrypts));
     assert_eq!(generate(&key, salt(1), b"", &secret(5), Form::Raw), Err(Unusable::NoneEncrypts));
     assert_eq!(opened(&key, b"", &text), Ok((vec![5; 32], 2)));
-    assert!(hmac(&key, None, b"x").is_ok());
+    assert_eq!(hmac(&key, None, b"x"), Err(Unusable::NoneEncrypts), "a site that was cut off can compute it");
+    assert_eq!(hmac(&key, Some(2), b"x"), Ok(mac), "for whoever says which version it was");
 }
 
 #[test]

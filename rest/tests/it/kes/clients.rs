@@ -106,8 +106,8 @@ async fn the_node_tells_how_it_is_and_what_can_be_called() {
         assert!(status[member].as_u64().unwrap() > 0, "{member}");
     }
     let apis = front.get("/v1/api").await.json();
-    assert_eq!(apis.as_array().unwrap().len(), 26);
-    let create = json!({ "method": "PUT", "path": "/v1/key/create/", "max_body": 0, "timeout": 15 });
+    assert_eq!(apis.as_array().unwrap().len(), 30);
+    let create = json!({ "method": "PUT", "path": "/v1/key/create/", "max_body": 1_000_000, "timeout": 15 });
     let encrypt = json!({ "method": "PUT", "path": "/v1/key/encrypt/", "max_body": 1_000_000, "timeout": 15 });
     for api in [create, encrypt] {
         assert!(apis.as_array().unwrap().contains(&api), "{api}");

@@ -226,3 +226,29 @@ async fn a_right_that_is_taken_away_while_the_body_comes_is_gone() {
     }
     assert_eq!(front.get("/v1/key/list/").await.json(), json!({ "names": ["k"] }));
 }
+
+#[tokio::test]
+async fn clients_of_the_middle_years_assign_and_delete_in_their_own_way() {
+    let front = Front::start().await;
+    let (admin, stranger) = (identity(&front.admin), identity(&front.stranger));
+    front.post("/v1/policy/write/app", &json!({ "allow": ["/v1/key/list/*"] })).await;
+    let listed = async || front.ask(Some(&front.stranger), Method::GET, "/v1/key/list/*", "").await.status;
+    let given = front.post("/v1/policy/assign/app", &json!({ "identity": stranger.to_string() })).await;
+    assert_eq!((given.status.as_u16(), given.text.as_str(), listed().await.as_u16()), (200, "", 200));
+    let nobody = "identity '' is empty, too long or contains invalid characters";
+    for (policy, body, refusal) in [
+        ("app", json!({}), said(400, nobody)),
+        ("app", json!({ "identity": admin.to_string() }), said(403, "identity cannot assign policy to itself")),
+        ("none", json!({ "identity": stranger.to_string() }), said(404, "policy does not exist")),
+        ("app", json!({ "identity": 5 }), said(400, "invalid request body")),
+        ("app", json!({ "identity": "", "x": "y".repeat(1024) }), said(400, "invalid request body")),
+    ] {
+        assert_eq!(refused(&front.post(&format!("/v1/policy/assign/{policy}"), &body).await), refusal, "{body}");
+    }
+    let own = front.delete(&format!("/v1/identity/delete/{admin}")).await;
+    assert_eq!(refused(&own), said(400, "cannot delete system admin"));
+    assert_eq!(front.delete(&format!("/v1/identity/delete/{stranger}")).await.status, 200);
+    assert_eq!(listed().await, 403);
+    let gone = front.delete(&format!("/v1/identity/delete/{stranger}")).await;
+    assert_eq!(refused(&gone), said(404, "identity does not exist"));
+}

@@ -114,6 +114,10 @@ async fn names_follow_the_rule_on_every_route() {
             (Method::PUT, "key/bulk/decrypt", "key name"),
             (Method::PUT, "key/hmac", "key name"),
             (Method::PUT, "key/rotate", "key name"),
+            (Method::PUT, "key/distribute", "key name"),
+            (Method::PUT, "key/erase", "key name"),
+            (Method::PUT, "policy/assign", "policy name"),
+            (Method::DELETE, "identity/delete", "identity"),
             (Method::PUT, "policy/write", "policy name"),
             (Method::GET, "policy/describe", "policy name"),
             (Method::GET, "identity/describe", "identity"),
@@ -172,6 +176,10 @@ async fn a_body_above_a_million_bytes_is_one_that_can_not_be_read() {
     assert_eq!(front.put("/v1/key/encrypt/k", &body(fits)).await.status, 200);
     for (path, len) in [("encrypt", 1_000_001), ("decrypt", 1_000_001), ("hmac", 2_000_000), ("generate", 1_000_001)] {
         let answer = front.put(&format!("/v1/key/{path}/k"), &body(len)).await;
+        assert_eq!(refused(&answer), said(400, "invalid request body"), "{path}");
+    }
+    for path in ["create", "rotate", "distribute", "erase"] {
+        let answer = front.put(&format!("/v1/key/{path}/k"), &body(1_000_001)).await;
         assert_eq!(refused(&answer), said(400, "invalid request body"), "{path}");
     }
     let import = front.put("/v1/key/import/x", &body(1_000_001)).await;
