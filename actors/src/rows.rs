@@ -92,10 +92,13 @@ pub enum Kind {
     Copy = 0x40,
     /// The key that signs the tokens which this host issues.
     HostTokenKey = 0x4a,
+    // The node's realm again.
+    /// Of which tenants central's configuration has made rows.
+    Served = 0x50,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::Tenant,
         Self::Site,
         Self::Host,
@@ -130,6 +133,7 @@ impl Kind {
         Self::TransitKey,
         Self::Copy,
         Self::HostTokenKey,
+        Self::Served,
     ];
 
     /// The kind behind a stored number.

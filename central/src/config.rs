@@ -1,12 +1,13 @@
 //! Central's configuration file: read whole, checked whole, every mistake reported at once.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_actors::access_control::configured::Configured;
 use holdfast_protocol::ids::TenantName;
-use holdfast_protocol::pki::pem;
-use holdfast_rest::config::node::{Audit, HostAndPort, Log, Store, Tls, admin_identities};
+use holdfast_rest::config::node::{Audit, Certificates, HostAndPort, Log, Store, Tls, admin_identities};
 use holdfast_rest::config::{Checker, ConfigErrors, Name, Setting};
 use holdfast_rest::kes;
 use toml::Value;
@@ -44,6 +45,10 @@ pub struct Config {
     pub ek_authorities: Vec<Vec<u8>>,
     /// How KES' clients are served.
     pub kes: kes::Section,
+    /// Further listeners for them.
+    pub kes_listeners: Vec<kes::Listener>,
+    /// What all of that says of each tenant that is served.
+    pub kes_tenants: BTreeMap<TenantName, Configured>,
     /// The store.
     pub store: Store,
     /// The read journal.
@@ -74,11 +79,16 @@ impl Config {
     fn checked(checker: Checker) -> Result<Self, ConfigErrors> {
         let of = &checker;
         let admin_identities = admin_identities(of);
+        let rest = of.addr("listen.rest", REST);
+        let kes = kes::Section::read(of, "kes", &admin_identities);
+        let kes_listeners = kes::Listener::read_all(of, &[("listen.rest", rest)], &admin_identities);
         let config = Self {
             data_dir: of.required("data_dir", PathBuf::new()),
-            rest: of.addr("listen.rest", REST),
+            rest,
             quic: of.addr("listen.quic", QUIC),
-            kes: kes::Section::read(of, &admin_identities),
+            kes_tenants: kes::of_tenants(of, &kes, &kes_listeners),
+            kes,
+            kes_listeners,
             admin_identities,
             names: of.or("names.dns", Vec::<DnsName>::new()).into_iter().map(|name| name.0).collect(),
             addresses: of.or("names.addresses", Vec::<Address>::new()).into_iter().map(|address| address.0).collect(),
@@ -123,8 +133,6 @@ fn unseal_permit(of: &Checker) -> Option<Duration> {
 struct DnsName(String);
 /// An address for a certificate.
 struct Address(IpAddr);
-/// A file of certificates, read.
-struct Certificates(Vec<Vec<u8>>);
 
 impl Setting for DnsName {
     const EXPECTED: &'static str = "a DNS name";
@@ -143,14 +151,6 @@ impl Setting for Address {
     }
 }
 
-impl Setting for Certificates {
-    const EXPECTED: &'static str = "a readable file with certificates in PEM form";
-    fn parse(value: &Value) -> Option<Self> {
-        let text = std::fs::read_to_string(value.as_str()?).ok()?;
-        pem::decode_certificates(&text).ok().filter(|certificates| !certificates.is_empty()).map(Self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use holdfast_protocol::kes::Identity;
@@ -166,11 +166,9 @@ mod tests {
         let admin_identities = example.admin_identities.clone();
         assert_eq!(admin_identities.len(), 1);
         // Operators are administrators of keys.
-        least
-            .kes
-            .configured
-            .admins
-            .extend(admin_identities.iter().map(|identity| identity.parse::<Identity>().unwrap()));
+        let admins = admin_identities.iter().map(|identity| identity.parse::<Identity>().unwrap());
+        least.kes.configured.admins.extend(admins);
+        least.kes_tenants.insert(least.kes.tenant.clone(), least.kes.configured.clone());
         let (names, addresses) = (example.names.clone(), example.addresses.clone());
         assert_eq!(
             example,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use holdfast_rest::access::Access;
 use holdfast_rest::cerberus;
+use holdfast_rest::dispatch::Dialect;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health;
 use holdfast_rest::kes;
@@ -32,24 +33,40 @@ pub(crate) struct Behind {
     pub(crate) quic: SocketAddr,
 }
 
-/// All of central's routes behind one front.
-pub(crate) fn front(behind: Behind) -> Arc<Front> {
+/// What is served.
+pub(crate) struct Fronts {
+    /// All of central's routes.
+    pub(crate) all: Arc<Front>,
+    /// Those of KES alone: one for each further listener.
+    pub(crate) kes: Vec<Arc<Front>>,
+}
+
+/// Everything that central serves.
+pub(crate) fn fronts(behind: Behind) -> Fronts {
     let node = behind.node.clone();
     let (state, metrics) = (node.gate.clone(), node.metrics.clone());
     let options = FrontOptions { requests_max: node.config.tls.requests_max, ..FrontOptions::default() };
-    let router = routes(behind).merge(health::routes(state.clone(), metrics.clone(), VERSION));
-    Front::new(router, state, metrics, options)
+    let of_itself = || health::routes(state.clone(), metrics.clone(), VERSION);
+    let (routes, below) = routes(behind);
+    let all = Front::new(routes.merge(of_itself()), state.clone(), metrics.clone(), options);
+    let beside = |listener: &kes::Listener| {
+        let keys = kes::central_routes(below.clone(), listener.section.clone(), VERSION);
+        all.beside(keys.merge(of_itself()), Dialect::Kes)
+    };
+    let kes = node.config.kes_listeners.iter().map(beside).collect();
+    Fronts { all, kes }
 }
 
-/// Each dialect mounts its routes here.
-fn routes(behind: Behind) -> Router {
+/// Each dialect mounts its routes here; also what those of KES stand on.
+fn routes(behind: Behind) -> (Router, Arc<holdfast_rest::node::Node>) {
     let Behind { node, seal, fleet, bootstrap_secret, quic } = behind;
     let Node { barrier, journal, clock, config, metrics, .. } = node;
     let access = Arc::new(Access::at_central(barrier, journal, clock, seal.clone(), fleet.clone()));
     metrics.bound(bounds::PASSWORDS, access.node().passwords());
     // A root token that is used through any dialect ends the repeating of the reveal.
     let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));
-    let keys = kes::central_routes(access.node().clone(), config.kes.clone(), VERSION);
+    let below = access.node().clone();
+    let keys = kes::central_routes(below.clone(), config.kes.clone(), VERSION);
     let strongbox = StrongboxNode {
         access,
         seal,
@@ -60,7 +77,7 @@ fn routes(behind: Behind) -> Router {
         quic_addresses: vec![config.advertise.clone().unwrap_or_else(|| quic.to_string())],
         quote_interval_ms: config.quote_interval.map(whole_ms),
     };
-    strongbox::routes_central(Arc::new(strongbox)).merge(boxes).merge(keys)
+    (strongbox::routes_central(Arc::new(strongbox)).merge(boxes).merge(keys), below)
 }
 
 /// The listener's bounds.

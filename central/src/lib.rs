@@ -9,10 +9,12 @@
 //! | `audit/` | the journal of reads and refusals, encrypted |
 //! | `rest.key`, `rest.crt` | the REST server's key and chain, which a sealed central needs |
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use holdfast_actors::audit_log::journal::Journal;
@@ -25,12 +27,14 @@ use holdfast_rest::front::Front;
 use holdfast_rest::health::{NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::server::{self, Server};
-use holdfast_rest::tls::{IdentityError, ServerIdentity, server_config};
+use holdfast_rest::tls::{IdentityError, ServerIdentity, server_config, server_config_with};
 use ractor::ActorCell;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 pub mod audit;
 pub mod config;
+mod configuring;
 pub mod expiry;
 mod fronts;
 pub mod keys;
@@ -44,7 +48,7 @@ pub use config::Config;
 pub use fronts::VERSION;
 
 use audit::{JOURNAL, STORE};
-use fronts::Behind;
+use fronts::{Behind, Fronts};
 use holdfast_rest::files::private_folder;
 use keys::{BootstrapSecret, KeyError, RestKey};
 use node::{Gate, Node, on_threads};
@@ -82,6 +86,19 @@ pub enum StartError {
     Listen(SocketAddr, io::Error),
 }
 
+/// Waits until one of them has failed for good; says why.
+async fn any_ended(listeners: &[server::Running]) -> String {
+    let mut all: Vec<_> = listeners.iter().map(|listener| Box::pin(listener.ended())).collect();
+    std::future::poll_fn(|context| {
+        let ended = all.iter_mut().find_map(|ended| match ended.as_mut().poll(context) {
+            Poll::Ready(why) => Some(why),
+            Poll::Pending => None,
+        });
+        ended.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
 fn cause_of(error: &OpenError) -> String {
     std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
 }
@@ -116,6 +133,7 @@ pub struct Running {
     fleet: Arc<Fleet>,
     front: Arc<Front>,
     rest: server::Running,
+    kes: Vec<server::Running>,
     tree: Tree,
     failed: watch::Receiver<Option<String>>,
     first_start: Option<FirstStart>,
@@ -176,8 +194,9 @@ pub async fn start_on(config: Config, Ports { clock, entropy }: Ports) -> Result
         quic: node.config.quic,
     };
     // Bound before anything runs that would have to be stopped again.
-    let front = fronts::front(behind);
+    let Fronts { all: front, kes } = fronts::fronts(behind);
     let server = bind(&node, front.clone(), shown.clone()).await?;
+    let kes = bind_kes(&node, &server, kes, &shown).await?;
     hands.note_start(node.journal.was_torn()).await.map_err(|error| StartError::Actors(error.to_string()))?;
     let keeper =
         MachineParts { performer: Arc::new(hands), mailbox, clock: node.clock.clone(), entropy: node.entropy.clone() };
@@ -185,8 +204,13 @@ pub async fn start_on(config: Config, Ports { clock, entropy }: Ports) -> Result
     let tree = tree.map_err(|error| StartError::Actors(error.to_string()))?;
     metrics::register(&node, queue, &seal, &fleet, tree.supervision());
 
-    let rest = server.start().await.map_err(|error| StartError::Actors(error.to_string()))?;
-    Ok(Running { node, seal, fleet, front, rest, tree, failed, first_start })
+    let started = |error: io::Error| StartError::Actors(error.to_string());
+    let rest = server.start().await.map_err(started)?;
+    let mut listeners = Vec::new();
+    for server in kes {
+        listeners.push(server.start().await.map_err(started)?);
+    }
+    Ok(Running { node, seal, fleet, front, rest, kes: listeners, tree, failed, first_start })
 }
 
 /// What without which nothing goes on has failed: nothing may be served from memory that is not on disk, nor without
@@ -228,10 +252,33 @@ async fn bind(node: &Node, front: Arc<Front>, shown: Arc<ServerIdentity>) -> Res
     server.map_err(|error| StartError::Listen(addr, error))
 }
 
+/// The further listeners, beside the main one: all of them share its bounds.
+async fn bind_kes(
+    node: &Node,
+    main: &Server,
+    fronts: Vec<Arc<Front>>,
+    shown: &Arc<ServerIdentity>,
+) -> Result<Vec<Server>, StartError> {
+    let mut all = Vec::new();
+    for (listener, front) in node.config.kes_listeners.iter().zip(fronts) {
+        let addr = listener.address;
+        let failed = |error| StartError::Listen(addr, error);
+        let verifier = listener.verifier().map_err(|error| failed(io::Error::other(error)))?;
+        let tls = server_config_with(shown.clone(), verifier);
+        all.push(main.beside(addr, Some(tls), front).await.map_err(failed)?);
+    }
+    Ok(all)
+}
+
 impl Running {
     /// Where REST listens.
     pub fn rest_addr(&self) -> SocketAddr {
         self.rest.local_addr()
+    }
+
+    /// Where the further listeners for KES' clients listen, in the order of the configuration.
+    pub fn kes_addrs(&self) -> Vec<SocketAddr> {
+        self.kes.iter().map(server::Running::local_addr).collect()
     }
 
     /// Where hosts connect; `None` while sealed.
@@ -274,6 +321,7 @@ impl Running {
             },
             reason = self.tree.ended() => reason,
             reason = self.rest.ended() => reason,
+            reason = any_ended(&self.kes) => reason,
             reason = self.fleet.failed() => reason,
         }
     }
@@ -282,6 +330,7 @@ impl Running {
     pub fn children(&self) -> Vec<Tended> {
         let mut all = self.tree.supervision().roster().children();
         all.extend(self.rest.children());
+        all.extend(self.kes.iter().flat_map(server::Running::children));
         all.extend(self.fleet.children());
         all
     }
@@ -304,11 +353,15 @@ impl Running {
     /// Stops in order: hosts, REST once its requests are answered, actors; then the keys are erased and the store is
     /// closed.
     pub async fn stop(self) {
-        let Self { node, fleet, rest, tree, .. } = self;
+        let Self { node, fleet, rest, kes, tree, .. } = self;
         if tokio::time::timeout(DRAIN, fleet.stop()).await.is_err() {
             tracing::warn!("connections of hosts were not closed in time");
         }
-        rest.stop(DRAIN).await;
+        let mut stopping = JoinSet::new();
+        for listener in kes.into_iter().chain([rest]) {
+            stopping.spawn(listener.stop(DRAIN));
+        }
+        stopping.join_all().await;
         tree.stop().await;
         node.barrier.seal_and_erase().await;
     }

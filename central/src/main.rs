@@ -98,7 +98,10 @@ async fn run(config: Config) -> ExitCode {
     if let Some(first) = running.take_first_start() {
         show(&running, &first);
     }
-    tracing::info!(rest = %running.rest_addr(), "listening");
+    match running.kes_addrs().as_slice() {
+        [] => tracing::info!(rest = %running.rest_addr(), "listening"),
+        kes => tracing::info!(rest = %running.rest_addr(), ?kes, "listening"),
+    }
     tokio::select! {
         () = asked_to_stop() => {
             tracing::info!("stopping");

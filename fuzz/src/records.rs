@@ -1,6 +1,7 @@
 //! What a node reads of its own disk: rows behind the barrier, rows outside of it, the state of joining, pending audit
 //! lines. Rows are what central sends to a host, too.
 
+use holdfast_actors::access_control::configured::Served;
 use holdfast_actors::access_control::globs::Globbing;
 use holdfast_actors::access_control::identities::{Assignment, Standing};
 use holdfast_actors::access_control::policies::{Origin, Policy};
@@ -43,7 +44,7 @@ pub const MEMORY: Memory = Memory { fixed: 64 << 10, each: 512 };
 /// A decoder of a row's body, by the kind of row.
 type Row = (Kind, fn(&[u8]));
 
-const ROWS: [Row; 34] = [
+const ROWS: [Row; 35] = [
     (Kind::Tenant, row::<Tenant>),
     (Kind::Site, row::<Site>),
     (Kind::Host, row::<Host>),
@@ -78,6 +79,7 @@ const ROWS: [Row; 34] = [
     (Kind::Policy, row::<Policy>),
     (Kind::Identity, row::<Assignment>),
     (Kind::TransitKey, row::<TransitKey>),
+    (Kind::Served, row::<Served>),
 ];
 
 /// Decoders of what stands outside the barrier: their first bytes are above those of all kinds of rows.

@@ -141,6 +141,29 @@ impl Checker {
         }
     }
 
+    /// How many tables the list at `key` has; what is in one of them is asked for by the key, its number from 0 on and the
+    /// member's name.
+    pub fn tables(&self, key: &str) -> usize {
+        match self.find(key) {
+            Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_table) => list.len(),
+            Some(Value::Array(list)) if list.is_empty() => {
+                self.asked.borrow_mut().insert(key.to_owned());
+                0
+            }
+            Some(_) => {
+                self.asked.borrow_mut().insert(key.to_owned());
+                self.note(key, "expected a list of tables".to_owned());
+                0
+            }
+            None => 0,
+        }
+    }
+
+    /// Whether there is anything at `key`.
+    pub fn has(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
     /// Notes `problem` with `key` unless `holds`: for what one value alone doesn't tell.
     pub fn check(&self, key: &str, holds: bool, problem: &str) {
         if !holds {
@@ -159,7 +182,10 @@ impl Checker {
     fn find(&self, key: &str) -> Option<&Value> {
         let mut parts = key.split('.');
         let first = self.table.get(parts.next()?)?;
-        parts.try_fold(first, |value, part| value.as_table()?.get(part))
+        parts.try_fold(first, |value, part| match value {
+            Value::Array(list) => list.get(part.parse::<usize>().ok()?),
+            value => value.as_table()?.get(part),
+        })
     }
 
     fn note(&self, key: &str, problem: String) {
@@ -179,7 +205,8 @@ fn whole(problem: String) -> ConfigErrors {
     ConfigErrors(vec![ConfigError { key: String::new(), problem }])
 }
 
-/// A key is known if it was asked for, or if it is a table and keys below it were; those are then looked at in turn.
+/// A key is known if it was asked for, or if it is a table, or a list of tables, and keys below it were; those are then
+/// looked at in turn.
 fn unknown_keys(table: &Table, above: &str, asked: &BTreeSet<String>, errors: &mut Vec<ConfigError>) {
     for (name, value) in table {
         let key = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
@@ -190,6 +217,11 @@ fn unknown_keys(table: &Table, above: &str, asked: &BTreeSet<String>, errors: &m
         let is_asked_into = asked.range(below.clone()..).next().is_some_and(|next| next.starts_with(&below));
         match value {
             Value::Table(inner) if is_asked_into => unknown_keys(inner, &key, asked, errors),
+            Value::Array(list) if is_asked_into && list.iter().all(Value::is_table) && !list.is_empty() => {
+                for (index, inner) in list.iter().filter_map(Value::as_table).enumerate() {
+                    unknown_keys(inner, &format!("{key}.{index}"), asked, errors);
+                }
+            }
             _ if is_asked_into => errors.push(ConfigError { key, problem: "expected a table".to_owned() }),
             _ => errors.push(ConfigError { key, problem: "unknown key".to_owned() }),
         }

@@ -95,6 +95,15 @@ impl Front {
         Arc::new(Self { router, state, metrics, options, slots })
     }
 
+    /// Another router in the same surroundings: with the same bound on requests at once, and the same counters. All its
+    /// paths speak `dialect`.
+    pub fn beside(&self, router: Router, dialect: Dialect) -> Arc<Self> {
+        let router = router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+        let Self { state, metrics, options, slots, .. } = self;
+        let options = FrontOptions { dialect: Some(dialect), ..options.clone() };
+        Arc::new(Self { router, state: state.clone(), metrics: metrics.clone(), options, slots: slots.clone() })
+    }
+
     /// The counters.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics

@@ -27,12 +27,14 @@ mod fault;
 mod identities;
 mod imports;
 mod keys;
+mod listener;
 mod lists;
 mod policies;
 mod profile;
 mod section;
 mod status;
 
+pub use listener::{ClientAuth, Listener, of_tenants};
 pub use profile::Profile;
 pub use section::Section;
 

@@ -68,12 +68,32 @@ impl Server {
         front: Arc<Front>,
         options: ServerOptions,
     ) -> io::Result<Self> {
+        let slots = Places::new(options.connections_max, options.connections_each_max);
+        front.metrics().bound(bounds::CONNECTIONS, &slots);
+        Self::bind_with(addr, tls, front, (Arc::new(options), slots)).await
+    }
+
+    /// Binds another address, whose connections count with those of this one.
+    pub async fn beside(
+        &self,
+        addr: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        front: Arc<Front>,
+    ) -> io::Result<Self> {
+        let Listening { shared, slots, .. } = &*self.listening;
+        Self::bind_with(addr, tls, front, (shared.options.clone(), slots.clone())).await
+    }
+
+    async fn bind_with(
+        addr: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        front: Arc<Front>,
+        (options, slots): (Arc<ServerOptions>, Arc<Places>),
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let local_addr = listener.local_addr()?;
         let (stop, stopping) = watch::channel(None);
-        let slots = Places::new(options.connections_max, options.connections_each_max);
-        front.metrics().bound(bounds::CONNECTIONS, &slots);
-        let shared = Shared { acceptor: tls.map(TlsAcceptor::from), front, options: Arc::new(options) };
+        let shared = Shared { acceptor: tls.map(TlsAcceptor::from), front, options };
         let socket = Mutex::new(Some(Arc::new(listener)));
         let listening = Listening { socket, shared, stopping, slots, connections: tokio::sync::Mutex::default() };
         Ok(Self { local_addr, stop, listening: Arc::new(listening) })

@@ -5,17 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 
-use crate::peer::ClientCertificate;
+pub mod client_auth;
 
 /// Chain and key can't serve TLS.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +73,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// TLS for the REST listeners of both nodes: a client certificate is asked for, any is taken that proves its key.
 pub fn server_config(identity: Arc<ServerIdentity>) -> Arc<ServerConfig> {
-    server_config_with(identity, Arc::new(AnyProvenKey::new()))
+    server_config_with(identity, client_auth::any_proven_key(false))
 }
 
 /// The same with another judge of client certificates (Keylime's listeners check a chain).
@@ -98,65 +95,4 @@ fn certified(chain_der: Vec<Vec<u8>>, key_pkcs8_der: &[u8]) -> Result<Arc<Certif
     let chain = chain_der.into_iter().map(CertificateDer::from).collect();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key_pkcs8_der)).clone_key();
     CertifiedKey::from_der(chain, key, &provider()).map(Arc::new).map_err(IdentityError::Unusable)
-}
-
-/// Takes any certificate whose key signs the handshake: the key is the identity, the issuer means nothing.
-#[derive(Debug)]
-struct AnyProvenKey {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl AnyProvenKey {
-    fn new() -> Self {
-        Self { algorithms: provider().signature_verification_algorithms }
-    }
-}
-
-impl ClientCertVerifier for AnyProvenKey {
-    fn offer_client_auth(&self) -> bool {
-        true
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        // What the front can't read later must not pass here: it would look like no certificate at all.
-        match ClientCertificate::from_chain(std::iter::once(end_entity.as_ref())) {
-            Some(_) => Ok(ClientCertVerified::assertion()),
-            None => Err(CertificateError::BadEncoding.into()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }

@@ -8,16 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::Realm;
 use holdfast_protocol::kes::{Identity, KeyName, PolicyName};
+use serde::{Deserialize, Serialize};
 
 use crate::access_control::authority::Authority;
 use crate::access_control::identities::{
     AssignPolicy, Assignment, Standing, assign_policy, forget_identity, set_admin,
 };
 use crate::access_control::policies::{Origin, Policy, Rules, WritePolicy, delete_policy, policies, write_policy};
+use crate::audit_log::Line;
 use crate::distribute::Distribute;
 use crate::key_store::{CreateKey, FreshKey, TransitKey, create_key, set_origin};
 use crate::ports::Now;
-use crate::rows::{Batch, ReadRows, Refusal, Rows};
+use crate::rows::{Batch, Kind, ReadRows, Record, Refusal, Rows};
 
 /// Who acts, in audit lines.
 pub const CONFIGURATION: &str = "configuration";
@@ -43,6 +45,27 @@ pub struct ConfiguredPolicy {
 }
 
 impl Configured {
+    /// Adds what another part of the configuration says of the same tenant. A policy may stand in both, if it says the
+    /// same.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] says where they contradict each other; then it is as before.
+    pub fn merge(&mut self, other: &Self) -> Result<(), Refusal> {
+        let mut merged = self.clone();
+        merged.admins.extend(&other.admins);
+        merged.keys.extend(other.keys.iter().cloned());
+        for (name, policy) in &other.policies {
+            let known = merged.policies.entry(name.clone()).or_insert_with(|| policy.clone());
+            if known.rules != policy.rules {
+                return Err(Refusal::Invalid(format!("policy {name}: says something else of the same tenant before")));
+            }
+            known.identities.extend(&policy.identities);
+        }
+        merged.check()?;
+        *self = merged;
+        Ok(())
+    }
+
     /// Whether it contradicts itself.
     ///
     /// # Errors
@@ -144,8 +167,9 @@ fn outstanding_identities(
         }
     }
     for (identity, name) in assigned {
-        // A policy that has yet to be written has no instance that anybody could have.
-        let instance = policies.get(name).map(|policy| policy.instance);
+        // A policy that has yet to be written, or taken over, has no instance that anybody could have.
+        let ours = policies.get(name).filter(|policy| policy.origin == Origin::Config);
+        let instance = ours.map(|policy| policy.instance);
         let is_so = |known: &Assignment| {
             let standing = instance.map(|instance| Standing::Policy { name: name.clone(), instance });
             known.origin == Origin::Config && Some(&known.standing) == standing.as_ref()
@@ -156,6 +180,36 @@ fn outstanding_identities(
     }
     Ok(())
 }
+
+/// Of which tenants something of the configuration may be among the rows: the row `["kes"]` of the node's realm.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// Their key spaces.
+    pub realms: BTreeSet<Realm>,
+}
+
+impl Record for Served {
+    const KIND: Kind = Kind::Served;
+}
+
+/// Of which tenants something may be there.
+///
+/// # Errors
+/// The store's refusals.
+pub fn served(rows: &dyn Rows) -> Result<BTreeSet<Realm>, Refusal> {
+    Ok(rows.read::<Served>(Realm::NODE, &[SERVED])?.map(|row| row.value.realms).unwrap_or_default())
+}
+
+/// Says of which something may be there. To be said before there is anything of a tenant, and after there is nothing.
+pub fn set_served(realms: BTreeSet<Realm>, now: Now) -> (Batch, ()) {
+    let numbers: Vec<String> = realms.iter().map(|realm| realm.0.to_string()).collect();
+    let line = Line::done(now.wall_us, CONFIGURATION, "kes.serve", numbers.join(" "));
+    let mut batch = Batch::new(Realm::NODE, line);
+    batch.put(Realm::NODE, &[SERVED], &Served { realms });
+    (batch, ())
+}
+
+const SERVED: &str = "kes";
 
 fn outstanding_keys(
     rows: &dyn Rows,

@@ -69,7 +69,7 @@ pub struct AssignPolicy {
 ///
 /// # Errors
 /// [`Refusal::Denied`]: not allowed, or to oneself; [`Refusal::Invalid`]: to an administrator; [`Refusal::NotFound`]: no
-/// such policy; [`Refusal::Conflict`]: what it has is the configuration's; [`Refusal::Unauthenticated`].
+/// such policy; [`Refusal::Conflict`]: what it has, or the policy, is the configuration's; [`Refusal::Unauthenticated`].
 pub fn assign_policy(cmd: &AssignPolicy, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let by = cmd.by.renewed(rows, now)?;
     if by.identity() == Some(cmd.identity) {
@@ -80,7 +80,9 @@ pub fn assign_policy(cmd: &AssignPolicy, rows: &dyn Rows, now: Now) -> Result<(B
         refuse_admin(&old.value, &by)?;
         old.value.origin.check(&by)?;
     }
-    let instance = policy(rows, by.realm(), &cmd.policy)?.value.instance;
+    let Policy { origin, instance, .. } = policy(rows, by.realm(), &cmd.policy)?.value;
+    // Who has a policy of the configuration stands there, and nowhere else.
+    origin.check(&by)?;
     let standing = Standing::Policy { name: cmd.policy.clone(), instance };
     let object = format!("{} to {name}", cmd.policy);
     Ok((put(&by, &name, standing, Line::done(now.wall_us, by.actor(), "identity.assign", object)), ()))

@@ -60,7 +60,7 @@ pub struct Policy {
     pub deny: Vec<String>,
     /// What the patterns mean.
     pub globbing: Globbing,
-    /// Version of the row when there first was such a policy, since one was last deleted.
+    /// Version of the row when there first was such a policy of this origin, since one was last deleted.
     pub instance: u64,
     /// Who says so.
     pub origin: Origin,
@@ -135,12 +135,13 @@ pub fn write_policy(cmd: &WritePolicy, rows: &dyn Rows, now: Now) -> Result<(Bat
     cmd.rules.check()?;
     let (realm, path) = (by.realm(), [cmd.name.as_str()]);
     let old = rows.read::<Policy>(realm, &path)?.map(|row| row.value);
-    let instance = match &old {
-        Some(old) => {
-            old.origin.check(&by)?;
-            old.instance
-        }
-        None => rows.load(&RowKey::of::<Policy>(realm, &path))?.map_or(0, |raw| raw.version) + 1,
+    if let Some(old) = &old {
+        old.origin.check(&by)?;
+    }
+    let instance = match old {
+        Some(old) if old.origin == Origin::of(&by) => old.instance,
+        // Whoever the API gave a policy to has not the one that the configuration puts in its place.
+        Some(_) | None => rows.load(&RowKey::of::<Policy>(realm, &path))?.map_or(0, |raw| raw.version) + 1,
     };
     let Rules { allow, deny, globbing } = cmd.rules.clone();
     let written = Stamp { by: by.actor(), at_us: now.wall_us };

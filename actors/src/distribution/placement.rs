@@ -72,6 +72,7 @@ impl SitePlacement {
             | Kind::Rotations
             | Kind::Receipts
             | Kind::LastReads
+            | Kind::Served
             | Kind::Copy => false,
         }
     }

@@ -14,6 +14,7 @@ use holdfast_actors::site_registry::{host, site};
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::wire::CloseCode;
 
+use crate::configuring::configure;
 use crate::quic::hub::Hub;
 
 impl Hub {
@@ -134,6 +135,10 @@ impl Hub {
             self.node.barrier.run(move |rows| finish(&cmd, rows, now)).await?;
             self.heed_rows();
             tracing::warn!(term = plan.term.0, "adopted: hosts are appraised anew and take full copies");
+            // What it could not change until now. It is adopted all the same.
+            if let Err(error) = configure(&self.node).await {
+                tracing::error!(%error, "what the configuration says is not all so before the next unsealing");
+            }
             report(&self.snapshot()?)?.ok_or(Refusal::Corrupt)
         });
         adoption.await.unwrap_or(Err(Refusal::Unavailable("the adoption")))

@@ -3,11 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use holdfast_actors::access_control::configured::{Configured, outstanding, settle};
-use holdfast_actors::access_control::tenants::{CreateTenant, create_root_token, create_tenant, tenants, tenants_ever};
+use holdfast_actors::access_control::TokenId;
+use holdfast_actors::access_control::tenants::{create_root_token, tenants_ever};
 use holdfast_actors::access_control::tokens::{SYSTEM, mint};
-use holdfast_actors::access_control::{Tenant, TenantKind, TokenId};
-use holdfast_actors::key_store::FreshKey;
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_actors::rows::Refusal;
@@ -15,20 +13,14 @@ use holdfast_actors::shell::Failed;
 use holdfast_actors::site_registry::authorities::rest_leaf;
 use holdfast_actors::site_registry::authority;
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
-use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_actors::store::Fault;
-use holdfast_protocol::crypto::transit::Cipher;
-use holdfast_protocol::ids::{Realm, TenantName};
 use holdfast_protocol::pki::Serial;
 use holdfast_rest::secret::SecretText;
 use holdfast_rest::tls::{IdentityError, ServerIdentity};
 
-use crate::config::Config;
+use crate::configuring::{ACTOR, configure};
 use crate::keys::{KeyError, RestKey, is_due};
 use crate::node::Node;
-
-/// Who acts here, in audit lines.
-const ACTOR: &str = "central";
 
 /// A root token that was just made.
 #[derive(Debug)]
@@ -114,69 +106,11 @@ impl Opening {
         Ok(RootToken { text: text.into(), accessor: claims.id.accessor(), created_us: claims.issued_us })
     }
 
-    fn new_tenant(&self, name: TenantName) -> CreateTenant {
-        let (secret, kind) = (|| draw_secret(&*self.node.entropy), TenantKind::ApplicationOwner);
-        CreateTenant { name, kind, base: secret(), key: secret(), token_seed: secret(), by: ACTOR.to_owned() }
-    }
-
-    /// After an unsealing: the configured tenants and a REST certificate that is good for a while.
+    /// After an unsealing: what the configuration says, and a REST certificate that is good for a while.
     pub(super) async fn settle(&self) -> Result<(), OpeningError> {
-        self.make_tenants().await?;
         self.finish_deletions().await?;
-        self.configure_kes().await?;
+        configure(&self.node).await?;
         renew_certificate(&self.node, &self.key, &self.shown)
-    }
-
-    async fn make_tenants(&self) -> Result<(), OpeningError> {
-        let Config { tenants, kes, .. } = &*self.node.config;
-        for name in tenants.iter().chain([&kes.tenant]) {
-            let known = tenants_ever(&self.node.barrier.snapshot()?)?;
-            match known.iter().find(|tenant| tenant.name == *name) {
-                None => {}
-                Some(Tenant { deleted_us: None, .. }) => continue,
-                Some(_) => {
-                    tracing::warn!(tenant = %name, "a configured tenant was deleted and is not made again");
-                    continue;
-                }
-            }
-            let (cmd, clock) = (self.new_tenant(name.clone()), self.node.clock.clone());
-            self.node.barrier.run(move |rows| create_tenant(&cmd, rows, clock.now())).await?;
-        }
-        Ok(())
-    }
-
-    /// Has the rows say what the configuration says of KES' clients and keys. A restored copy changes nothing.
-    async fn configure_kes(&self) -> Result<(), OpeningError> {
-        let kes = &self.node.config.kes;
-        let all = {
-            let rows = self.node.barrier.snapshot()?;
-            match refuse_while_stopped(&rows) {
-                Err(Refusal::Restored) => return Ok(()),
-                stopped => stopped?,
-            }
-            tenants(&rows)?
-        };
-        if !all.iter().any(|tenant| tenant.name == kes.tenant) {
-            tracing::warn!(tenant = %kes.tenant, "the tenant that [kes] is to serve is not there");
-        }
-        let nothing = Configured::default();
-        for tenant in all {
-            // Another tenant may be one that was served once: nothing of what the configuration said of it is left.
-            let wanted = if tenant.name == kes.tenant { &kes.configured } else { &nothing };
-            self.configure_tenant(tenant.realm, wanted).await?;
-        }
-        Ok(())
-    }
-
-    async fn configure_tenant(&self, realm: Realm, wanted: &Configured) -> Result<(), OpeningError> {
-        let Node { barrier, entropy, clock, .. } = &self.node;
-        let changes = outstanding(&barrier.snapshot()?, realm, wanted)?;
-        for change in changes {
-            let (fresh, clock) = (FreshKey::draw(&**entropy), clock.clone());
-            let of = (realm, Cipher::Aes256Gcm);
-            barrier.run(move |rows| settle(&change, of, &fresh, rows, clock.now())).await?;
-        }
-        Ok(())
     }
 
     /// Erases what a deletion that was interrupted has left.

@@ -1,15 +1,27 @@
 //! `[kes]` of central's configuration: what it says is so as soon as central is unsealed, and no longer than it says it.
 
+use std::net::SocketAddr;
+
+use holdfast_actors::access_control::configured::served;
+use holdfast_actors::access_control::identities::{Assignment, Standing};
+use holdfast_actors::access_control::policies::Origin;
+use holdfast_actors::access_control::tenants::tenant;
 use holdfast_actors::access_control::tokens::SYSTEM;
-use holdfast_actors::rows::{Kind, Rows};
+use holdfast_actors::audit_log::Line;
+use holdfast_actors::rows::{Batch, Kind, Rows};
+use holdfast_actors::secret_store::Stamp;
 use serde_json::json;
 
 use crate::client::{As, Operator, try_call};
 use crate::world::World;
 
 async fn ask(world: &World, who: &Operator, method: &str, path: &str) -> (u16, String) {
+    ask_at(world.addr(), who, method, path).await
+}
+
+async fn ask_at(addr: SocketAddr, who: &Operator, method: &str, path: &str) -> (u16, String) {
     let who = As { token: None, operator: Some(who) };
-    let answer = try_call(world.addr(), who, (method, path), None).await.unwrap();
+    let answer = try_call(addr, who, (method, path), None).await.unwrap();
     (answer.status.as_u16(), answer.text)
 }
 
@@ -78,6 +90,85 @@ async fn nothing_of_the_configuration_is_left_with_a_tenant_that_is_no_longer_se
         assert_eq!(ask(&world, who, method, &format!("{path}?enclave=system")).await.0, 403);
     }
     assert_eq!(ask(&world, &world.operator, "GET", "/v1/key/list/*").await.0, 200, "of acme");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn further_listeners_serve_their_own_tenants_until_central_stops() {
+    let client = Operator::with_key(43);
+    let policy = policy(&client).replace("[kes.", "[kes.listener.");
+    let acme = format!(
+        "[[kes.listener]]\naddress = \"127.0.0.1:0\"\ntenant = \"acme\"\nprofile = \"current\"\nkeys = [\"of-acme\"]\n{policy}"
+    );
+    let beta = "[[kes.listener]]\naddress = \"127.0.0.1:0\"\ntenant = \"beta\"\nclient_auth = \"request\"\n";
+    let mut world = World::start_with(&format!("{acme}{beta}")).await;
+    let [acme, beta] = world.running().kes_addrs().try_into().unwrap();
+    let stranger = As::default();
+    assert!(try_call(acme, stranger, ("GET", "/version"), None).await.is_err(), "a certificate is demanded");
+    assert_eq!(try_call(beta, stranger, ("GET", "/version"), None).await.unwrap().status, 200);
+    let sealed = ask_at(acme, &world.operator, "GET", "/v1/key/list/").await;
+    assert_eq!(sealed, (503, "{\"message\":\"sealed\"\n}".to_owned()));
+    let first = world.initialise().await;
+    for name in ["acme", "beta"] {
+        assert_eq!(world.create_tenant(&first.token, name).await.status, 409, "{name} is there");
+    }
+    let listed = ask_at(acme, &world.operator, "GET", "/v1/key/list/").await;
+    assert_eq!(listed, (200, "{\"names\":[\"of-acme\"]}".to_owned()));
+    assert_eq!(ask_at(acme, &client, "PUT", "/v1/key/create/app-1").await.0, 200);
+    assert_eq!(ask_at(beta, &client, "PUT", "/v1/key/create/app-1").await.0, 403);
+    assert_eq!(ask_at(beta, &world.operator, "GET", "/v1/key/list/*").await, (200, String::new()));
+    assert_eq!(ask(&world, &client, "PUT", "/v1/key/create/app-1").await.0, 403);
+    assert_eq!(ask_at(acme, &world.operator, "GET", "/v1/metrics").await.0, 200);
+
+    // What is said of a tenant goes with its listener.
+    world.added = String::new();
+    world.start_again().await;
+    assert!(try_call(acme, stranger, ("GET", "/version"), None).await.is_err());
+    assert!(world.running().kes_addrs().is_empty());
+    assert_eq!(world.unseal(json!({ "sealkey": first.sealkey })).await.status, 204);
+    assert_eq!(ask(&world, &client, "PUT", "/v1/key/create/app-1?enclave=acme").await.0, 403);
+    assert_eq!(ask(&world, &world.operator, "GET", "/v1/key/list/*?enclave=acme").await.0, 403);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_was_never_served_is_left_as_it_is() {
+    let mut world = World::start().await;
+    let first = world.initialise().await;
+    let rows = world.running().node().barrier.snapshot().unwrap();
+    assert_eq!(served(&rows).unwrap().into_iter().collect::<Vec<_>>(), [SYSTEM]);
+    drop(rows);
+    world.added = "[kes]\ntenant = \"acme\"\n".to_owned();
+    world.start_again().await;
+    assert_eq!(world.unseal(json!({ "sealkey": first.sealkey })).await.status, 204);
+    let rows = world.running().node().barrier.snapshot().unwrap();
+    let acme = tenant(&rows, &"acme".parse().unwrap()).unwrap().unwrap().realm;
+    assert_eq!(served(&rows).unwrap().into_iter().collect::<Vec<_>>(), [acme]);
+    drop(rows);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_not_be_as_configured_keeps_central_from_serving_nobody_else() {
+    let mut world = World::start().await;
+    let first = world.initialise().await;
+    let damaged = Assignment {
+        standing: Standing::Admin,
+        origin: Origin::Config,
+        assigned: Stamp { by: "test".to_owned(), at_us: 1 },
+    };
+    let damage = move |_: &dyn Rows| {
+        let mut batch = Batch::new(SYSTEM, Line::done(1, "test", "test.damage", ""));
+        batch.put(SYSTEM, &["nobody"], &damaged);
+        Ok((batch, ()))
+    };
+    world.running().node().barrier.run(damage).await.unwrap();
+    world.added = "[[kes.listener]]\naddress = \"127.0.0.1:0\"\ntenant = \"acme\"\nkeys = [\"of-acme\"]\n".to_owned();
+    world.start_again().await;
+    assert_eq!(world.unseal(json!({ "sealkey": first.sealkey })).await.status, 204);
+    let acme = world.running().kes_addrs()[0];
+    let listed = ask_at(acme, &world.operator, "GET", "/v1/key/list/*").await;
+    assert_eq!(listed, (200, "{\"name\":\"of-acme\"}\n".to_owned()));
     world.stop().await;
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use holdfast_actors::audit_log::journal;
 use holdfast_actors::store::lmdb;
+use holdfast_protocol::pki::pem;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
@@ -151,6 +152,17 @@ impl Setting for Identity {
 /// Reads `operator.admin_identities`.
 pub fn admin_identities(of: &Checker) -> Vec<String> {
     of.or("operator.admin_identities", Vec::<Identity>::new()).into_iter().map(|identity| identity.0).collect()
+}
+
+/// A file of certificates, read: each as DER.
+pub struct Certificates(pub Vec<Vec<u8>>);
+
+impl Setting for Certificates {
+    const EXPECTED: &'static str = "a readable file with certificates in PEM form";
+    fn parse(value: &Value) -> Option<Self> {
+        let text = std::fs::read_to_string(value.as_str()?).ok()?;
+        pem::decode_certificates(&text).ok().filter(|certificates| !certificates.is_empty()).map(Self)
+    }
 }
 
 /// Where central's QUIC listener is dialled.

@@ -84,3 +84,25 @@ fn a_part_and_named_tables_are_taken_by_their_owner() {
     assert_eq!(errors.0[0].key, "kes.policy.bad");
     assert!(errors.0[0].problem.contains("alow"), "{errors}");
 }
+
+#[test]
+fn tables_of_a_list_are_read_by_their_numbers() {
+    let of = |text: &str| {
+        let checker = Checker::parse(text).unwrap();
+        let read = |at: usize| checker.or(&format!("door.{at}.name"), String::new());
+        let names: Vec<String> = (0..checker.tables("door")).map(read).collect();
+        checker.finish(names).map_err(|errors| errors.to_string())
+    };
+    assert_eq!(of("[[door]]\nname = \"a\"\n[[door]]\nname = \"b\"\n").unwrap(), ["a", "b"]);
+    assert_eq!((of("").unwrap(), of("door = []").unwrap()), (vec![], vec![]));
+    assert_eq!(of("[[door]]\nname = \"a\"\n[[door]]\nnam = \"b\"\n").unwrap_err(), "door.1.nam: unknown key");
+    assert_eq!(of("[[door]]\n[[door]]\nname = 5\n").unwrap_err(), "door.1.name: expected a text");
+    assert_eq!(of("[door]\nname = \"a\"\n").unwrap_err(), "door: expected a list of tables");
+    assert_eq!(of("door = [1]").unwrap_err(), "door: expected a list of tables");
+}
+
+#[test]
+fn a_list_is_no_table() {
+    assert_eq!(mistakes("data_dir = \"/d\"\nrest = [1]"), ["rest: expected a table"]);
+    assert_eq!(mistakes("data_dir = \"/d\"\n[[rest]]\nlisten = \"a\""), ["rest.0.listen: unknown key"]);
+}

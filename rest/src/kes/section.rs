@@ -1,4 +1,4 @@
-//! The section `[kes]` of central's configuration, in the words of KES' own.
+//! What central is told of KES in `[kes]`, and of each further listener in `[[kes.listener]]`, in the words of KES' own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -55,22 +55,29 @@ const MAY_SKIP_AUTH: [&str; 3] = ["/v1/api", "/v1/ready", "/v1/status"];
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 impl Section {
-    /// Reads it. `operators` are administrators of its tenant's keys, too: SHA-256 of their public keys, in hex.
-    pub fn read(of: &Checker, operators: &[String]) -> Self {
-        let profile = of.or("kes.profile", Profile::default());
-        let tenant = of.or("kes.tenant", Name(SYSTEM_NAME.to_owned())).0.parse().expect("checked to be a name");
-        let admin = of.optional::<Identity>("kes.admin_identity");
+    /// Reads the one at `prefix`, such as `kes`. `operators` are administrators of its tenant's keys, too: SHA-256 of
+    /// their public keys, in hex.
+    pub fn read(of: &Checker, prefix: &str, operators: &[String]) -> Self {
+        let at = |member: &str| format!("{prefix}.{member}");
+        let profile = of.or(&at("profile"), Profile::default());
+        let tenant = of.or(&at("tenant"), Name(SYSTEM_NAME.to_owned())).0.parse().expect("checked to be a name");
+        let admin = of.optional::<Identity>(&at("admin_identity"));
         let operators = operators.iter().filter_map(|identity| identity.parse().ok());
         let configured = Configured {
             admins: operators.chain(admin).collect(),
-            policies: policies(of, profile),
-            keys: of.or("kes.keys", Vec::<KeyName>::new()).into_iter().collect(),
+            policies: policies(of, &at("policy"), profile),
+            keys: of.or(&at("keys"), Vec::<KeyName>::new()).into_iter().collect(),
         };
         if let Err(refusal) = configured.check() {
-            of.check("kes.policy", false, &refusal.to_string());
+            of.check(&at("policy"), false, &refusal.to_string());
         }
-        let accept_expired_certificates = of.or("kes.accept_expired_certificates", false);
-        Self { profile, tenant, accept_expired_certificates, configured, apis: apis(of) }
+        let accept_expired_certificates = of.or(&at("accept_expired_certificates"), false);
+        Self { profile, tenant, accept_expired_certificates, configured, apis: apis(of, &at("api")) }
+    }
+
+    /// Whether anything may be called without a certificate.
+    pub fn skips_any_auth(&self) -> bool {
+        self.apis.values().any(|settings| settings.skip_auth)
     }
 
     /// Whether anybody may call it.
@@ -85,35 +92,35 @@ impl Section {
 }
 
 /// Patterns mean what they mean to clients of the profile.
-fn policies(of: &Checker, profile: Profile) -> BTreeMap<PolicyName, ConfiguredPolicy> {
+fn policies(of: &Checker, prefix: &str, profile: Profile) -> BTreeMap<PolicyName, ConfiguredPolicy> {
     let globbing = match profile {
         Profile::Seed => Globbing::Segments,
         Profile::Current => Globbing::Prefixes,
     };
     let mut found = BTreeMap::new();
-    for name in of.keys("kes.policy") {
-        let at = |member: &str| format!("kes.policy.{name}.{member}");
+    for name in of.keys(prefix) {
+        let at = |member: &str| format!("{prefix}.{name}.{member}");
         let list = |member: &str| of.or(&at(member), Vec::<String>::new());
         let rules = Rules { allow: list("allow"), deny: list("deny"), globbing };
         let identities: BTreeSet<Identity> = of.or(&at("identities"), Vec::new()).into_iter().collect();
         match name.parse::<PolicyName>() {
             Ok(name) => drop(found.insert(name, ConfiguredPolicy { rules, identities })),
-            Err(error) => of.check(&format!("kes.policy.{name}"), false, &error.to_string()),
+            Err(error) => of.check(&format!("{prefix}.{name}"), false, &error.to_string()),
         }
     }
     found
 }
 
-fn apis(of: &Checker) -> BTreeMap<&'static str, ApiSettings> {
+fn apis(of: &Checker, prefix: &str) -> BTreeMap<&'static str, ApiSettings> {
     let mut found = BTreeMap::new();
-    for path in of.keys("kes.api") {
-        let at = |member: &str| format!("kes.api.{path}.{member}");
+    for path in of.keys(prefix) {
+        let at = |member: &str| format!("{prefix}.{path}.{member}");
         let skip_auth = of.or(&at("skip_auth"), false);
         let timeout = of.optional::<Duration>(&at("timeout"));
         let in_bounds = timeout.is_none_or(|timeout| !timeout.is_zero() && timeout <= TIMEOUT_MAX);
         of.check(&at("timeout"), in_bounds, "must be between 1ms and 30s");
         let Some(api) = api::ALL.iter().find(|api| api.path.trim_end_matches('/') == path.trim_end_matches('/')) else {
-            of.check(&format!("kes.api.{path}"), false, "is no path of this API");
+            of.check(&format!("{prefix}.{path}"), false, "is no path of this API");
             continue;
         };
         let may_skip = !skip_auth || MAY_SKIP_AUTH.contains(&api.path);

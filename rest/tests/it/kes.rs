@@ -23,6 +23,7 @@ use crate::node::World;
 
 mod clients;
 mod keys;
+mod listeners;
 mod lists;
 mod operations;
 mod policies;
@@ -55,7 +56,7 @@ async fn configure(world: &World, realm: Realm, wanted: &Configured) {
 
 fn section(text: &str) -> Section {
     let checker = Checker::parse(text).unwrap();
-    let section = Section::read(&checker, &[]);
+    let section = Section::read(&checker, "kes", &[]);
     checker.finish(section).unwrap()
 }
 

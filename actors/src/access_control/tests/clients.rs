@@ -314,11 +314,44 @@ fn the_configuration_stands_above_what_the_api_wrote_and_the_api_changes_none_of
     conflict(clients.delete("app"));
     conflict(clients.assign("mine", APP));
     conflict(clients.forget(APP));
-    clients.forget(OTHER).unwrap();
-    clients.assign("app", OTHER).unwrap();
-    assert!(clients.may(OTHER, GENERATE));
+    conflict(clients.assign("app", OTHER));
+    assert!(!clients.may(OTHER, GENERATE));
     // By the API: so it outlives another run of the same configuration.
+    assert!(clients.may(OTHER, "/v1/key/decrypt/x"));
     assert_eq!(clients.configure(&configured(&[("app", &["/v1/key/generate/*"], &[APP])], &[])), []);
+}
+
+#[test]
+fn who_had_a_policy_of_the_api_has_not_the_one_that_the_configuration_puts_in_its_place() {
+    let mut clients = Clients::new();
+    clients.write("app", &["/v1/key/generate/*"]);
+    clients.assign("app", APP).unwrap();
+    clients.assign("app", OTHER).unwrap();
+    let wanted = configured(&[("app", &["/v1/key/generate/*"], &[OTHER])], &[]);
+    clients.configure(&wanted);
+    assert_eq!((clients.may(APP, GENERATE), clients.may(OTHER, GENERATE)), (false, true));
+    // Written anew by the configuration it stays the same one.
+    clients.configure(&configured(&[("app", &["/v1/key/generate/app-*"], &[OTHER])], &[]));
+    assert_eq!((clients.may(APP, GENERATE), clients.may(OTHER, GENERATE)), (false, true));
+}
+
+#[test]
+fn two_parts_of_a_configuration_say_together_what_is_so_or_nothing() {
+    let mut all = configured(&[("a", &["/v1/*"], &[APP])], &["one"]);
+    all.merge(&configured(&[("a", &["/v1/*"], &[OTHER]), ("b", &[], &[])], &["two"])).unwrap();
+    assert_eq!(all, configured(&[("a", &["/v1/*"], &[APP, OTHER]), ("b", &[], &[])], &["one", "two"]));
+    let before = all.clone();
+    let mut other_admin = configured(&[], &[]);
+    other_admin.admins = BTreeSet::from([APP]);
+    for (bad, why) in [
+        (configured(&[("a", &["/v2/*"], &[])], &[]), "policy a: says something else"),
+        (configured(&[("b", &[], &[APP])], &[]), "has both"),
+        (other_admin, "is an administrator"),
+    ] {
+        let told = all.merge(&bad).unwrap_err().to_string();
+        assert!(told.contains(why), "{told}");
+        assert_eq!(all, before);
+    }
 }
 
 #[test]

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use holdfast_actors::access_control::tenants::tenant;
+use holdfast_actors::key_store::TransitKey;
+use holdfast_actors::rows::ReadRows;
 use holdfast_protocol::wire::{CloseCode, Head};
 use quinn::{ConnectionError, VarInt};
 
@@ -57,6 +60,13 @@ impl Central {
         say(&mut to, &EnrolRequest::Notice { host: host.id.clone(), head: None, notice: shown }).await;
         let EnrolAnswer::Notice(notice) = hear(&mut from).await else { panic!("a notice") };
         notice
+    }
+
+    /// How many keys the tenant acme has, if it is there.
+    fn keys_of_acme(&self) -> Option<usize> {
+        let rows = self.running().node().barrier.snapshot().unwrap();
+        let acme = tenant(&rows, &"acme".parse().unwrap()).unwrap()?;
+        Some(rows.list::<TransitKey>(acme.realm, &[]).unwrap().len())
     }
 
     async fn is_stopped(&self) -> bool {
@@ -116,9 +126,12 @@ async fn a_newer_head_stops_a_restored_central_until_it_is_adopted() {
     assert_eq!(host.is_sent_away(&central, Some(lost.clone())).await, CloseCode::CentralSealed);
     assert!(central.is_stopped().await);
     assert_eq!(host.is_sent_away(&central, None).await, CloseCode::CentralSealed, "nobody gets anything");
+    let mut central = central;
+    central.here.as_mut().unwrap().config += "[kes]\ntenant = \"acme\"\nkeys = [\"of-acme\"]\n";
     let central = central.restarted(|_| ()).await;
     assert_eq!(host.is_sent_away(&central, None).await, CloseCode::CentralSealed, "and a new start forgets nothing");
     assert!(central.is_stopped().await);
+    assert_eq!(central.keys_of_acme(), None, "what the configuration says, changes nothing now");
 
     // Whom the operator knows to be stolen is cut off before anybody is served again; nobody is taken back.
     let who = As { token: Some(&central.root), operator: None };
@@ -137,6 +150,7 @@ async fn a_newer_head_stops_a_restored_central_until_it_is_adopted() {
     let adopted = central.call(who, "POST", ADOPT, Some(json!({}))).await;
     assert_eq!(adopted.status, 200, "{}", adopted.text);
     assert!(!central.is_stopped().await);
+    assert_eq!(central.keys_of_acme(), Some(1), "what the configuration says is so at once");
     let mut session = host.begin(&central).await;
     let head = host.pass(&mut session).await;
     let [before, after] = [lost, head].map(|head| codec::decode::<Head>(&head.body, 4096).unwrap());
