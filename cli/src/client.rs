@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_protocol::kes::ApiKey;
+use holdfast_protocol::pki::issue::Terms;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderMap, IF_MATCH, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode, Uri};
@@ -28,6 +30,8 @@ pub(crate) use tls::{fingerprint, spki_sha256};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One answer. Longer than any of central's own deadlines (a quarantine call takes at most 5 s).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// JSON, a value a line: as a list of these.
+const LINES: &str = "application/x-ndjson";
 /// Longest answer taken.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -63,9 +67,18 @@ pub(crate) struct Client {
 impl Client {
     /// Reads the certificate files; connects nothing.
     pub(crate) fn new(url: &str, trust: &Trust, identity: Option<&Identity>) -> Result<Self, ClientError> {
+        Self::over(url, tls::config(trust, identity)?)
+    }
+
+    /// The same for a caller who is known by an API key of KES.
+    pub(crate) fn with_api_key(url: &str, trust: &Trust, key: &ApiKey, terms: &Terms) -> Result<Self, ClientError> {
+        Self::over(url, tls::config_of_key(trust, key, terms)?)
+    }
+
+    fn over(url: &str, tls: rustls::ClientConfig) -> Result<Self, ClientError> {
         let (host, port) = address(url).ok_or_else(|| ClientError::Url { url: url.to_owned() })?;
         let name = ServerName::try_from(host.clone()).map_err(|_| ClientError::Url { url: url.to_owned() })?;
-        let tls = Arc::new(tls::config(trust, identity)?);
+        let tls = Arc::new(tls);
         Ok(Self { url: url.trim_end_matches('/').to_owned(), host, port, name, tls, token: None })
     }
 
@@ -131,14 +144,17 @@ impl Client {
             let retry_after_s = text(RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse().ok());
             return Err(ClientError::Refused { request, status, message: refusal(&bytes), retry_after_s });
         }
-        let body = match bytes.is_empty() {
-            true => Value::Null,
-            // What the parser says of a place quotes nothing of what stands there.
-            false => serde_json::from_slice(&bytes).map_err(|error| ClientError::Answer {
-                request: request.clone(),
-                what: format!("is no JSON: {error}"),
-            })?,
+        let is_lines = text(CONTENT_TYPE.as_str()).is_some_and(|media| media.starts_with(LINES));
+        let body = match (bytes.is_empty(), is_lines) {
+            (_, true) => {
+                serde_json::Deserializer::from_slice(&bytes).into_iter().collect::<Result<_, _>>().map(Value::Array)
+            }
+            (true, false) => Ok(Value::Null),
+            (false, false) => serde_json::from_slice(&bytes),
         };
+        // What the parser says of a place quotes nothing of what stands there.
+        let no_json = |error| ClientError::Answer { request: request.clone(), what: format!("is no JSON: {error}") };
+        let body = body.map_err(no_json)?;
         Ok(Answer { request, body: Erased(body), pending: text("holdfast-pending"), etag: text(ETAG.as_str()) })
     }
 

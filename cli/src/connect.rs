@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use holdfast_protocol::kes::ApiKey;
 use serde_json::Value;
 
-use crate::client::{Answer, Client, Identity, fingerprint};
+use crate::client::{Answer, Client, Identity, Trust, fingerprint};
 use crate::failure::Failure;
 use crate::files::{refuse_open_to_others, secret_text};
+use crate::kes::terms;
 use crate::settings::{Given, Output, Settings, Token};
 use crate::text::{remark, say, say_json};
 
@@ -86,6 +88,11 @@ impl Connect {
         Session::of(self.settings()?)
     }
 
+    /// Whether a certificate was named to be shown.
+    pub(crate) fn shows_certificate(&self) -> bool {
+        self.client_cert.is_some()
+    }
+
     /// Whether a host of a `holdfast dev` is meant.
     pub(crate) fn is_at_host(&self) -> bool {
         self.at.is_some()
@@ -105,12 +112,17 @@ pub(crate) struct Session {
     pub(crate) settings: Settings,
 }
 
+fn node_of(settings: &Settings) -> Result<(&str, &Trust), Failure> {
+    let addr = settings.addr.as_ref().ok_or_else(|| Failure::usage(WHERE))?;
+    let missing = || Failure::usage("--ca-file is needed (or --pin, for a central not initialised yet)");
+    let trust = settings.trust.as_ref().ok_or_else(missing)?;
+    Ok((&addr.value, &trust.value))
+}
+
 impl Session {
     fn of(settings: Settings) -> Result<Self, Failure> {
-        let addr = settings.addr.as_ref().ok_or_else(|| Failure::usage(WHERE))?;
-        let missing = || Failure::usage("--ca-file is needed (or --pin, for a central not initialised yet)");
-        let trust = settings.trust.as_ref().ok_or_else(missing)?;
-        let client = Client::new(&addr.value, &trust.value, settings.identity.as_ref().map(|set| &set.value))?;
+        let (addr, trust) = node_of(&settings)?;
+        let client = Client::new(addr, trust, settings.identity.as_ref().map(|set| &set.value))?;
         let token = match settings.token.as_ref().map(|set| &set.value) {
             None => None,
             Some(Token::Text(text)) => Some(text.clone()),
@@ -126,6 +138,16 @@ impl Session {
         let client = match token {
             Some(token) => client.with_token(token.as_str()),
             None => client,
+        };
+        Ok(Self { client, settings })
+    }
+
+    /// As a client of KES, who is known by a key alone and sends no token: by an API key, or the certificate in force.
+    pub(crate) fn of_client(settings: Settings, api_key: Option<&ApiKey>) -> Result<Self, Failure> {
+        let (addr, trust) = node_of(&settings)?;
+        let client = match api_key {
+            Some(key) => Client::with_api_key(addr, trust, key, &terms()?)?,
+            None => Client::new(addr, trust, settings.identity.as_ref().map(|set| &set.value))?,
         };
         Ok(Self { client, settings })
     }

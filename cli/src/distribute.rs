@@ -18,7 +18,7 @@ pub(crate) struct Distribute {
     /// To no site or to all.
     #[arg(long, value_enum, conflicts_with = "to_site")]
     to: Option<To>,
-    /// To this site. May be repeated; a change adds sites to those there are.
+    /// To this site. May be repeated; an update adds sites to those there are.
     #[arg(long, value_name = "SITE")]
     to_site: Vec<String>,
     /// How long a host serves it without hearing from central, such as 12h; or unlimited.

@@ -11,9 +11,14 @@ mod connect;
 mod debug;
 mod dev;
 mod distribute;
+mod entropy;
 mod failure;
 mod files;
+mod identity;
+mod kes;
+mod key;
 mod operator;
+mod policy;
 mod programs;
 mod receipts;
 #[cfg(test)]
@@ -58,6 +63,15 @@ enum Command {
     /// Vaults and the secrets in them.
     #[command(subcommand)]
     Vault(vault::Command),
+    /// Keys that encrypt for clients and never leave: those of MinIO's KES.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// What clients of KES may do.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Who clients of KES are: API keys, identities, and the policies they have.
+    #[command(subcommand)]
+    Identity(identity::Command),
     /// Central itself, after a backup of it was restored.
     #[command(subcommand)]
     Central(central::Command),
@@ -113,6 +127,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Command::Central(command) => central::run(command).await.map(done),
             Command::Audit(command) => audit::run(command).await,
             Command::Vault(command) => vault::run(command).await.map(done),
+            Command::Key(command) => key::run(command).await.map(done),
+            Command::Policy(command) => policy::run(command).await.map(done),
+            Command::Identity(command) => identity::run(command).await.map(done),
             Command::Config(command) => config::run(command).map(done),
         }
     })

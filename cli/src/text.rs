@@ -6,7 +6,7 @@ use serde_json::Value;
 
 mod time;
 
-pub(crate) use time::{moment, moment_of_s, now, until};
+pub(crate) use time::{moment, moment_of_s, now, rfc3339_us, until};
 
 /// Prints a line. A reader that went away (`| head`) is no reason to stop.
 pub(crate) fn say(line: impl AsRef<str>) {

@@ -124,14 +124,25 @@ fn hint(status: StatusCode, message: &str, retry_after_s: Option<u32>) -> String
             "; the token is missing, unknown or has run out, or name and password are wrong (which token was sent: \
              holdfast config show; a new one: holdfast operator login)"
         }
+        (StatusCode::BAD_REQUEST, "tls: client certificate is required") => {
+            "; say who asks: --api-key-file FILE, HOLDFAST_API_KEY, or --client-cert with --client-key"
+        }
+        (StatusCode::FORBIDDEN, NOT_PERMITTED | "prohibited by policy") => {
+            "; which identity that was: holdfast identity of FILE; what it may do: holdfast identity info"
+        }
         (StatusCode::FORBIDDEN, "permission denied") => "; whose token that was: holdfast operator token show",
-        (StatusCode::NOT_FOUND, "no such path") => "; this node does not offer that (is it a site host?)",
+        (StatusCode::NOT_FOUND, "no such path" | "404 page not found") => {
+            "; this node does not offer that (is it a site host?)"
+        }
         (StatusCode::CONFLICT, message) if message.contains("reallow-site-unwrap") => "; that is holdfast site reallow",
         (StatusCode::PRECONDITION_FAILED, _) => "; read it again, and say which version you mean by --cas",
         _ => "",
     };
     said.to_owned()
 }
+
+/// In the words of KES' last versions.
+const NOT_PERMITTED: &str = "not authorized: insufficient permissions";
 
 /// The path of a PEM file for messages about it.
 pub(super) fn credentials(path: &Path, reason: impl ToString) -> ClientError {
@@ -162,7 +173,11 @@ mod tests {
             (503, "overloaded", Some(1), "try again in 1 s"),
             (401, "not authenticated", None, "holdfast operator login"),
             (403, "permission denied", None, "holdfast operator token show"),
+            (400, "tls: client certificate is required", None, "--api-key-file"),
+            (403, "prohibited by policy", None, "holdfast identity info"),
+            (403, NOT_PERMITTED, None, "holdfast identity info"),
             (404, "no such path", None, "a site host"),
+            (404, "404 page not found", None, "a site host"),
             (409, "reallow-site-unwrap permits one more", None, "holdfast site reallow"),
             (412, "changed", None, "--cas"),
         ] {

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_protocol::crypto::hash::{ct_eq, sha256};
+use holdfast_protocol::kes::ApiKey;
+use holdfast_protocol::pki::issue::Terms;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -16,19 +18,34 @@ use super::{ClientError, Identity, Trust, credentials};
 
 /// A configuration without session resumption: every connection proves both ends anew.
 pub(super) fn config(trust: &Trust, identity: Option<&Identity>) -> Result<ClientConfig, ClientError> {
+    Ok(resumed_never(with_identity(trusting(trust)?, identity)?))
+}
+
+/// The same with a certificate that is made here for an API key.
+pub(super) fn config_of_key(trust: &Trust, key: &ApiKey, terms: &Terms) -> Result<ClientConfig, ClientError> {
+    let bad = |error: &dyn ToString| credentials(Path::new("API key"), error.to_string());
+    let certificate = key.certificate(terms).map_err(|error| bad(&error))?;
+    let private = PrivateKeyDer::try_from(key.pkcs8_der().to_vec()).map_err(|error| bad(&error))?;
+    let config = trusting(trust)?.with_client_auth_cert(vec![certificate.into()], private);
+    Ok(resumed_never(config.map_err(|error| bad(&error))?))
+}
+
+fn trusting(trust: &Trust) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, ClientError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("the provider serves the default versions");
-    let builder = match trust {
+    Ok(match trust {
         Trust::CaFile(path) => builder.with_root_certificates(roots(path)?),
         Trust::Pin(pin) => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Pinned { pin: *pin, provider }))
         }
-    };
-    let mut config = with_identity(builder, identity)?;
+    })
+}
+
+fn resumed_never(mut config: ClientConfig) -> ClientConfig {
     config.resumption = Resumption::disabled();
-    Ok(config)
+    config
 }
 
 fn with_identity(

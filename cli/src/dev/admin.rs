@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::pki::issue::{Serial, Terms, Validity, operator_client};
+use holdfast_protocol::pki::issue::{Terms, Validity, operator_client};
 use holdfast_protocol::pki::pem;
 use holdfast_protocol::secret::Secret;
 
 use crate::client::spki_sha256;
+use crate::entropy::{random, serial};
 use crate::failure::Failure;
 use crate::files::replace;
 
@@ -20,8 +21,7 @@ pub(super) fn identity(dir: &Path) -> Result<String, Failure> {
     let (key_file, cert_file) = (dir.join("admin.key"), dir.join("admin.crt"));
     if !(key_file.exists() && cert_file.exists()) {
         let key = SigningKey::from_seed(&random()?);
-        let serial = Serial(*Secret::<16>::expose(&random()?));
-        let terms = Terms { serial, validity: Validity { not_before: 0, not_after: NO_END } };
+        let terms = Terms { serial: serial()?, validity: Validity { not_before: 0, not_after: NO_END } };
         let certificate = operator_client(&key, "admin", &terms)
             .map_err(|error| Failure::unfit(format!("making {}: {error}", cert_file.display())))?;
         replace(&key_file, pem::private_key(&key).as_bytes(), 0o600)?;
@@ -33,13 +33,6 @@ pub(super) fn identity(dir: &Path) -> Result<String, Failure> {
 /// A password of 192 random bits.
 pub(super) fn password() -> Result<String, Failure> {
     Ok(hex::encode(Secret::<24>::expose(&random()?)))
-}
-
-fn random<const N: usize>() -> Result<Secret<N>, Failure> {
-    let mut outcome = Ok(());
-    let secret = Secret::fill_with(|into| outcome = getrandom::fill(into));
-    outcome.map_err(|error| Failure::unfit(format!("the system gives no randomness: {error}")))?;
-    Ok(secret)
 }
 
 #[cfg(test)]

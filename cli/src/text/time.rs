@@ -15,6 +15,11 @@ pub(crate) fn moment(text: &str, now: Timestamp) -> String {
     }
 }
 
+/// Microseconds since the Unix epoch, as RFC 3339.
+pub(crate) fn rfc3339_us(at_us: i64) -> Option<String> {
+    Timestamp::from_microsecond(at_us).ok().map(|at| at.to_string())
+}
+
 /// A second since the Unix epoch, likewise.
 pub(crate) fn moment_of_s(at_s: i64) -> String {
     Timestamp::from_second(at_s).map_or_else(|_| at_s.to_string(), |at| moment(&at.to_string(), now()))

@@ -25,6 +25,11 @@ pub fn private_key(key: &SigningKey) -> Zeroizing<String> {
     encode(PRIVATE_KEY, &key.to_pkcs8_der())
 }
 
+/// A private key that is PKCS #8 already, whatever its algorithm.
+pub fn pkcs8(der: &[u8]) -> Zeroizing<String> {
+    encode(PRIVATE_KEY, der)
+}
+
 fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     let body = Zeroizing::new(STANDARD.encode(der));
     // Allocated whole, so that growing leaves no copy of a key behind.

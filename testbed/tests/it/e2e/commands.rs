@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::World;
 
+mod keys;
 mod people;
 mod seal;
 mod sites;
@@ -153,7 +154,13 @@ fn is_between(told: &Value, before: &Value, after: &Value) -> bool {
 async fn every_command_does_what_it_says_prints_both_ways_and_tells_no_secret() {
     let mut world = World::behind_a_wan(&[1]).await;
     let password = world.deployment.doc().unwrap().central.password;
-    for (name, text) in [("value", vaults::VALUE), ("typed", vaults::TYPED), ("password of ann", people::PASSWORD)] {
+    for (name, text) in [
+        ("value", vaults::VALUE),
+        ("typed", vaults::TYPED),
+        ("password of ann", people::PASSWORD),
+        ("plaintext", keys::PLAINTEXT),
+        ("key of a file", keys::KEY),
+    ] {
         world.canaries.add(name, text.as_bytes());
     }
     let mut shell = Shell::open(world).await;
@@ -164,6 +171,9 @@ async fn every_command_does_what_it_says_prints_both_ways_and_tells_no_secret() 
     people::tenants(&shell).await;
     vaults::secrets(&shell).await;
     vaults::programs(&mut shell).await;
+    keys::keys(&shell).await;
+    keys::moved(&shell).await;
+    keys::clients(&mut shell).await;
     sites::a_site_of_paper(&shell).await;
     sites::a_real_site(&mut shell).await;
     seal::the_seal(&mut shell).await;
