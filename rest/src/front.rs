@@ -12,7 +12,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::shell::{Bounded, Load, caught};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -64,9 +64,13 @@ pub struct Front {
     slots: Arc<Slots>,
 }
 
+/// A place among the requests in work. Whatever goes on with a request when nobody waits for it keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
+
 /// Requests in work.
 struct Slots {
-    free: Semaphore,
+    free: Arc<Semaphore>,
     limit: usize,
     refused: AtomicU64,
 }
@@ -90,7 +94,7 @@ impl Front {
     pub fn new(router: Router, state: Arc<dyn NodeState>, metrics: Arc<Metrics>, options: FrontOptions) -> Arc<Self> {
         let router = router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
         let limit = options.requests_max;
-        let slots = Arc::new(Slots { free: Semaphore::new(limit), limit, refused: AtomicU64::new(0) });
+        let slots = Arc::new(Slots { free: Arc::new(Semaphore::new(limit)), limit, refused: AtomicU64::new(0) });
         metrics.bound(bounds::REQUESTS, &slots);
         Arc::new(Self { router, state, metrics, options, slots })
     }
@@ -141,12 +145,13 @@ impl Front {
         Dialect::Cerberus
     }
 
-    async fn admit(&self, request: Request<Body>, asked: &Asked) -> Result<Response, Problem> {
-        let Ok(_slot) = self.slots.free.try_acquire() else {
+    async fn admit(&self, mut request: Request<Body>, asked: &Asked) -> Result<Response, Problem> {
+        let Ok(slot) = self.slots.free.clone().try_acquire_owned().map(|permit| Slot(Arc::new(permit))) else {
             self.slots.refused.fetch_add(1, Ordering::Relaxed);
             self.metrics.refused(Refused::Requests);
             return Err(Problem::overloaded());
         };
+        request.extensions_mut().insert(slot.clone());
         if self.state.seal_state() != SealState::Unsealed && !self.is_open(request.uri().path()) {
             self.metrics.refused(Refused::Sealed);
             return Err(Problem::sealed());

@@ -15,7 +15,7 @@ use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::{Realm, SiteName};
 
-use crate::bite::{Bite, NoHosts, Pending};
+use crate::bite::{Bite, NoHosts, Pending, goes_to_the_end};
 
 pub mod passwords;
 
@@ -121,8 +121,10 @@ impl Node {
         Self { bite, ..self }
     }
 
-    /// Has what was committed in the tenant's `realm` hold at every connected host before the caller is answered.
+    /// Has what was committed in the tenant's `realm` hold at every connected host before the caller is answered. Only of
+    /// operations that are said to bite.
     pub async fn bite(&self, realm: Realm) -> Pending {
+        debug_assert!(goes_to_the_end(), "a client that goes away would come between the change and its bite");
         self.bite.bite(realm).await
     }
 

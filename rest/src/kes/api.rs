@@ -42,6 +42,8 @@ pub(super) struct Api {
     pub(super) timeout: Duration,
     pub(super) auth: Auth,
     pub(super) spoken: Spoken,
+    /// Whether what it changes holds at every connected host before it is answered.
+    pub(super) bites: bool,
     /// In the audit log.
     pub(super) action: &'static str,
 }
@@ -53,7 +55,11 @@ const DELETE: &[&str] = &["DELETE"];
 impl Api {
     const fn new(path: &'static str, methods: &'static [&'static str], action: &'static str) -> Self {
         let (auth, spoken, timeout) = (Auth::Policy, Spoken::Always, Duration::from_secs(15));
-        Self { path, methods, body_max: 0, timeout, auth, spoken, action }
+        Self { path, methods, body_max: 0, timeout, auth, spoken, bites: false, action }
+    }
+
+    const fn biting(self) -> Self {
+        Self { bites: true, ..self }
     }
 
     const fn with_body(self) -> Self {
@@ -88,30 +94,30 @@ table! {
     KEY_DESCRIBE = Api::new("/v1/key/describe/", READ, "key.describe").later();
     KEY_LIST = Api::new("/v1/key/list/", READ, "key.list");
     // The page of the older profile names one method and shows the other.
-    KEY_DELETE = Api::new("/v1/key/delete/", &["DELETE", "POST"], "key.delete");
+    KEY_DELETE = Api::new("/v1/key/delete/", &["DELETE", "POST"], "key.delete").biting();
     KEY_GENERATE = Api::new("/v1/key/generate/", WRITE, "key.generate").with_body();
     KEY_ENCRYPT = Api::new("/v1/key/encrypt/", WRITE, "key.encrypt").with_body();
     KEY_DECRYPT = Api::new("/v1/key/decrypt/", WRITE, "key.decrypt").with_body();
     KEY_BULK_DECRYPT = Api::new("/v1/key/bulk/decrypt/", WRITE, "key.decrypt").with_body().later();
     KEY_HMAC = Api::new("/v1/key/hmac/", WRITE, "key.hmac").with_body().later();
     KEY_ROTATE = Api::new("/v1/key/rotate/", WRITE, "key.rotate").with_body().later();
-    KEY_DISTRIBUTE = Api::new("/v1/key/distribute/", WRITE, "key.distribute").with_body().later();
-    KEY_ERASE = Api::new("/v1/key/erase/", WRITE, "key.erase-versions").with_body().later();
-    POLICY_WRITE = Api::new("/v1/policy/write/", WRITE, "policy.write").with_body();
+    KEY_DISTRIBUTE = Api::new("/v1/key/distribute/", WRITE, "key.distribute").with_body().later().biting();
+    KEY_ERASE = Api::new("/v1/key/erase/", WRITE, "key.erase-versions").with_body().later().biting();
+    POLICY_WRITE = Api::new("/v1/policy/write/", WRITE, "policy.write").with_body().biting();
     POLICY_DESCRIBE = Api::new("/v1/policy/describe/", READ, "policy.describe").later();
     POLICY_READ = Api::new("/v1/policy/read/", READ, "policy.read");
     POLICY_LIST = Api::new("/v1/policy/list/", READ, "policy.list");
-    POLICY_ASSIGN = Api { body_max: 1 << 10, ..Api::new("/v1/policy/assign/", WRITE, "identity.assign").later() };
-    POLICY_DELETE = Api::new("/v1/policy/delete/", DELETE, "policy.delete");
-    IDENTITY_ASSIGN = Api::new("/v1/identity/assign/", WRITE, "identity.assign");
+    POLICY_ASSIGN = Api { body_max: 1 << 10, ..Api::new("/v1/policy/assign/", WRITE, "identity.assign").later().biting() };
+    POLICY_DELETE = Api::new("/v1/policy/delete/", DELETE, "policy.delete").biting();
+    IDENTITY_ASSIGN = Api::new("/v1/identity/assign/", WRITE, "identity.assign").biting();
     IDENTITY_DESCRIBE = Api::new("/v1/identity/describe/", READ, "identity.describe").later();
     IDENTITY_SELF = Api {
         auth: Auth::Known,
         ..Api::new("/v1/identity/self/describe", READ, "identity.describe-self").later()
     };
     IDENTITY_LIST = Api::new("/v1/identity/list/", READ, "identity.list");
-    IDENTITY_DELETE = Api::new("/v1/identity/delete/", DELETE, "identity.forget").later();
-    IDENTITY_FORGET = Api::new("/v1/identity/forget/", DELETE, "identity.forget");
+    IDENTITY_DELETE = Api::new("/v1/identity/delete/", DELETE, "identity.forget").later().biting();
+    IDENTITY_FORGET = Api::new("/v1/identity/forget/", DELETE, "identity.forget").biting();
 }
 
 /// What a request with another method meant.
@@ -155,6 +161,7 @@ pub(super) fn routes(
                 _ => on::delete(path, work(), summary),
             };
             let operation = if api.body_max == 0 { operation } else { operation.may(&[408]) };
+            let operation = if api.bites { operation.bites() } else { operation };
             all = all.with(dress(operation).never(&[401, 413, 415]).may(&[400, 403, 404]));
         }
     }

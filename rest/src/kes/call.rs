@@ -28,8 +28,9 @@ use super::Kes;
 use super::api::{self, Api, Auth, KNOWN, PERMITTED};
 use super::fault::{Fault, Named};
 use super::profile::Profile;
-use crate::bite::Pending;
+use crate::bite::{Pending, to_the_end};
 use crate::body;
+use crate::front::Slot;
 use crate::node::{Deed, NOBODY};
 use crate::openapi::operation::{Query, Work};
 use crate::peer::Peer;
@@ -71,7 +72,7 @@ where
 async fn run<W, F>(kes: Kes, api: &'static Api, work: W, request: Request) -> Response
 where
     W: Fn(Call, Body) -> F,
-    F: Future<Output = Result<Response, Fault>>,
+    F: Future<Output = Result<Response, Fault>> + Send + 'static,
 {
     let (parts, body) = request.into_parts();
     let profile = kes.0.section.profile.of(api, &parts.method);
@@ -97,7 +98,11 @@ where
     };
     let timeout = kes.0.section.timeout(api);
     let call = Call { kes: kes.clone(), api, profile, realm, who, path };
-    let done = tokio::time::timeout(timeout, work(call, body)).await;
+    let work = work(call, body);
+    let done = match api.bites {
+        true => tokio::time::timeout(timeout, to_the_end(parts.extensions.get::<Slot>().cloned(), work)).await,
+        false => tokio::time::timeout(timeout, work).await,
+    };
     match done.unwrap_or_else(|_| Err(late())) {
         Ok(response) => response,
         Err(fault) => kes.refuse(api, (realm, &named(who)), &deed, fault).answer(profile, api),

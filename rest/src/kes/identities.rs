@@ -30,7 +30,7 @@ use crate::time::rfc3339_us;
 
 /// What can be done with them.
 pub(super) fn operations() -> Operations<Kes> {
-    let changes = |operation| bare(operation).may(&[409]).bites();
+    let changes = |operation| bare(operation).may(&[409]);
     routes(
         &IDENTITY_ASSIGN,
         || op(&IDENTITY_ASSIGN, assign),

@@ -30,7 +30,7 @@ pub(super) const CIPHER: Cipher = Cipher::Aes256Gcm;
 
 /// What can be done with them.
 pub(super) fn operations() -> Operations<Kes> {
-    let changes = |operation| bare(operation).may(&[409]).bites();
+    let changes = |operation| bare(operation).may(&[409]);
     routes(
         &KEY_CREATE,
         || op(&KEY_CREATE, create),

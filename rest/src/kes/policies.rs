@@ -26,7 +26,7 @@ pub(super) fn operations() -> Operations<Kes> {
     routes(
         &POLICY_WRITE,
         || op(&POLICY_WRITE, write),
-        |operation| bare(operation).takes::<PolicyBody>().may(&[409]).bites(),
+        |operation| bare(operation).takes::<PolicyBody>().may(&[409]),
         "Writes a policy",
     )
     .and(routes(
@@ -45,7 +45,7 @@ pub(super) fn operations() -> Operations<Kes> {
     .and(routes(
         &POLICY_DELETE,
         || op(&POLICY_DELETE, delete),
-        |operation| bare(operation).may(&[409]).bites(),
+        |operation| bare(operation).may(&[409]),
         "Deletes a policy: who had it may do nothing from here on",
     ))
 }

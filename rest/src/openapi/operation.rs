@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::StatusCode;
+use axum::middleware::from_fn;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::JsonSchema;
 
 use super::schemas::{self, SchemaOf};
+use crate::bite::all_to_the_end;
 
 /// Who may call.
 #[derive(Debug, Clone, Copy)]
@@ -222,7 +224,7 @@ impl<S> Operation<S> {
         self
     }
 
-    /// It holds at every connected host before it is answered.
+    /// It holds at every connected host before it is answered, and goes on to that when the client goes away.
     pub(crate) fn bites(mut self) -> Self {
         self.told.bites = true;
         self
@@ -286,6 +288,7 @@ impl<S: Clone + Send + Sync + 'static> Operations<S> {
     pub(crate) fn router_of(self, finish: impl Fn(MethodRouter<S>) -> MethodRouter<S>) -> Router<S> {
         let mut paths: Vec<(String, MethodRouter<S>)> = Vec::new();
         for Operation { route, told } in self.all {
+            let route = if told.bites { route.route_layer(from_fn(all_to_the_end)) } else { route };
             match paths.iter_mut().find(|(path, _)| *path == told.path) {
                 Some((_, methods)) => *methods = std::mem::take(methods).merge(route),
                 None => paths.push((told.path, route)),

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::client::{Answer, Credentials, Kept, client_config, send, serve};
 use crate::node::World;
 
+mod biting;
 mod clients;
 mod keys;
 mod listeners;

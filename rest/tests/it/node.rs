@@ -21,6 +21,7 @@ use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::envelope;
 use holdfast_protocol::ids::{DeploymentId, Realm, SiteName};
 use holdfast_protocol::secret::Secret;
+use holdfast_rest::bite::Bite;
 use holdfast_rest::node::{Central, Node, Place};
 use tempfile::TempDir;
 
@@ -140,6 +141,12 @@ impl World {
         let password_hash = is_new.then(password_hash);
         let cmd = PutUser { caller, username: name.into(), password_hash, full_name: None, groups, disabled: false };
         self.node.barrier().run(move |rows| put_user(&cmd, rows, now)).await.unwrap();
+    }
+
+    /// The same central, whose changes hold at these hosts.
+    pub(crate) fn biting(&self, hosts: Arc<dyn Bite>) -> Arc<Node> {
+        let barrier = self.node.barrier().clone();
+        Arc::new(Node::new(barrier, self.journal.clone(), self.clock.clone(), Arc::new(Central)).biting(hosts))
     }
 
     /// The same store seen by a host of `site`.
