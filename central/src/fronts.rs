@@ -63,6 +63,7 @@ fn routes(behind: Behind) -> (Router, Arc<holdfast_rest::node::Node>) {
     let Node { barrier, journal, clock, config, metrics, .. } = node;
     let access = Arc::new(Access::at_central(barrier, journal, clock, seal.clone(), fleet.clone()));
     metrics.bound(bounds::PASSWORDS, access.node().passwords());
+    metrics.bound(bounds::KES_STREAMS, access.node().streams());
     // A root token that is used through any dialect ends the repeating of the reveal.
     let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));
     let below = access.node().clone();

@@ -4,7 +4,6 @@
 //! the caller is reached too.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::body::{Body, to_bytes};
@@ -98,7 +97,7 @@ fn peer(flags: u8) -> Peer {
         not_after: i64::MAX,
     });
     let from = if flags & LOCAL != 0 { [127, 0, 0, 1] } else { [192, 0, 2, 7] };
-    Peer { certificate: certificate.map(Arc::new), ..Peer::new((from, 5000).into(), None) }
+    Peer::new((from, 5000).into(), certificate)
 }
 
 /// The request, if the HTTP library would hand it on: what is no request line or header never reaches the front.

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_saphyr::Error as YamlError;
 use zeroize::Zeroizing;
 
+use crate::erasing::Erasing;
 use crate::problem::Problem;
 use crate::reply::Format;
 
@@ -47,26 +48,16 @@ pub async fn read(body: Body, limit: usize) -> Result<Zeroizing<Vec<u8>>, Proble
 }
 
 async fn collect(mut body: Body, announced: usize, limit: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(announced));
+    let mut bytes = Erasing::with_capacity(announced);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
         let Some(data) = frame.data_ref() else { continue };
         if data.len() > limit - bytes.len() {
             return Err(Problem::too_large(limit));
         }
-        reserve(&mut bytes, data.len());
-        bytes.extend_from_slice(data);
+        bytes.extend(data);
     }
-    Ok(bytes)
-}
-
-/// Grows without leaving the old bytes behind, as `Vec` would.
-fn reserve(bytes: &mut Zeroizing<Vec<u8>>, more: usize) {
-    if bytes.capacity() - bytes.len() < more {
-        let mut grown = Zeroizing::new(Vec::with_capacity((bytes.len() + more).max(bytes.capacity() * 2)));
-        grown.extend_from_slice(bytes);
-        *bytes = grown;
-    }
+    Ok(bytes.into_bytes())
 }
 
 /// What `Content-Type` says a body is written in.

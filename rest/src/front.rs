@@ -121,6 +121,7 @@ impl Front {
         let asked = Asked { dialect, format: Format::accepted(request.headers()), id: RequestId::draw() };
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(asked.id.clone());
+        let _active = (dialect == Dialect::Kes).then(|| self.metrics.kes().enter());
         let response = self.admit(request, &asked).await.unwrap_or_else(Problem::into_response);
         let response = asked.finish(if asks_what_may_be_done(dialect, &method) { offered(response) } else { response });
         self.record(&asked, &method, response.status(), began.elapsed());

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Notation};
 use crate::openapi::operation::{self as on, ANYBODY, Operations, Query, Work};
 use crate::problem::Problem;
 use crate::reply::Format;
@@ -75,10 +75,15 @@ pub(crate) fn operations() -> Operations<About> {
         .with(
             on::get(
                 "/v1/metrics",
-                Work::new(async |State(about): State<About>| exposition(&about.metrics), ANYBODY, Query::None)
-                    .gives::<String>(),
+                Work::new(
+                    async |State(about): State<About>, headers: HeaderMap| exposition(&about.metrics, &headers),
+                    ANYBODY,
+                    Query::None,
+                )
+                .gives::<String>(),
                 "All that the node counts",
             )
+            .media(PROMETHEUS)
             .media(OPEN_METRICS),
         )
 }
@@ -126,9 +131,23 @@ impl About {
     }
 }
 
-fn exposition(metrics: &Metrics) -> Response {
-    let Some(text) = metrics.encode() else { return Problem::internal().into_response() };
-    ([(header::CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS))], text).into_response()
+/// OpenMetrics for those who say that they read it, otherwise what everybody reads.
+fn exposition(metrics: &Metrics, headers: &HeaderMap) -> Response {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (notation, media) = match accepted.any(|line| line.split(',').any(is_open_metrics)) {
+        true => (Notation::OpenMetrics, OPEN_METRICS),
+        false => (Notation::Prometheus, PROMETHEUS),
+    };
+    let Some(text) = metrics.encode(notation) else { return Problem::internal().into_response() };
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(media))], text).into_response()
+}
+
+fn is_open_metrics(accepted: &str) -> bool {
+    accepted
+        .split(';')
+        .next()
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/openmetrics-text"))
 }
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";

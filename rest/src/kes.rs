@@ -23,20 +23,30 @@ mod api;
 mod bodies;
 mod call;
 mod crypto;
+mod events;
 mod fault;
 mod identities;
 mod imports;
 mod keys;
 mod listener;
 mod lists;
+mod logs;
+mod metrics;
 mod policies;
+mod process;
 mod profile;
+mod proxy;
 mod section;
 mod status;
+mod streams;
 
 pub use listener::{ClientAuth, Listener, of_tenants};
+pub use metrics::Notation;
+pub(crate) use metrics::{Counted, as_prometheus};
 pub use profile::Profile;
+pub use proxy::Proxy;
 pub use section::Section;
+pub use streams::Streams;
 
 /// What handlers need.
 #[derive(Clone)]
@@ -66,6 +76,7 @@ pub(crate) fn operations() -> Operations<Kes> {
         .and(crypto::operations())
         .and(policies::operations())
         .and(identities::operations())
+        .and(logs::operations())
 }
 
 /// Other methods are refused in the words of the dialect.

@@ -11,11 +11,13 @@ pub mod cerberus;
 pub mod config;
 pub mod dispatch;
 pub mod distribute;
+mod erasing;
 pub mod failures;
 pub mod files;
 pub mod front;
 pub mod health;
 pub mod kes;
+mod lasting;
 pub mod metrics;
 pub mod node;
 #[cfg(debug_assertions)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,6 +14,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::dispatch::Dialect;
+pub use crate::kes::Notation;
+use crate::kes::{Counted, as_prometheus};
 
 pub mod bounds;
 
@@ -37,7 +39,7 @@ pub enum Refused {
     Panic,
 }
 
-/// All that a node counts. Every name starts with `holdfast_`.
+/// All that a node counts. Every name starts with `holdfast_`, but for those that clients of KES know.
 pub struct Metrics {
     /// Open connections.
     pub connections: Gauge,
@@ -45,6 +47,7 @@ pub struct Metrics {
     latency: Family<DialectLabels, Histogram, fn() -> Histogram>,
     refusals: Family<RefusalLabels, Counter>,
     bounds: Bounds,
+    kes: Counted,
     registry: Mutex<Registry>,
 }
 
@@ -57,6 +60,7 @@ impl Metrics {
             latency: Family::new_with_constructor(latency_histogram),
             refusals: Family::default(),
             bounds: Bounds::default(),
+            kes: Counted::default(),
             registry: Mutex::new(Registry::with_prefix("holdfast")),
         };
         metrics.register(|registry| {
@@ -85,11 +89,19 @@ impl Metrics {
         self.bounds.add(name, Box::new(look));
     }
 
+    /// What is counted of KES' requests under the names of KES.
+    pub(crate) fn kes(&self) -> &Counted {
+        &self.kes
+    }
+
     /// Counts an answer.
     pub fn answered(&self, dialect: Dialect, method: &Method, status: StatusCode, took: Duration) {
         let labels = RequestLabels { dialect: dialect.name(), method: method_name(method), status: class_of(status) };
         self.requests.get_or_create(&labels).inc();
         self.latency.get_or_create(&DialectLabels { dialect: dialect.name() }).observe(took.as_secs_f64());
+        if dialect == Dialect::Kes {
+            self.kes.answered(status, took);
+        }
     }
 
     /// Counts a refusal.
@@ -105,10 +117,17 @@ impl Metrics {
         self.refusals.get_or_create(&RefusalLabels { why }).inc();
     }
 
-    /// All metrics as OpenMetrics text.
-    pub fn encode(&self) -> Option<String> {
+    /// All metrics as text.
+    pub fn encode(&self, notation: Notation) -> Option<String> {
         let mut text = String::new();
-        encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner)).ok()?;
+        encode_registry(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner)).ok()?;
+        if notation == Notation::Prometheus {
+            text = as_prometheus(&text);
+        }
+        self.kes.write(&mut text, notation).ok()?;
+        if notation == Notation::OpenMetrics {
+            encode_eof(&mut text).ok()?;
+        }
         Some(text)
     }
 }

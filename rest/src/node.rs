@@ -16,6 +16,7 @@ use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_protocol::ids::{Realm, SiteName};
 
 use crate::bite::{Bite, NoHosts, Pending, goes_to_the_end};
+use crate::kes::Streams;
 
 pub mod passwords;
 
@@ -62,6 +63,7 @@ pub struct Node {
     verified: VerifiedTokens,
     passwords: Arc<Passwords>,
     bite: Arc<dyn Bite>,
+    streams: Arc<Streams>,
 }
 
 /// What a request wants to do, for the audit log.
@@ -112,7 +114,8 @@ impl Node {
     /// A node above its barrier.
     pub fn new(barrier: Barrier, journal: Arc<Journal>, clock: Arc<dyn Clock>, place: Arc<dyn Place>) -> Self {
         let (verified, passwords) = (VerifiedTokens::default(), Arc::default());
-        Self { barrier, journal, clock, place, verified, passwords, bite: Arc::new(NoHosts) }
+        let (bite, streams) = (Arc::new(NoHosts), Arc::default());
+        Self { barrier, journal, clock, place, verified, passwords, bite, streams }
     }
 
     /// The same node, whose changes `bite` makes hold at hosts.
@@ -131,6 +134,11 @@ impl Node {
     /// The store.
     pub fn barrier(&self) -> &Barrier {
         &self.barrier
+    }
+
+    /// Where KES' logs are followed.
+    pub fn streams(&self) -> &Arc<Streams> {
+        &self.streams
     }
 
     /// Where passwords are hashed.

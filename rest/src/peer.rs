@@ -7,6 +7,8 @@ use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::kes::{Identity, PeerError};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::lasting::Lasting;
+
 /// The other end; handlers take it as `Extension<Peer>`.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -16,12 +18,15 @@ pub struct Peer {
     pub loopback: bool,
     /// The certificate whose key the client has proved to hold. Nobody has judged its issuer, names or dates.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Answers over this connection that go on.
+    pub(crate) lasting: Lasting,
 }
 
 impl Peer {
     /// A peer at `addr`.
     pub fn new(addr: SocketAddr, certificate: Option<ClientCertificate>) -> Self {
-        Self { addr, loopback: addr.ip().to_canonical().is_loopback(), certificate: certificate.map(Arc::new) }
+        let (loopback, certificate) = (addr.ip().to_canonical().is_loopback(), certificate.map(Arc::new));
+        Self { addr, loopback, certificate, lasting: Lasting::default() }
     }
 
     /// The KES identity, if the client showed a certificate.

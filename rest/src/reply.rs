@@ -10,7 +10,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::erasing::Erasing;
 use crate::problem::Problem;
+
+/// Most answers have room in it.
+const ROOM_BYTES: usize = 512;
 
 /// In what a client reads answers of the Strongbox dialect. As an extractor it never fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,17 +47,19 @@ impl Format {
     /// An answer with `value` as its body. The buffer may hold revealed secrets and erases itself once sent.
     pub fn reply<T: Serialize + ?Sized>(self, status: StatusCode, value: &T) -> Response {
         let Some(bytes) = self.encode(value) else { return Problem::internal().into_response() };
-        let body = Body::from(Bytes::from_owner(Zeroizing::new(bytes)));
+        let body = Body::from(Bytes::from_owner(bytes));
         let mut response = (status, body).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, self.content_type());
         response
     }
 
-    fn encode<T: Serialize + ?Sized>(self, value: &T) -> Option<Vec<u8>> {
+    fn encode<T: Serialize + ?Sized>(self, value: &T) -> Option<Zeroizing<Vec<u8>>> {
+        let mut written = Erasing::with_capacity(ROOM_BYTES);
         match self {
-            Self::Json => serde_json::to_vec(value).ok(),
-            Self::Yaml => serde_saphyr::to_string(&value).ok().map(String::into_bytes),
+            Self::Json => serde_json::to_writer(&mut written, value).ok()?,
+            Self::Yaml => serde_saphyr::to_fmt_writer(&mut written, &value).ok()?,
         }
+        Some(written.into_bytes())
     }
 
     fn content_type(self) -> HeaderValue {
@@ -91,6 +97,14 @@ mod tests {
             assert_eq!(Format::accepted(&headers), format, "{accept}");
         }
         assert_eq!(Format::accepted(&HeaderMap::new()), Format::Yaml);
+    }
+
+    #[test]
+    fn an_answer_that_outgrows_its_room_is_whole() {
+        let long = "x".repeat(5 * ROOM_BYTES);
+        let json = Format::Json.encode(&serde_json::json!({ "a": long })).unwrap();
+        assert_eq!(*json, format!("{{\"a\":\"{long}\"}}").into_bytes());
+        assert_eq!(*Format::Yaml.encode(&long).unwrap(), serde_saphyr::to_string(&long).unwrap().into_bytes());
     }
 
     #[test]

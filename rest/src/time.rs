@@ -14,6 +14,16 @@ pub fn rfc3339_ms(wall_us: i64) -> String {
     timestamp(wall_us).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
+/// The same with whole seconds.
+pub(crate) fn rfc3339_s(wall_us: i64) -> String {
+    timestamp(wall_us).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// As Go's programs begin the lines of their logs.
+pub(crate) fn log_time(wall_us: i64) -> String {
+    timestamp(wall_us).strftime("%Y/%m/%d %H:%M:%S").to_string()
+}
+
 /// Microseconds since the Unix epoch of an RFC 3339 time with any offset.
 pub fn parse_rfc3339(text: &str) -> Option<i64> {
     text.parse::<Timestamp>().ok().map(Timestamp::as_microsecond)

@@ -46,6 +46,8 @@ pub(super) struct Api {
     pub(super) bites: bool,
     /// In the audit log.
     pub(super) action: &'static str,
+    /// Whether the answer goes on for as long as somebody reads it.
+    pub(super) goes_on: bool,
 }
 
 const WRITE: &[&str] = &["PUT", "POST"];
@@ -55,11 +57,16 @@ const DELETE: &[&str] = &["DELETE"];
 impl Api {
     const fn new(path: &'static str, methods: &'static [&'static str], action: &'static str) -> Self {
         let (auth, spoken, timeout) = (Auth::Policy, Spoken::Always, Duration::from_secs(15));
-        Self { path, methods, body_max: 0, timeout, auth, spoken, bites: false, action }
+        Self { path, methods, body_max: 0, timeout, auth, spoken, bites: false, action, goes_on: false }
     }
 
     const fn biting(self) -> Self {
         Self { bites: true, ..self }
+    }
+
+    /// Of which the answer goes on. Only its beginning has to come in time.
+    const fn stream(path: &'static str, action: &'static str) -> Self {
+        Self { goes_on: true, ..Self::new(path, READ, action) }
     }
 
     const fn with_body(self) -> Self {
@@ -68,6 +75,11 @@ impl Api {
 
     const fn later(self) -> Self {
         Self { spoken: Spoken::Later, ..self }
+    }
+
+    /// Whether only clients of the older profile call it so.
+    pub(super) fn is_trace(&self) -> bool {
+        self.path.ends_with("/trace")
     }
 
     /// Whether something follows in its path.
@@ -118,6 +130,10 @@ table! {
     IDENTITY_LIST = Api::new("/v1/identity/list/", READ, "identity.list");
     IDENTITY_DELETE = Api::new("/v1/identity/delete/", DELETE, "identity.forget").later().biting();
     IDENTITY_FORGET = Api::new("/v1/identity/forget/", DELETE, "identity.forget").biting();
+    LOG_AUDIT = Api::stream("/v1/log/audit", "kes.log-audit").later();
+    LOG_AUDIT_TRACE = Api::stream("/v1/log/audit/trace", "kes.log-audit");
+    LOG_ERROR = Api::stream("/v1/log/error", "kes.log-error").later();
+    LOG_ERROR_TRACE = Api::stream("/v1/log/error/trace", "kes.log-error");
 }
 
 /// What a request with another method meant.
@@ -162,11 +178,15 @@ pub(super) fn routes(
             };
             let operation = if api.body_max == 0 { operation } else { operation.may(&[408]) };
             let operation = if api.bites { operation.bites() } else { operation };
-            all = all.with(dress(operation).never(&[401, 413, 415]).may(&[400, 403, 404]));
+            let operation = dress(operation).headers(ENCLAVE).never(&[401, 413, 415]);
+            all = all.with(operation.may(&[400, 403, 404]));
         }
     }
     all
 }
+
+/// What the query may say, as later clients do.
+const ENCLAVE: &[(&str, &str)] = &[("Kes-Enclave", "The same as enclave, where that is not given.")];
 
 /// Says that it answers 200 without a body.
 pub(super) fn bare(operation: Operation<Kes>) -> Operation<Kes> {

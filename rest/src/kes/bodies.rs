@@ -5,14 +5,15 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, decoded_len_estimate};
 use holdfast_actors::distribute::Distribute;
 use holdfast_actors::rows::Refusal;
 use holdfast_protocol::secret::SecretBytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use zeroize::Zeroizing;
 
 use super::fault::Fault;
 use crate::distribute::DistributeBody;
@@ -56,7 +57,12 @@ impl<const N: usize> Texts<N> {
     /// # Errors
     /// It is no base64.
     pub(super) fn bytes(&self, at: usize) -> Result<SecretBytes, Fault> {
-        STANDARD.decode(self.text(at)).map(SecretBytes::new).map_err(|_| Fault::BadBody)
+        let text = self.text(at);
+        // Where it breaks off, what was decoded so far is erased with the rest.
+        let mut bytes = Zeroizing::new(vec![0; decoded_len_estimate(text.len())]);
+        let len = STANDARD.decode_slice(text, &mut bytes).map_err(|_| Fault::BadBody)?;
+        bytes.truncate(len);
+        Ok(SecretBytes::new(std::mem::take(&mut *bytes)))
     }
 }
 

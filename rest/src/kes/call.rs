@@ -3,14 +3,16 @@
 //! with the snapshot that it was served from.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use holdfast_actors::access_control::approle_logins::Issuer;
 use holdfast_actors::access_control::authority::Authority;
 use holdfast_actors::access_control::identities;
 use holdfast_actors::access_control::tenants::is_blocked;
@@ -26,14 +28,18 @@ use zeroize::Zeroizing;
 
 use super::Kes;
 use super::api::{self, Api, Auth, KNOWN, PERMITTED};
+use super::events::{Heard, Whose};
 use super::fault::{Fault, Named};
 use super::profile::Profile;
+use super::proxy::Behind;
+use super::streams::Streams;
 use crate::bite::{Pending, to_the_end};
 use crate::body;
 use crate::front::Slot;
+use crate::lasting::{Lasting, One};
 use crate::node::{Deed, NOBODY};
 use crate::openapi::operation::{Query, Work};
-use crate::peer::Peer;
+use crate::peer::{ClientCertificate, Peer};
 use crate::problem::Problem;
 use crate::reply::Format;
 use crate::uri::{decoded, query_values};
@@ -48,6 +54,18 @@ pub(super) struct Call {
     who: Option<Identity>,
     /// As policies see it.
     path: String,
+    /// What it was called by.
+    certificate: Option<Arc<ClientCertificate>>,
+    lasting: Lasting,
+    /// Whether it waits for a body.
+    reads_body: Arc<AtomicBool>,
+}
+
+/// Who calls.
+struct Client {
+    certificate: Option<Arc<ClientCertificate>>,
+    /// From where, if a proxy says.
+    from: Option<IpAddr>,
 }
 
 /// What a read looks at.
@@ -64,7 +82,18 @@ where
     W: Fn(Call, Body) -> F + Copy + Send + Sync + 'static,
     F: Future<Output = Result<Response, Fault>> + Send + 'static,
 {
-    let handler = async move |State(kes): State<Kes>, request: Request| run(kes, api, work, request).await;
+    let handler = async move |State(kes): State<Kes>, request: Request| {
+        // What is for GET takes it, too, which KES does not.
+        if request.method() == Method::HEAD {
+            return wrong_method(State(kes), request).await;
+        }
+        let heard = Heard::of(&kes.0.node, api, &request);
+        let mut response = run(kes, api, work, request).await;
+        if let Some(heard) = heard {
+            heard.tell(&mut response);
+        }
+        response
+    };
     let who = if api.auth == Auth::Known { KNOWN } else { PERMITTED };
     Work::new(handler, who, Query::None).action(api.action).own(&[("enclave", "Whose keys: a tenant.")])
 }
@@ -80,12 +109,18 @@ where
     let deed = Deed::of(api.action, path.strip_prefix(api.path).unwrap_or_default());
     let skips = kes.0.section.skips_auth(api);
     let enclave = enclave_of(&parts);
-    let who = match parts.extensions.get::<Peer>().map(|peer| kes.identity(peer)) {
-        Some(Ok(who)) => Some(who),
-        _ if skips => None,
-        Some(Err(fault)) => return kes.refuse(api, (Realm::NODE, NOBODY), &deed, fault).answer(profile, api),
-        None => return Problem::internal().into_response(),
+    let Some(peer) = parts.extensions.get::<Peer>() else { return Problem::internal().into_response() };
+    let client = match kes.client(peer, &parts.headers) {
+        Ok(client) => client,
+        _ if skips => Client { certificate: None, from: None },
+        Err(fault) => return kes.refuse(api, (Realm::NODE, &itself(peer)), &deed, fault).answer(profile, api),
     };
+    let who = match kes.identity(client.certificate.as_deref()) {
+        Ok(who) => Some(who),
+        _ if skips => None,
+        Err(fault) => return kes.refuse(api, (Realm::NODE, NOBODY), &deed, fault).answer(profile, api),
+    };
+    let whose = |realm, response| whose(&kes, Whose { realm, who, from: client.from }, response);
     let admitted = match (skips, enclave) {
         // Nobody learns by what all may call which tenants there are, nor writes into their logs.
         (true, _) => kes.admit(api, None, None, &path),
@@ -94,19 +129,33 @@ where
     };
     let realm = match admitted {
         Ok(realm) => realm,
-        Err((realm, fault)) => return kes.refuse(api, (realm, &named(who)), &deed, fault).answer(profile, api),
+        Err((realm, fault)) => {
+            return whose(realm, kes.refuse(api, (realm, &named(who)), &deed, fault).answer(profile, api));
+        }
     };
     let timeout = kes.0.section.timeout(api);
-    let call = Call { kes: kes.clone(), api, profile, realm, who, path };
+    let (lasting, reads_body) = (peer.lasting.clone(), Arc::new(AtomicBool::new(false)));
+    let certificate = client.certificate.clone();
+    let call =
+        Call { kes: kes.clone(), api, profile, realm, who, path, certificate, lasting, reads_body: reads_body.clone() };
     let work = work(call, body);
     let done = match api.bites {
         true => tokio::time::timeout(timeout, to_the_end(parts.extensions.get::<Slot>().cloned(), work)).await,
         false => tokio::time::timeout(timeout, work).await,
     };
-    match done.unwrap_or_else(|_| Err(late())) {
+    let response = match done.unwrap_or_else(|_| Err(late(reads_body.load(Ordering::Relaxed)))) {
         Ok(response) => response,
         Err(fault) => kes.refuse(api, (realm, &named(who)), &deed, fault).answer(profile, api),
+    };
+    whose(realm, response)
+}
+
+/// Marks an answer for those who listen, if anybody may.
+fn whose(kes: &Kes, whose: Whose, mut response: Response) -> Response {
+    if kes.0.node.streams().are_heard() {
+        response.extensions_mut().insert(whose);
     }
+    response
 }
 
 /// The tenant that a request names. One that can't be read is none that there is, and no other is taken instead.
@@ -116,8 +165,12 @@ fn enclave_of(parts: &Parts) -> Result<Option<String>, Fault> {
     named.or_else(header).map(|name| name.ok_or(Fault::NotPermitted)).transpose()
 }
 
-fn late() -> Fault {
-    Fault::Problem(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no answer in time").retry_after(1))
+/// Whose fault it is that time is over.
+fn late(reads_body: bool) -> Fault {
+    Fault::Problem(match reads_body {
+        true => Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+        false => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no answer in time").retry_after(1),
+    })
 }
 
 /// Undone of its percent-encoding, as policies are written. One that can't be undone is no path that a name could be in.
@@ -126,33 +179,52 @@ fn path_of(path: &str) -> String {
     api::judged_path(&path).into_owned()
 }
 
+/// A proxy, of which something else is wrong.
+fn itself(peer: &Peer) -> String {
+    named(peer.certificate.as_ref().and_then(|certificate| certificate.client.ok()))
+}
+
 fn named(who: Option<Identity>) -> String {
     who.map_or_else(|| NOBODY.to_owned(), |who| who.to_string())
 }
 
 /// Another method than those of a path. Noted as well, of whoever has a certificate.
-pub(super) async fn wrong_method(
-    State(kes): State<Kes>,
-    Extension(peer): Extension<Peer>,
-    uri: Uri,
-    method: Method,
-) -> Response {
-    let path = path_of(uri.path());
+pub(super) async fn wrong_method(State(kes): State<Kes>, request: Request) -> Response {
+    let Some(peer) = request.extensions().get::<Peer>() else { return Problem::internal().into_response() };
+    let path = path_of(request.uri().path());
     let Some(api) = api::of_path(&path) else { return Problem::internal().into_response() };
+    let (heard, method) = (Heard::of(&kes.0.node, api, &request), request.method().clone());
     let expected = api.methods[0];
     let fault = Fault::WrongMethod(method.to_string(), expected);
     let deed = Deed::of(api.action, path.strip_prefix(api.path).unwrap_or_default());
-    let actor = named(kes.identity(&peer).ok());
+    let (certificate, from) = match kes.client(peer, request.headers()) {
+        Ok(Client { certificate, from }) => (certificate, from),
+        Err(_) => (None, None),
+    };
+    let who = kes.identity(certificate.as_deref()).ok();
     let mut response =
-        kes.refuse(api, (Realm::NODE, &actor), &deed, fault).answer(kes.0.section.profile.of(api, &method), api);
+        kes.refuse(api, (Realm::NODE, &named(who)), &deed, fault).answer(kes.0.section.profile.of(api, &method), api);
     // As KES has it.
     response.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(expected));
+    if let Some(heard) = heard {
+        response.extensions_mut().insert(Whose { realm: Realm::NODE, who, from });
+        heard.tell(&mut response);
+    }
     response
 }
 
 impl Kes {
-    fn identity(&self, peer: &Peer) -> Result<Identity, Fault> {
-        let certificate = peer.certificate.as_ref().ok_or(Fault::NoCertificate)?;
+    /// Who calls: the peer, or who is behind it.
+    fn client(&self, peer: &Peer, headers: &HeaderMap) -> Result<Client, Fault> {
+        let behind = self.0.section.proxy.as_ref().map(|proxy| proxy.behind(peer, headers)).transpose()?.flatten();
+        Ok(match behind {
+            Some(Behind { certificate, from }) => Client { certificate: Some(certificate), from },
+            None => Client { certificate: peer.certificate.clone(), from: None },
+        })
+    }
+
+    fn identity(&self, certificate: Option<&ClientCertificate>) -> Result<Identity, Fault> {
+        let certificate = certificate.ok_or(Fault::NoCertificate)?;
         let who = certificate.client.map_err(|error| match error {
             PeerError::Several => Fault::SeveralCertificates,
             PeerError::None | PeerError::Malformed => Fault::NoCertificate,
@@ -253,7 +325,10 @@ impl Call {
 
     /// Reads a body, as long as it may be.
     pub(super) async fn body(&self, body: Body) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        body::read(body, self.api.body_max).await.map_err(|problem| match problem.status {
+        self.reads_body.store(true, Ordering::Relaxed);
+        let read = body::read(body, self.api.body_max).await;
+        self.reads_body.store(false, Ordering::Relaxed);
+        read.map_err(|problem| match problem.status {
             StatusCode::PAYLOAD_TOO_LARGE => Fault::BadBody,
             _ => Fault::Problem(problem),
         })
@@ -261,6 +336,38 @@ impl Call {
 
     /// Looks at one snapshot: at the caller's right once more, then at what `work` looks for; then writes the audit line.
     pub(super) fn read<T>(&self, work: impl FnOnce(&At<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.look_and(work, |rows| {
+            let deed = Deed::read(self.api.action, self.rest());
+            Ok(self.kes.0.node.note_done(rows, self.realm, &named(self.who), &deed)?)
+        })
+    }
+
+    /// The same where nothing comes of it that anybody hears of: it is noted nowhere. Also at the certificate's end.
+    pub(super) fn look<T>(&self, work: impl FnOnce(&At<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.kes.identity(self.certificate.as_deref())?;
+        self.look_and(work, |_| Ok(()))
+    }
+
+    /// Where the logs are followed.
+    pub(super) fn streams(&self) -> &Arc<Streams> {
+        self.kes.0.node.streams()
+    }
+
+    /// Says that its answer goes on until what is given out is dropped.
+    pub(super) fn lasts(&self) -> One {
+        self.lasting.begin()
+    }
+
+    /// Whether this node is central.
+    pub(super) fn is_at_central(&self) -> bool {
+        self.kes.0.node.issuer() == Issuer::Central
+    }
+
+    fn look_and<T>(
+        &self,
+        work: impl FnOnce(&At<'_>) -> Result<T, Fault>,
+        note: impl FnOnce(&Snapshot) -> Result<(), Fault>,
+    ) -> Result<T, Fault> {
         let (node, realm) = (&self.kes.0.node, self.realm);
         let rows = node.barrier().snapshot()?;
         let hot = HotRealm::new(&rows, realm)?;
@@ -268,7 +375,7 @@ impl Call {
             judged(self.api, who, &self.path, &rows, (realm, &hot))?;
         }
         let done = node.gated(realm, |gate| work(&At { rows: &rows, hot: &hot, gate, realm }))?;
-        node.note_done(&rows, realm, &named(self.who), &Deed::read(self.api.action, self.rest()))?;
+        note(&rows)?;
         Ok(done)
     }
 

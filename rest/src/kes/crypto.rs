@@ -5,13 +5,13 @@ use axum::body::Body;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use holdfast_actors::key_store::{self, Unusable};
+use holdfast_actors::key_store;
 use holdfast_actors::ports::{draw, draw_secret};
 use holdfast_protocol::crypto::transit::Salt;
 use holdfast_protocol::kes::{Form, KeyName};
 use schemars::JsonSchema;
 use serde::Serialize;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::Kes;
 use super::api::{KEY_BULK_DECRYPT, KEY_DECRYPT, KEY_ENCRYPT, KEY_GENERATE, KEY_HMAC, routes};
@@ -160,9 +160,12 @@ async fn hmac(call: Call, body: Body) -> Result<Response, Fault> {
     let body = call.body(body).await?;
     let message = Texts::of(&body, ["message"])?.bytes(0)?;
     let version = own::<OfVersion>(&body)?.version.filter(|version| *version != 0);
-    let mac = call.read(|at| {
+    let hmac = call.read(|at| {
         let key = at.hot.lookup(at.gate, &name)?;
-        key_store::hmac(&key, version, message.expose()).map_err(|unusable: Unusable| unusable.into())
+        let mut mac = key_store::hmac(&key, version, message.expose())?;
+        let hmac = revealed(&mac);
+        mac.zeroize();
+        Ok(hmac)
     })?;
-    Ok(reply(&Authenticated { hmac: revealed(&*Zeroizing::new(mac)) }))
+    Ok(reply(&Authenticated { hmac }))
 }

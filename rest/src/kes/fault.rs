@@ -28,6 +28,12 @@ pub(super) enum Fault {
     NoCertificate,
     SeveralCertificates,
     ExpiredCertificate,
+    /// What a proxy says of its client: nothing.
+    ProxySentNone,
+    /// More than one certificate.
+    ProxySentSeveral,
+    /// What is no certificate.
+    ProxySentBad,
     NotPermitted,
     AssignsToItself,
     /// What it is of, and what was given.
@@ -86,6 +92,9 @@ impl Fault {
             (Self::NoCertificate, _) => bad("tls: client certificate is required"),
             (Self::SeveralCertificates, _) => bad("tls: received more than one client certificate"),
             (Self::ExpiredCertificate, _) => (StatusCode::FORBIDDEN, "tls: client certificate has expired".into()),
+            (Self::ProxySentNone, _) => bad("no client certificate is present"),
+            (Self::ProxySentSeveral, _) => bad("too many client certificates are present"),
+            (Self::ProxySentBad, _) => bad("invalid client certificate"),
             (Self::NotPermitted, Current) => (StatusCode::FORBIDDEN, "not authorized: insufficient permissions".into()),
             (Self::NotPermitted, Seed) => (StatusCode::FORBIDDEN, "prohibited by policy".into()),
             (Self::AssignsToItself, _) => (StatusCode::FORBIDDEN, "identity cannot assign policy to itself".into()),

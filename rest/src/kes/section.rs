@@ -13,6 +13,7 @@ use toml::Value;
 
 use super::api::{self, Api};
 use super::profile::Profile;
+use super::proxy::Proxy;
 use crate::config::{Checker, Name, Setting};
 
 /// What central is told of KES.
@@ -26,6 +27,8 @@ pub struct Section {
     pub accept_expired_certificates: bool,
     /// Who may do what there, and what keys there have to be.
     pub configured: Configured,
+    /// Who may say who its client is.
+    pub proxy: Option<Proxy>,
     /// Paths that are called in another way than usual.
     apis: BTreeMap<&'static str, ApiSettings>,
 }
@@ -44,6 +47,7 @@ impl Default for Section {
             tenant: SYSTEM_NAME.parse().expect("a name"),
             accept_expired_certificates: false,
             configured: Configured::default(),
+            proxy: None,
             apis: BTreeMap::new(),
         }
     }
@@ -72,7 +76,8 @@ impl Section {
             of.check(&at("policy"), false, &refusal.to_string());
         }
         let accept_expired_certificates = of.or(&at("accept_expired_certificates"), false);
-        Self { profile, tenant, accept_expired_certificates, configured, apis: apis(of, &at("api")) }
+        let (proxy, apis) = (Proxy::read(of, &at("proxy")), apis(of, &at("api")));
+        Self { profile, tenant, accept_expired_certificates, configured, proxy, apis }
     }
 
     /// Whether anything may be called without a certificate.

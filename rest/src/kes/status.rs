@@ -13,6 +13,7 @@ use super::Kes;
 use super::api::{ALL, API, READY, STATUS, bare, routes};
 use super::call::{Call, done, op, reply};
 use super::fault::Fault;
+use super::process::Process;
 use crate::openapi::operation::Operations;
 
 /// What it says.
@@ -62,7 +63,7 @@ async fn status(call: Call, _: Body) -> Result<Response, Fault> {
     let began = Instant::now();
     call.read(|_| Ok(()))?;
     let latency = began.elapsed();
-    let (cpus, memory) = (available_parallelism().map_or(1, usize::from), Memory::now());
+    let (cpus, process) = (available_parallelism().map_or(1, usize::from), Process::now());
     Ok(reply(&Status {
         version: call.kes.0.version,
         os: std::env::consts::OS,
@@ -70,8 +71,8 @@ async fn status(call: Call, _: Body) -> Result<Response, Fault> {
         uptime: call.uptime().as_secs(),
         num_cpu: cpus,
         num_cpu_used: cpus,
-        mem_heap_used: memory.heap,
-        mem_stack_used: memory.stack,
+        mem_heap_used: process.heap,
+        mem_stack_used: process.stack,
         keystore_latency: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX).max(1),
     }))
 }
@@ -91,31 +92,13 @@ fn go_arch() -> &'static str {
     }
 }
 
-/// Of this process, bytes.
-struct Memory {
-    heap: u64,
-    stack: u64,
-}
-
-impl Memory {
-    /// As the kernel counts it; zero where it does not say.
-    fn now() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let kib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-            line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or_default()
-        };
-        Self { heap: kib("RssAnon:") << 10, stack: kib("VmStk:") << 10 }
-    }
-}
-
 async fn apis(call: Call, _: Body) -> Result<Response, Fault> {
     call.read(|_| Ok(()))?;
     let shown = |api: &&'static super::api::Api| ApiShown {
         method: api.methods.first().copied().unwrap_or_default(),
         path: api.path,
         max_body: api.body_max,
-        timeout: call.kes.0.section.timeout(api).as_secs(),
+        timeout: if api.goes_on { 0 } else { call.kes.0.section.timeout(api).as_secs() },
     };
     Ok(reply(&OF_THE_NODE.into_iter().chain(ALL.iter().map(shown)).collect::<Vec<_>>()))
 }

@@ -21,6 +21,9 @@ pub const STORE_QUEUE: &str = "store-queue";
 /// Bytes of the read journal.
 pub const READ_JOURNAL: &str = "read-journal";
 
+/// Readers of KES' logs.
+pub const KES_STREAMS: &str = "kes-streams";
+
 type Look = Box<dyn Fn() -> Option<Load> + Send + Sync>;
 
 /// The bounds of a node, by name.

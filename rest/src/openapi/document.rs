@@ -224,12 +224,11 @@ fn responses(told: &Told, dialect: Dialect, schemas: &mut Schemas) -> Value {
         let mut response = json!({ "description": reason(*status), "headers": reply_headers(told) });
         if let Some(of) = of {
             let schema = schemas.reply(*of);
-            response["content"] = match told.media {
-                Some(media) => json!({ media: { "schema": schema } }),
-                None if told.lines => {
-                    json!({ JSON: { "schema": schema }, LINES: { "schema": { "type": "string" } } })
-                }
-                None => content(&schema, dialect),
+            let of = |media: &&str| ((*media).to_owned(), json!({ "schema": schema }));
+            response["content"] = match told.media.as_slice() {
+                [] if told.lines => json!({ JSON: { "schema": schema }, LINES: { "schema": { "type": "string" } } }),
+                [] => content(&schema, dialect),
+                media => Value::Object(media.iter().map(of).collect()),
             };
         }
         all.insert(status.to_string(), response);

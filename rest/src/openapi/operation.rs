@@ -115,7 +115,7 @@ pub(crate) struct Told {
     pub(super) conditional: bool,
     pub(super) bites: bool,
     pub(super) located: bool,
-    pub(super) media: Option<&'static str>,
+    pub(super) media: Vec<&'static str>,
     pub(super) lines: bool,
 }
 
@@ -138,7 +138,7 @@ impl Told {
             conditional: false,
             bites: false,
             located: false,
-            media: None,
+            media: Vec::new(),
             lines: false,
         }
     }
@@ -242,9 +242,9 @@ impl<S> Operation<S> {
         self
     }
 
-    /// Answers in this media type.
+    /// Answers in this media type, or in one more.
     pub(crate) fn media(mut self, media: &'static str) -> Self {
-        self.told.media = Some(media);
+        self.told.media.push(media);
         self
     }
 }

@@ -61,7 +61,7 @@ async fn converse<S>(stream: S, peer: Peer, is_h2: bool, shared: Shared, mut sto
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let front = shared.front.clone();
+    let (front, lasting) = (shared.front.clone(), peer.lasting.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, peer) = (front.clone(), peer.clone());
         async move { Ok::<_, Infallible>(front.answer(peer, request.map(Body::new)).await) }
@@ -69,12 +69,21 @@ where
     let builder = builder(is_h2, &shared.options);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     // Errors of a connection are the client's affair: it went away, or spoke something else.
-    tokio::select! {
+    let is_aged = tokio::select! {
         _ = connection.as_mut() => return,
-        _ = stopping.changed() => {}
-        () = aged(shared.options.connection_age_max) => {}
-    }
+        _ = stopping.changed() => false,
+        () = aged(shared.options.connection_age_max) => true,
+    };
     connection.as_mut().graceful_shutdown();
+    if is_aged {
+        // What goes on by its nature is not cut for the connection's age; nothing else begins there any more.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = stopping.changed() => {}
+            () = lasting.none() => {}
+        }
+    }
+    lasting.end();
     let _ = tokio::time::timeout(shared.options.connection_grace, connection).await;
 }
 

@@ -207,7 +207,9 @@ async fn metrics_count_by_dialect_and_never_by_path() {
     let (front, _) = front(router(), FrontOptions::default());
     ask(&front, get("/v2/category")).await;
     ask(&front, get("/v1/secret/hunter2/x")).await;
-    let metrics = ask(&front, get("/v1/metrics")).await;
+    let mut open = get("/v1/metrics");
+    open.headers_mut().insert("accept", "application/openmetrics-text".parse().unwrap());
+    let metrics = ask(&front, open).await;
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
     let line = "holdfast_rest_requests_total{dialect=\"cerberus\",method=\"GET\",status=\"2xx\"} 1";
     assert!(metrics.text.contains(line), "{}", metrics.text);

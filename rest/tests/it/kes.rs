@@ -9,6 +9,7 @@ use axum::http::{Method, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_actors::access_control::configured::{Configured, outstanding, settle};
+use holdfast_actors::audit_log::verify::verify_store;
 use holdfast_actors::key_store::FreshKey;
 use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::Realm;
@@ -26,9 +27,12 @@ mod clients;
 mod keys;
 mod listeners;
 mod lists;
+mod metrics;
 mod operations;
 mod policies;
+mod proxies;
 mod section;
+mod streams;
 mod words;
 
 /// A node's KES front, with an administrator and somebody whom no policy names.
@@ -119,12 +123,20 @@ impl Front {
         assert_eq!((made.header("content-type"), made.header("content-length")), ("", "0"));
     }
 
+    /// Lines of the chains of changes there are.
+    fn changes(&self) -> u64 {
+        let view = self.world.node.barrier().engine().snapshot().unwrap();
+        let report = verify_store(&*view).unwrap();
+        assert_eq!(report.first_break, None);
+        report.changes
+    }
+
     /// Lines of the read journal: realm, actor, action, object, and why if it was refused.
     fn lines(&self) -> Vec<String> {
         let lines = self.world.journal_lines();
         lines
             .into_iter()
-            .map(|(realm, line)| format!("{realm} {} {} {}", line.actor, line.action, line.object))
+            .map(|(realm, line)| format!("{realm} {} {} {} {}", line.actor, line.action, line.object, line.outcome))
             .collect()
     }
 }

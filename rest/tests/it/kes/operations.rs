@@ -107,6 +107,7 @@ async fn an_hmac_is_of_the_key_and_the_message() {
 #[tokio::test]
 async fn every_request_has_one_line() {
     let front = Front::current().await;
+    let before = front.changes();
     front.make("k").await;
     let sealed = front.put("/v1/key/encrypt/k", &json!({})).await.json();
     front.put("/v1/key/decrypt/k", &json!({ "ciphertext": sealed["ciphertext"] })).await;
@@ -119,17 +120,19 @@ async fn every_request_has_one_line() {
     front.ask(Some(&front.stranger), Method::GET, "/v1/key/list/", "").await;
     front.ask(None, Method::GET, "/v1/key/describe/k", "").await;
     let (admin, stranger) = (identity(&front.admin), identity(&front.stranger));
+    let refused = "not authorized: insufficient permissions";
     let expected = [
-        format!("1 {admin} key.encrypt k"),
-        format!("1 {admin} key.decrypt k"),
-        format!("1 {admin} key.generate k"),
-        format!("1 {admin} key.hmac k"),
-        format!("1 {admin} key.describe k"),
-        format!("1 {admin} key.list "),
-        format!("1 {admin} key.decrypt k"),
-        format!("1 {admin} key.create k"),
-        format!("0 {stranger} key.list "),
-        "0 - key.describe k".to_owned(),
+        format!("1 {admin} key.encrypt k ok"),
+        format!("1 {admin} key.decrypt k ok"),
+        format!("1 {admin} key.generate k ok"),
+        format!("1 {admin} key.hmac k ok"),
+        format!("1 {admin} key.describe k ok"),
+        format!("1 {admin} key.list  ok"),
+        format!("1 {admin} key.decrypt k decryption failed: ciphertext is not authentic"),
+        format!("1 {admin} key.create k key exists already"),
+        format!("0 {stranger} key.list  {refused}"),
+        "0 - key.describe k tls: client certificate is required".to_owned(),
     ];
-    assert_eq!(front.lines(), expected, "the one that made the key stands in the chain of changes");
+    assert_eq!(front.lines(), expected);
+    assert_eq!(front.changes(), before + 1, "the one that made the key stands in the chain of changes");
 }

@@ -4,6 +4,9 @@ use holdfast_rest::peer::{ClientCertificate, Peer};
 use tower::ServiceExt;
 
 use super::*;
+
+/// In the audit log.
+const NO_RIGHT: &str = "not authorized: insufficient permissions";
 use crate::client::Late;
 
 async fn assign(front: &Front, policy: &str, to: Identity) -> Answer {
@@ -39,7 +42,10 @@ async fn a_policy_lets_a_client_do_what_it_says_and_nothing_else() {
     assert_eq!(bare.status, 200, "judged as the list that it is");
     let refusal = front.ask(Some(&front.stranger), Method::POST, "/v1/key/encrypt/app-1", "{}").await;
     assert_eq!(refused(&refusal), said(403, "prohibited by policy"));
-    assert!(front.lines().contains(&format!("1 {stranger} key.encrypt app-1")), "it is known: in its tenant's chain");
+    assert!(
+        front.lines().contains(&format!("1 {stranger} key.encrypt app-1 {NO_RIGHT}")),
+        "it is known: in its tenant's chain"
+    );
 
     assert_eq!(front.delete("/v1/policy/delete/app").await.status, 200);
     assert_eq!(try_all().await, [403; 6]);

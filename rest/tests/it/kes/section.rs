@@ -57,7 +57,6 @@ fn mistakes_are_named() {
         ("[kes.api.\"/v1/nothing\"]", "kes.api./v1/nothing"),
         ("[kes.api.\"/v1/key/list/\"]\nskip_auth = true", "kes.api./v1/key/list/.skip_auth"),
         ("[kes.api.\"/v1/key/list\"]\ntimeout = \"31s\"", "kes.api./v1/key/list.timeout"),
-        ("[kes.proxy]\nidentities = []", "kes.proxy"),
     ] {
         assert_eq!(mistakes(&format!("[kes]\n{text}\n")), [key], "{text}");
     }
