@@ -77,10 +77,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let central = format!(
         "data_dir = \"/var/lib/holdfast\"\ntenants = [\"acme\", \"other\"]\n[listen]\nrest = \"127.0.0.1:0\"\nquic = \"[::1]:7443\"\n[names]\ndns = [\"central.example\"]\naddresses = [\"192.0.2.7\", \"::1\"]\nadvertise = \"central.example:7443\"\n[attestation]\ninterval = \"500ms\"\n[operator]\n{common}"
     );
+    let listener = "[[kes.listener]]\naddress = \"127.0.0.1:7374\"\nprofile = \"current\"\ntenant = \"acme\"\nclient_auth = \"any\"\n[kes.listener.policy.app]\nallow = [\"/v1/*\"]\n[kes.listener.proxy]\nidentities = []\nheader = \"x-client\"\n";
     let agent = format!(
         "data_dir = \"data\"\n[listen]\nrest = \"127.0.0.1:4646\"\n[central]\nquic = \"192.0.2.1:7443\"\n[tpm]\ntcti = \"swtpm:host=127.0.0.1,port=2321\"\nhost_secret_index = 0x01800001\n[operator]\n{common}"
     );
     let mut seeds = vec![chosen(0, central.as_bytes()), chosen(1, agent.as_bytes())];
+    seeds.push(chosen(0, format!("{central}{listener}{listener}").as_bytes()));
     for (usual, odd) in
         [("\"64 MiB\"", "0"), ("\"64 MiB\"", "\"17592186044416 MiB\""), ("= 10", "= 0"), ("5s", "1\u{e9}")]
     {

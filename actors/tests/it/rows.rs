@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 
+use holdfast_actors::access_control::configured::Served;
 use holdfast_actors::access_control::globs::Globbing;
 use holdfast_actors::access_control::identities::{Assignment, Standing};
 use holdfast_actors::access_control::policies::{Origin, Policy};
@@ -15,6 +16,7 @@ use holdfast_actors::key_store::{KeyVersion, Material, TransitKey, VersionState,
 use holdfast_actors::rows::{Kind, Record, decode_body, encode_body};
 use holdfast_actors::secret_store::Stamp;
 use holdfast_protocol::crypto::transit::Cipher;
+use holdfast_protocol::ids::Realm;
 use holdfast_protocol::secret::Secret;
 
 /// A row: its file's name, its kind, its bytes, and how they are read and written again.
@@ -79,6 +81,7 @@ fn all() -> Vec<Golden> {
         golden("policy.segments.hex", &Policy { globbing: Globbing::Segments, origin: Origin::Config, ..policy() }),
         golden("identity.policy.hex", &assignment(assigned, Origin::Api)),
         golden("identity.admin.hex", &assignment(Standing::Admin, Origin::Config)),
+        golden("served.hex", &Served { realms: [Realm(1), Realm(300)].into() }),
     ]
 }
 
@@ -112,6 +115,7 @@ fn kinds_of_rows_keep_their_numbers() {
         ("policy.segments.hex", 0x2c),
         ("identity.policy.hex", 0x2d),
         ("identity.admin.hex", 0x2d),
+        ("served.hex", 0x50),
     ];
     assert_eq!(numbers, expected);
 }

@@ -108,6 +108,19 @@ pub(crate) async fn try_call(
     Ok(Answer { status: parts.status, headers: parts.headers, text, chain })
 }
 
+/// An answer that goes on, by an operator: its body, to be read as it comes.
+pub(crate) async fn follow(addr: SocketAddr, operator: &Operator, path: &str) -> hyper::body::Incoming {
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let tls = TlsConnector::from(config(None, Some(operator))).connect(name, stream).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(path).header("host", "localhost").body(Body::empty()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    response.into_body()
+}
+
 /// A handshake with a client that trusts `root` alone and asks for `name`.
 pub(crate) async fn is_trusted(addr: SocketAddr, root: &[u8], name: &str) -> bool {
     let connector = TlsConnector::from(config(Some(root), None));

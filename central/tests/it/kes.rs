@@ -1,6 +1,7 @@
 //! `[kes]` of central's configuration: what it says is so as soon as central is unsealed, and no longer than it says it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use holdfast_actors::access_control::configured::served;
 use holdfast_actors::access_control::identities::{Assignment, Standing};
@@ -10,10 +11,12 @@ use holdfast_actors::access_control::tokens::SYSTEM;
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::rows::{Batch, Kind, Rows};
 use holdfast_actors::secret_store::Stamp;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::client::{As, Operator, try_call};
-use crate::world::World;
+use crate::client::{As, Operator, follow, try_call};
+use crate::world::{SEAL, World};
 
 async fn ask(world: &World, who: &Operator, method: &str, path: &str) -> (u16, String) {
     ask_at(world.addr(), who, method, path).await
@@ -170,6 +173,37 @@ async fn what_can_not_be_as_configured_keeps_central_from_serving_nobody_else() 
     let listed = ask_at(acme, &world.operator, "GET", "/v1/key/list/*").await;
     assert_eq!(listed, (200, "{\"name\":\"of-acme\"}\n".to_owned()));
     world.stop().await;
+}
+
+/// The next line of a stream; `None`: it has ended.
+async fn line(of: &mut Incoming) -> Option<String> {
+    let next = tokio::time::timeout(Duration::from_secs(20), of.frame()).await.expect("there is a line or an end");
+    Some(String::from_utf8(next?.unwrap().into_data().unwrap().to_vec()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_followed_at_a_listener_until_central_is_sealed_or_stops() {
+    let added = "[[kes.listener]]\naddress = \"127.0.0.1:0\"\nprofile = \"current\"\n";
+    let mut world = World::start_with(added).await;
+    let first = world.initialise().await;
+    let listener = world.running().kes_addrs()[0];
+    let mut audit = follow(listener, &world.operator, "/v1/log/audit").await;
+    assert!(line(&mut audit).await.unwrap().contains("\"path\":\"/v1/log/audit\""));
+    assert_eq!(ask(&world, &world.operator, "PUT", "/v1/key/create/a").await.0, 200);
+    let told = line(&mut audit).await.unwrap();
+    assert!(told.contains("\"path\":\"/v1/key/create/a\"") && told.contains("\"ip\":\"127.0.0.1\""), "{told}");
+    let metrics = world.get("/v1/metrics").await.text;
+    assert!(metrics.contains("holdfast_bound_used{bound=\"kes-streams\"} 1\n"), "{metrics}");
+    assert_eq!(world.post_as(&first.token, &format!("{SEAL}/seal"), None).await.status, 204);
+    assert_eq!(line(&mut audit).await, None);
+
+    assert_eq!(world.unseal(json!({ "sealkey": first.sealkey })).await.status, 204);
+    let mut audit = follow(listener, &world.operator, "/v1/log/audit").await;
+    assert!(line(&mut audit).await.is_some());
+    let began = tokio::time::Instant::now();
+    world.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(4), "nobody waits for what does not end");
+    assert_eq!(line(&mut audit).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
