@@ -16,9 +16,9 @@ pub mod records;
 pub mod writing;
 
 pub use hot::HotRealm;
-pub use listing::{Listing, Page};
+pub use listing::{Listed, Listing, Page};
 pub use operations::{Unusable, decrypt, encrypt, generate, hmac};
-pub use reading::{keys, lookup};
+pub use reading::{key_names, lookup};
 pub use records::{FreshKey, KeyVersion, Material, TransitKey, VersionState, Why};
 pub use writing::{
     CreateKey, EraseVersions, ImportKey, RotateKey, SetDistribute, create_key, delete_key, erase_versions, import_key,

@@ -22,6 +22,7 @@ pub mod shamir;
 pub mod shell;
 pub mod site_registry;
 pub mod store;
+pub mod tally;
 
 #[cfg(test)]
 mod testing;

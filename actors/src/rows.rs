@@ -87,6 +87,8 @@ pub enum Kind {
     SecretHistory = 0x35,
     /// A key that encrypts for clients, with its versions.
     TransitKey = 0x38,
+    /// How many rows of a kind a tenant has.
+    Tally = 0x39,
     // A site host's node realm.
     /// A tenant's content at this host: position and local realms.
     Copy = 0x40,
@@ -98,7 +100,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::Tenant,
         Self::Site,
         Self::Host,
@@ -131,6 +133,7 @@ impl Kind {
         Self::Category,
         Self::SecretHistory,
         Self::TransitKey,
+        Self::Tally,
         Self::Copy,
         Self::HostTokenKey,
         Self::Served,
@@ -280,6 +283,18 @@ fn decode<T: Record>(raw: RawRow) -> Result<Option<Row<T>>, Refusal> {
 pub fn decode_body<T: Record>(body: &[u8]) -> Result<T, Refusal> {
     match body.split_first() {
         Some((version, bytes)) if *version == T::VERSION => Ok(codec::decode(bytes, RECORD_BYTES_MAX)?),
+        Some((version, _)) => Err(DecodeError::Version(*version).into()),
+        None => Err(DecodeError::Malformed.into()),
+    }
+}
+
+/// The first members of a row's body, and nothing of what follows: of what is secret, say, nothing is decoded.
+///
+/// # Errors
+/// As [`decode_body`].
+pub fn decode_beginning<T: Record, B: DeserializeOwned>(body: &[u8]) -> Result<B, Refusal> {
+    match body.split_first() {
+        Some((version, bytes)) if *version == T::VERSION => Ok(codec::decode_beginning(bytes, RECORD_BYTES_MAX)?),
         Some((version, _)) => Err(DecodeError::Version(*version).into()),
         None => Err(DecodeError::Malformed.into()),
     }

@@ -6,7 +6,7 @@ use holdfast_actors::access_control::globs::Globbing;
 use holdfast_actors::access_control::policies::Origin;
 use holdfast_actors::distribute::Distribute;
 use holdfast_actors::key_store::{
-    FreshKey, KeyVersion, Listing, Material, TransitKey, Unusable, VersionState, decrypt, encrypt,
+    FreshKey, KeyVersion, Listed, Listing, Material, TransitKey, Unusable, VersionState, decrypt, encrypt,
 };
 use holdfast_actors::secret_store::Stamp;
 use holdfast_protocol::crypto::transit::{Cipher, Salt, TAG_BYTES};
@@ -119,21 +119,26 @@ fn pattern(text: &str) {
 /// However a list is begun, its pages are complete.
 fn listing(text: &str) {
     if let Ok(listing) = Listing::segments(text) {
-        assert_eq!(listing.page(NAMES, |name| (*name).to_owned(), 1).continue_at, None);
+        assert_eq!(listing.page(&names(), 1).continue_at, None);
     }
     let Ok(listing) = Listing::prefix(text) else { return };
-    let whole = listing.page(NAMES, |name| (*name).to_owned(), NAMES.len());
+    let whole = listing.page(&names(), NAMES.len());
     assert_eq!(whole.continue_at, None);
     let (mut found, mut next) = (Vec::new(), Some(text.to_owned()));
     while let Some(text) = next {
-        let page = Listing::prefix(&text).expect("we said so").page(NAMES, |name| (*name).to_owned(), 2);
+        let page = Listing::prefix(&text).expect("we said so").page(&names(), 2);
         found.extend(page.found);
         next = page.continue_at;
     }
     assert_eq!(found, whole.found);
 }
 
+/// In their order.
 const NAMES: [&str; 7] = ["A", "_a", "a", "a-b", "ab", "b", "key"];
+
+fn names() -> Vec<Listed<()>> {
+    NAMES.iter().map(|name| Listed { name: (*name).to_owned(), of: () }).collect()
+}
 
 /// Keys, names and identities have one spelling each.
 fn spelling(text: &str) {

@@ -25,6 +25,7 @@ use holdfast_actors::site_registry::rotations::{Receipts, Rotations};
 use holdfast_actors::site_registry::sites::removal::Departed;
 use holdfast_actors::site_registry::unsealing::{GivenShare, Unsealing};
 use holdfast_actors::site_registry::{AuthorityKey, Deployment, Host, Site};
+use holdfast_actors::tally::Tally;
 use holdfast_protocol::codec;
 use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::{DeploymentId, HostGeneration, HostId, Realm, Revision, SealEpoch, Seq, Term};
@@ -44,7 +45,7 @@ pub const MEMORY: Memory = Memory { fixed: 64 << 10, each: 512 };
 /// A decoder of a row's body, by the kind of row.
 type Row = (Kind, fn(&[u8]));
 
-const ROWS: [Row; 35] = [
+const ROWS: [Row; 36] = [
     (Kind::Tenant, row::<Tenant>),
     (Kind::Site, row::<Site>),
     (Kind::Host, row::<Host>),
@@ -80,6 +81,7 @@ const ROWS: [Row; 35] = [
     (Kind::Identity, row::<Assignment>),
     (Kind::TransitKey, row::<TransitKey>),
     (Kind::Served, row::<Served>),
+    (Kind::Tally, row::<Tally>),
 ];
 
 /// Decoders of what stands outside the barrier: their first bytes are above those of all kinds of rows.

@@ -48,6 +48,17 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, Decode
     }
 }
 
+/// Decodes the first members of a value of at most `max` bytes, and nothing of what follows.
+///
+/// # Errors
+/// Too long, or malformed.
+pub fn decode_beginning<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, DecodeError> {
+    if bytes.len() > max {
+        return Err(DecodeError::TooLong { len: bytes.len(), max });
+    }
+    postcard::take_from_bytes(bytes).map(|(value, _)| value).map_err(|_| DecodeError::Malformed)
+}
+
 /// Joins `parts`, each behind its 4-byte big-endian length, so that no two lists of parts give the same bytes.
 pub fn length_prefixed(parts: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::with_capacity(parts.iter().map(|p| p.len() + 4).sum());
@@ -70,6 +81,9 @@ mod tests {
         bytes.push(0);
         assert_eq!(decode::<(u32, String)>(&bytes, 16), Err(DecodeError::Trailing));
         assert_eq!(decode::<(u32, String)>(&bytes[..2], 16), Err(DecodeError::Malformed));
+        assert_eq!(decode_beginning::<u32>(&bytes, 16), Ok(7));
+        assert_eq!(decode_beginning::<u32>(&bytes, 3), Err(DecodeError::TooLong { len: 4, max: 3 }));
+        assert_eq!(decode_beginning::<u32>(&[], 16), Err(DecodeError::Malformed));
     }
 
     #[test]

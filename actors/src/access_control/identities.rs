@@ -1,5 +1,7 @@
 //! Identities of KES clients: which policy each has, at most one. Assigned, forgotten, listed, and judged.
 
+use std::collections::BTreeMap;
+
 use holdfast_protocol::ids::Realm;
 use holdfast_protocol::kes::{Identity, PolicyName};
 use serde::{Deserialize, Serialize};
@@ -8,10 +10,14 @@ use crate::access_control::authority::Authority;
 use crate::access_control::policies::{Origin, Policy, policy};
 use crate::access_control::tenants::is_blocked;
 use crate::audit_log::Line;
+use crate::key_store::listing::Listed;
 use crate::ports::Now;
 use crate::rows::{Batch, Kind, ReadRows, Record, Refusal, Rows};
 use crate::secret_store::Stamp;
+use crate::tally::{self, Bound};
 
+/// Identities of a tenant, administrators included.
+pub const IDENTITIES: Bound = Bound { what: "identities", max: 10_000 };
 const NO_IDENTITY: Refusal = Refusal::NotFound("identity");
 
 /// What an identity may do.
@@ -69,14 +75,16 @@ pub struct AssignPolicy {
 ///
 /// # Errors
 /// [`Refusal::Denied`]: not allowed, or to oneself; [`Refusal::Invalid`]: to an administrator; [`Refusal::NotFound`]: no
-/// such policy; [`Refusal::Conflict`]: what it has, or the policy, is the configuration's; [`Refusal::Unauthenticated`].
+/// such policy; [`Refusal::Conflict`]: what it has, or the policy, is the configuration's, or
+/// there are [`IDENTITIES`]; [`Refusal::Unauthenticated`].
 pub fn assign_policy(cmd: &AssignPolicy, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let by = cmd.by.renewed(rows, now)?;
     if by.identity() == Some(cmd.identity) {
         return Err(Refusal::Denied);
     }
     let name = cmd.identity.to_string();
-    if let Some(old) = rows.read::<Assignment>(by.realm(), &[&name])? {
+    let old = rows.read::<Assignment>(by.realm(), &[&name])?;
+    if let Some(old) = &old {
         refuse_admin(&old.value, &by)?;
         old.value.origin.check(&by)?;
     }
@@ -85,7 +93,12 @@ pub fn assign_policy(cmd: &AssignPolicy, rows: &dyn Rows, now: Now) -> Result<(B
     origin.check(&by)?;
     let standing = Standing::Policy { name: cmd.policy.clone(), instance };
     let object = format!("{} to {name}", cmd.policy);
-    Ok((put(&by, &name, standing, Line::done(now.wall_us, by.actor(), "identity.assign", object)), ()))
+    let line = Line::done(now.wall_us, by.actor(), "identity.assign", object);
+    let mut batch = put(&by, &name, standing, line);
+    if old.is_none() {
+        tally::add::<Assignment>(&mut batch, rows, &by, IDENTITIES)?;
+    }
+    Ok((batch, ()))
 }
 
 /// Makes an identity an administrator of its tenant's keys. On the node's own authority only.
@@ -99,7 +112,11 @@ pub fn set_admin(by: &Authority, identity: Identity, rows: &dyn Rows, now: Now) 
     }
     let name = identity.to_string();
     let line = Line::done(now.wall_us, by.actor(), "identity.admin", &name);
-    Ok((put(&by, &name, Standing::Admin, line), ()))
+    let mut batch = put(&by, &name, Standing::Admin, line);
+    if rows.read::<Assignment>(by.realm(), &[&name])?.is_none() {
+        tally::add::<Assignment>(&mut batch, rows, &by, IDENTITIES)?;
+    }
+    Ok((batch, ()))
 }
 
 fn put(by: &Authority, name: &str, standing: Standing, line: Line) -> Batch {
@@ -128,6 +145,7 @@ pub fn forget_identity(by: &Authority, identity: Identity, rows: &dyn Rows, now:
     refuse_admin(&old, &by)?;
     old.origin.check(&by)?;
     let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), "identity.forget", &name));
+    tally::take::<Assignment>(&mut batch, rows, by.realm())?;
     batch.delete::<Assignment>(by.realm(), &[&name]);
     Ok((batch, ()))
 }
@@ -148,17 +166,25 @@ pub(crate) fn known_of(rows: &dyn Rows, realm: Realm, identity: Identity) -> Res
     }
 }
 
-/// All identities that may do anything, in order.
+/// All identities that may do anything, in order, and which policy each has; `None`: an administrator.
 ///
 /// # Errors
 /// The store's refusals.
-pub fn identities(rows: &dyn Rows, realm: Realm) -> Result<Vec<Known>, Refusal> {
-    let mut found = Vec::new();
-    for row in rows.list::<Assignment>(realm, &[])? {
-        let identity = row.name().parse().map_err(|_| Refusal::Corrupt)?;
-        found.extend(known(rows, realm, identity, row.value)?);
+pub fn identities(rows: &dyn Rows, realm: Realm) -> Result<Vec<Listed<Option<PolicyName>>>, Refusal> {
+    let mut instances = BTreeMap::new();
+    for row in rows.list::<Policy>(realm, &[])? {
+        instances.insert(row.name().to_owned(), row.value.instance);
     }
-    Ok(found)
+    let all = rows.list::<Assignment>(realm, &[])?.into_iter().filter_map(|row| {
+        let name = row.name().to_owned();
+        match row.value.standing {
+            Standing::Admin => Some(Listed { name, of: None }),
+            Standing::Policy { name: policy, instance } => {
+                (instances.get(policy.as_str()) == Some(&instance)).then_some(Listed { name, of: Some(policy) })
+            }
+        }
+    });
+    Ok(all.collect())
 }
 
 fn known(rows: &dyn Rows, realm: Realm, identity: Identity, assignment: Assignment) -> Result<Option<Known>, Refusal> {

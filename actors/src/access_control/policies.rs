@@ -10,10 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::access_control::authority::Authority;
 use crate::access_control::globs::Globbing;
 use crate::audit_log::Line;
+use crate::key_store::listing::Listed;
 use crate::ports::Now;
 use crate::rows::{Batch, Kind, ReadRows, Record, Refusal, Row, RowKey, Rows};
 use crate::secret_store::Stamp;
+use crate::tally::{self, Bound};
 
+/// Policies of a tenant.
+pub const POLICIES: Bound = Bound { what: "policies", max: 1000 };
 /// Most patterns of a policy, allowed and denied together.
 pub const PATTERNS_MAX: usize = 512;
 /// Longest pattern.
@@ -129,7 +133,7 @@ pub struct WritePolicy {
 ///
 /// # Errors
 /// [`Refusal::Denied`], [`Refusal::Unauthenticated`]; [`Refusal::Invalid`]; [`Refusal::Conflict`]: it is the
-/// configuration's.
+/// configuration's, or there are [`POLICIES`].
 pub fn write_policy(cmd: &WritePolicy, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let by = cmd.by.renewed(rows, now)?;
     cmd.rules.check()?;
@@ -138,6 +142,7 @@ pub fn write_policy(cmd: &WritePolicy, rows: &dyn Rows, now: Now) -> Result<(Bat
     if let Some(old) = &old {
         old.origin.check(&by)?;
     }
+    let is_new = old.is_none();
     let instance = match old {
         Some(old) if old.origin == Origin::of(&by) => old.instance,
         // Whoever the API gave a policy to has not the one that the configuration puts in its place.
@@ -147,6 +152,9 @@ pub fn write_policy(cmd: &WritePolicy, rows: &dyn Rows, now: Now) -> Result<(Bat
     let written = Stamp { by: by.actor(), at_us: now.wall_us };
     let policy = Policy { allow, deny, globbing, instance, origin: Origin::of(&by), written };
     let mut batch = Batch::new(realm, Line::done(now.wall_us, by.actor(), "policy.write", cmd.name.as_str()));
+    if is_new {
+        tally::add::<Policy>(&mut batch, rows, &by, POLICIES)?;
+    }
     batch.put(realm, &path, &policy);
     Ok((batch, ()))
 }
@@ -160,6 +168,7 @@ pub fn delete_policy(by: &Authority, name: &PolicyName, rows: &dyn Rows, now: No
     let by = by.renewed(rows, now)?;
     policy(rows, by.realm(), name)?.value.origin.check(&by)?;
     let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), "policy.delete", name.as_str()));
+    tally::take::<Policy>(&mut batch, rows, by.realm())?;
     batch.delete::<Policy>(by.realm(), &[name.as_str()]);
     Ok((batch, ()))
 }
@@ -170,6 +179,17 @@ pub fn delete_policy(by: &Authority, name: &PolicyName, rows: &dyn Rows, now: No
 /// [`Refusal::NotFound`]; the store's refusals.
 pub fn policy(rows: &dyn Rows, realm: Realm, name: &PolicyName) -> Result<Row<Policy>, Refusal> {
     rows.read::<Policy>(realm, &[name.as_str()])?.ok_or(NO_POLICY)
+}
+
+/// The names of all policies of a tenant, in order.
+///
+/// # Errors
+/// The store's refusals.
+pub fn policy_names(rows: &dyn Rows, realm: Realm) -> Result<Vec<Listed<()>>, Refusal> {
+    let there = rows.scan(Kind::Policy, realm, &[])?.into_iter().filter(|row| row.body.is_some());
+    let mut all: Vec<_> = there.filter_map(|mut row| Some(Listed { name: row.path.pop()?, of: () })).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
 /// All policies of a tenant, by their names.

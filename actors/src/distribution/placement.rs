@@ -73,6 +73,7 @@ impl SitePlacement {
             | Kind::Receipts
             | Kind::LastReads
             | Kind::Served
+            | Kind::Tally
             | Kind::Copy => false,
         }
     }

@@ -12,13 +12,15 @@ use std::ops::Deref;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use holdfast_protocol::ids::{Realm, Revision};
-use holdfast_protocol::kes::{Identity, KeyName};
+use holdfast_protocol::kes::{Identity, KeyName, PolicyName};
 
-use crate::access_control::identities::{Known, known_of, permitted};
+use crate::access_control::identities::{Known, identities, known_of, permitted};
+use crate::access_control::policies::policy_names;
 use crate::access_control::tenants::is_blocked;
 use crate::barrier::Snapshot;
-use crate::distribute::Gate;
-use crate::key_store::reading::{NO_KEY, served};
+use crate::distribute::{Distribute, Gate};
+use crate::key_store::listing::Listed;
+use crate::key_store::reading::{NO_KEY, key_names, served};
 use crate::key_store::records::TransitKey;
 use crate::keyring::RealmKeys;
 use crate::rows::{Kind, ReadRows, Refusal, Rows};
@@ -37,6 +39,10 @@ struct Kept {
     blocked: Option<bool>,
     clients: HashMap<Identity, Arc<Known>>,
     keys: HashMap<KeyName, Arc<TransitKey>>,
+    /// Lists, so that their pages are not each made of all rows.
+    key_names: Option<Arc<Vec<Listed<Distribute>>>>,
+    policy_names: Option<Arc<Vec<Listed<()>>>>,
+    identities: Option<Arc<Vec<Listed<Option<PolicyName>>>>>,
 }
 
 impl Kept {
@@ -46,9 +52,14 @@ impl Kept {
             |kinds: &[Kind]| changed.as_ref().is_none_or(|changed| kinds.iter().any(|kind| changed.contains(kind)));
         if has(&[Kind::TransitKey]) {
             self.keys.clear();
+            self.key_names = None;
+        }
+        if has(&[Kind::Policy]) {
+            self.policy_names = None;
         }
         if has(&[Kind::Policy, Kind::Identity]) {
             self.clients.clear();
+            self.identities = None;
         }
         if has(&[Kind::Revocation]) {
             self.blocked = None;
@@ -128,6 +139,54 @@ impl<'s> HotRealm<'s> {
         let key = self.kept(|kept| &mut kept.keys, |kept| &kept.keys, name.clone(), read)?.ok_or(NO_KEY)?;
         served(&key, gate)?;
         Ok(Held(key, PhantomData))
+    }
+
+    /// The names of all keys: as [`key_names`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn key_names(&self) -> Result<Held<'s, Vec<Listed<Distribute>>>, Refusal> {
+        self.listed(|kept| &mut kept.key_names, |kept| &kept.key_names, || key_names(self.rows, self.realm))
+    }
+
+    /// The names of all policies: as [`policy_names`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn policy_names(&self) -> Result<Held<'s, Vec<Listed<()>>>, Refusal> {
+        self.listed(|kept| &mut kept.policy_names, |kept| &kept.policy_names, || policy_names(self.rows, self.realm))
+    }
+
+    /// All identities that may do anything: as [`identities`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn identities(&self) -> Result<Held<'s, Vec<Listed<Option<PolicyName>>>>, Refusal> {
+        self.listed(|kept| &mut kept.identities, |kept| &kept.identities, || identities(self.rows, self.realm))
+    }
+
+    /// What is kept of a list, if it is of this snapshot; otherwise what `read` finds, which is kept then.
+    fn listed<T>(
+        &self,
+        place: impl Fn(&mut Kept) -> &mut Option<Arc<T>>,
+        look: impl Fn(&Kept) -> &Option<Arc<T>>,
+        read: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<Held<'s, T>, Refusal> {
+        let at = self.rows.revision();
+        {
+            let kept = self.keys.hot().read();
+            if kept.at == at
+                && let Some(list) = look(&kept)
+            {
+                return Ok(Held(list.clone(), PhantomData));
+            }
+        }
+        let list = Arc::new(read()?);
+        let mut kept = self.keys.hot().write();
+        if kept.at == at {
+            *place(&mut kept) = Some(list.clone());
+        }
+        Ok(Held(list, PhantomData))
     }
 
     #[cfg(test)]

@@ -26,11 +26,20 @@ pub enum Listing {
     },
 }
 
+/// A name in a list, and what else is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed<T> {
+    /// The name.
+    pub name: String,
+    /// The rest.
+    pub of: T,
+}
+
 /// Some names, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
     /// What was asked for.
-    pub found: Vec<T>,
+    pub found: Vec<Listed<T>>,
     /// What to ask for next; `None`: there are no more.
     pub continue_at: Option<String>,
 }
@@ -63,32 +72,19 @@ impl Listing {
         if is_prefix { Ok(Self::Prefix { prefix: prefix.to_owned(), from }) } else { Err(NameError) }
     }
 
-    fn takes(&self, name: &str) -> bool {
-        match self {
-            Self::Segments(pattern) => Globbing::Segments.matches(pattern, name),
-            Self::Prefix { prefix, from } => {
-                name.starts_with(prefix.as_str()) && from.as_ref().is_none_or(|from| from.as_str() <= name)
-            }
-        }
-    }
-
     /// A page of at most `limit`, out of all there are in the order of their names. A list by pattern is always whole.
-    pub fn page<T>(&self, all: impl IntoIterator<Item = T>, name: impl Fn(&T) -> String, limit: usize) -> Page<T> {
-        let mut page = Page { found: Vec::new(), continue_at: None };
-        for one in all {
-            let called = name(&one);
-            if !self.takes(&called) {
-                continue;
+    pub fn page<'a, T: Clone + 'a>(&self, all: impl IntoIterator<Item = &'a Listed<T>>, limit: usize) -> Page<T> {
+        let all = all.into_iter();
+        let (prefix, from) = match self {
+            Self::Segments(pattern) => {
+                let taken = all.filter(|one| Globbing::Segments.matches(pattern, &one.name));
+                return Page { found: taken.cloned().collect(), continue_at: None };
             }
-            if let Self::Prefix { prefix, .. } = self
-                && limit.max(1) <= page.found.len()
-            {
-                page.continue_at = Some(format!("{prefix}*{called}"));
-                break;
-            }
-            page.found.push(one);
-        }
-        page
+            Self::Prefix { prefix, from } => (prefix.as_str(), from.as_ref().unwrap_or(prefix).as_str()),
+        };
+        let mut rest = all.skip_while(|one| one.name.as_str() < from).take_while(|one| one.name.starts_with(prefix));
+        let found = rest.by_ref().take(limit.max(1)).cloned().collect();
+        Page { found, continue_at: rest.next().map(|next| format!("{prefix}*{}", next.name)) }
     }
 }
 
@@ -120,6 +116,14 @@ mod tests {
         }
     }
 
+    fn listed(names: &[impl AsRef<str>]) -> Vec<Listed<()>> {
+        names.iter().map(|name| Listed { name: name.as_ref().to_owned(), of: () }).collect()
+    }
+
+    fn names_of(page: &Page<()>) -> Vec<String> {
+        page.found.iter().map(|one| one.name.clone()).collect()
+    }
+
     #[test]
     fn pages_are_complete_and_do_not_overlap_however_long_they_are() {
         let names: Vec<String> = (0..300).map(|n| format!("app-{n:04}")).chain(["b".to_owned()]).collect();
@@ -127,9 +131,9 @@ mod tests {
             for limit in [1, 7, 99, 100, 101, 299, 300, 301, 302] {
                 let (mut text, mut found, mut pages) = (prefix.to_owned(), Vec::new(), 0);
                 loop {
-                    let page = Listing::prefix(&text).unwrap().page(names.clone(), String::clone, limit);
+                    let page = Listing::prefix(&text).unwrap().page(&listed(&names), limit);
                     assert!(page.found.len() <= limit);
-                    found.extend(page.found);
+                    found.extend(names_of(&page));
                     pages += 1;
                     match page.continue_at {
                         Some(next) => text = next,
@@ -145,16 +149,16 @@ mod tests {
 
     #[test]
     fn a_name_that_is_gone_meanwhile_ends_no_list() {
-        let page = Listing::prefix("a*").unwrap().page(["a1", "a2", "a3"], |name| (*name).to_owned(), 1);
+        let page = Listing::prefix("a*").unwrap().page(&listed(&["a1", "a2", "a3"]), 1);
         let next = Listing::prefix(&page.continue_at.unwrap()).unwrap();
-        assert_eq!(next.page(["a1", "a3"], |name| (*name).to_owned(), 1).found, ["a3"]);
+        assert_eq!(names_of(&next.page(&listed(&["a1", "a3"]), 1)), ["a3"]);
     }
 
     #[test]
     fn a_list_by_pattern_is_whole() {
         let names = ["my-key", "my-key1", "other"];
-        let page = Listing::segments("my-key*").unwrap().page(names, |name| (*name).to_owned(), 1);
-        assert_eq!(page, Page { found: vec!["my-key", "my-key1"], continue_at: None });
+        let page = Listing::segments("my-key*").unwrap().page(&listed(&names), 1);
+        assert_eq!((names_of(&page), page.continue_at), (vec!["my-key".to_owned(), "my-key1".to_owned()], None));
         assert_eq!(Listing::segments("["), Err(BadPattern));
     }
 }

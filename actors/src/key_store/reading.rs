@@ -3,9 +3,10 @@
 use holdfast_protocol::ids::Realm;
 use holdfast_protocol::kes::KeyName;
 
-use crate::distribute::Gate;
+use crate::distribute::{Distribute, Gate};
+use crate::key_store::listing::Listed;
 use crate::key_store::records::TransitKey;
-use crate::rows::{ReadRows, Refusal, Row, Rows};
+use crate::rows::{Kind, ReadRows, Refusal, Rows, decode_beginning};
 
 pub(super) const NO_KEY: Refusal = Refusal::NotFound("key");
 
@@ -28,12 +29,18 @@ pub(super) fn served(key: &TransitKey, gate: &Gate<'_>) -> Result<(), Refusal> {
     gate.check_lease(&key.distribute)
 }
 
-/// All keys of a tenant that are here, by their names, those too whose lease has ended.
+/// The names of all keys of a tenant, in order, and where each goes; no key is decoded for it. Of which of them may be told
+/// at this node see [`Gate::is_placed`].
 ///
 /// # Errors
 /// The store's refusals.
-pub fn keys(rows: &dyn Rows, realm: Realm, gate: &Gate<'_>) -> Result<Vec<Row<TransitKey>>, Refusal> {
-    let mut all = rows.list::<TransitKey>(realm, &[])?;
-    all.retain(|row| gate.is_placed(&row.value.distribute));
+pub fn key_names(rows: &dyn Rows, realm: Realm) -> Result<Vec<Listed<Distribute>>, Refusal> {
+    let mut all = Vec::new();
+    for mut row in rows.scan(Kind::TransitKey, realm, &[])? {
+        if let (Some(body), Some(name)) = (row.body, row.path.pop()) {
+            all.push(Listed { name, of: decode_beginning::<TransitKey, _>(body.expose())? });
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }

@@ -11,7 +11,10 @@ use crate::distribute::Distribute;
 use crate::ports::{Entropy, draw_secret};
 use crate::rows::{Kind, Record};
 use crate::secret_store::Stamp;
+use crate::tally::Bound;
 
+/// Keys of a tenant.
+pub const KEYS: Bound = Bound { what: "keys", max: 10_000 };
 /// Versions of a key from which on an operator makes no further one before some are erased.
 pub const VERSIONS_MAX: usize = 64;
 /// Versions that quarantines may bring it to. Each may have to be tried for a ciphertext.
@@ -22,7 +25,7 @@ pub const HINT_BYTES: usize = 4;
 /// A key: `[name]`. Goes to the sites that it names, with all its versions.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TransitKey {
-    /// Where it goes.
+    /// Where it goes. First, so that a list of keys decodes nothing else.
     pub distribute: Distribute,
     /// Who says that there has to be such a key.
     pub origin: Origin,

@@ -18,6 +18,7 @@ use crate::access_control::policies::Origin;
 use crate::distribute::{Distribute, Gate, Placement};
 use crate::rows::{Batch, Kind, ReadRows, Refusal, Rows};
 use crate::secret_store::Stamp;
+use crate::tally::{Tally, tally};
 use crate::testing::{MapRows, at, secret};
 
 const TENANT: Realm = Realm(2);
@@ -251,7 +252,7 @@ fn a_key_of_one_tenant_is_none_of_another() {
     world.create("k");
     let theirs = |world: &World| lookup(&world.rows, OTHER_TENANT, &Gate::CENTRAL, &name("k"));
     assert!(matches!(theirs(&world), Err(Refusal::NotFound("key"))));
-    assert!(keys(&world.rows, OTHER_TENANT, &Gate::CENTRAL).unwrap().is_empty());
+    assert!(key_names(&world.rows, OTHER_TENANT).unwrap().is_empty());
     let by = Authority::Node { realm: OTHER_TENANT, part: "test" };
     assert!(matches!(world.rows.run(|rows| delete_key(&by, &name("k"), rows, at(1))), Err(Refusal::NotFound("key"))));
     world.create_by(by, "k", everywhere()).unwrap();
@@ -288,7 +289,8 @@ fn a_key_is_served_where_it_is_placed_as_long_as_its_lease_runs() {
         assert_eq!(found, outcome, "{site} {key}");
     }
     let gate = Gate { site: Some(&there), lease_ok: &|_| true, read: &|_, _| {} };
-    let listed: Vec<_> = keys(&world.rows, TENANT, &gate).unwrap().iter().map(|row| row.name().to_owned()).collect();
+    let all = key_names(&world.rows, TENANT).unwrap();
+    let listed: Vec<_> = all.iter().filter(|key| gate.is_placed(&key.of)).map(|key| &key.name).collect();
     assert_eq!(listed, ["all"]);
 }
 
@@ -310,13 +312,42 @@ fn more_keys_than_fit_a_page_are_listed_completely() {
     for number in 0..1100 {
         world.create(&format!("key-{number:04}"));
     }
-    let all = keys(&world.rows, TENANT, &Gate::CENTRAL).unwrap();
-    let names: Vec<String> = all.iter().map(|row| row.name().to_owned()).collect();
-    let first = Listing::prefix("key-*").unwrap().page(names.clone(), String::clone, listing::PAGE_NAMES);
+    let all = key_names(&world.rows, TENANT).unwrap();
+    let first = Listing::prefix("key-*").unwrap().page(&all, listing::PAGE_NAMES);
     let rest = Listing::prefix(&first.continue_at.clone().unwrap()).unwrap();
-    let rest = rest.page(names.clone(), String::clone, listing::PAGE_NAMES);
+    let rest = rest.page(&all, listing::PAGE_NAMES);
     assert_eq!((first.found.len(), rest.found.len(), rest.continue_at), (1024, 76, None));
-    assert_eq!([first.found, rest.found].concat(), names);
+    assert_eq!([first.found, rest.found].concat(), all);
+}
+
+#[test]
+fn a_tenant_has_so_many_keys_and_no_more() {
+    let mut world = World::new();
+    world.create("first");
+    world.create("second");
+    let full = Tally { count: records::KEYS.max };
+    let count = |world: &World| tally::<TransitKey>(&world.rows, TENANT).unwrap();
+    assert_eq!(count(&world), 2);
+    world.delete("second").unwrap();
+    assert_eq!(count(&world), 1);
+    world.rotate("first", None, false).unwrap();
+    assert_eq!(count(&world), 1, "a version is no key");
+    world
+        .rows
+        .run(|_| {
+            let mut batch = Batch::housekeeping();
+            batch.put(TENANT, &[&(Kind::TransitKey as u8).to_string()], &full);
+            Ok((batch, ()))
+        })
+        .unwrap();
+    let refused = world.create_by(admin(), "more", everywhere()).unwrap_err().to_string();
+    assert_eq!(refused, "a tenant has at most 10000 keys");
+    world.create_by(NODE, "configured", everywhere()).unwrap();
+    assert_eq!(count(&world), records::KEYS.max + 1);
+    for key in ["first", "configured"] {
+        world.rows.run(|rows| delete_key(&NODE, &name(key), rows, at(50))).unwrap();
+    }
+    world.create("more");
 }
 
 #[test]

@@ -10,10 +10,11 @@ use crate::access_control::policies::Origin;
 use crate::audit_log::Line;
 use crate::distribute::Distribute;
 use crate::key_store::reading::NO_KEY;
-use crate::key_store::records::{FreshKey, Material, TransitKey, VERSIONS_MAX, Why};
+use crate::key_store::records::{FreshKey, KEYS, Material, TransitKey, VERSIONS_MAX, Why};
 use crate::ports::Now;
 use crate::rows::{Batch, ReadRows, Refusal, RowKey, Rows};
 use crate::secret_store::Stamp;
+use crate::tally;
 
 /// Makes a key of fresh bytes.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ pub struct CreateKey {
 /// Makes a key. Of two who make one of the same name at once exactly one has made it.
 ///
 /// # Errors
-/// [`Refusal::Exists`]; [`Refusal::Invalid`]: a placement that can't be; [`Refusal::Denied`];
-/// [`Refusal::Unauthenticated`].
+/// [`Refusal::Exists`]; [`Refusal::Invalid`]: a placement that can't be; [`Refusal::Conflict`]: there are [`KEYS`];
+/// [`Refusal::Denied`]; [`Refusal::Unauthenticated`].
 pub fn create_key(cmd: &CreateKey, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let material = Material::fresh(cmd.cipher, &cmd.fresh);
     make(&cmd.by, "key.create", (&cmd.name, material, None), &cmd.distribute, rows, now)
@@ -88,6 +89,7 @@ fn make(
     let created = created.unwrap_or_else(|| Stamp { by: by.actor(), at_us: now.wall_us });
     key.push(material, row, created, (now.wall_us, Why::Rotated));
     let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), action, name.as_str()));
+    tally::add::<TransitKey>(&mut batch, rows, &by, KEYS)?;
     batch.put(by.realm(), &[name.as_str()], &key);
     Ok((batch, ()))
 }
@@ -215,6 +217,7 @@ pub fn delete_key(by: &Authority, name: &KeyName, rows: &dyn Rows, now: Now) -> 
     let by = by.renewed(rows, now)?;
     found(rows, &by, name)?.0.origin.check(&by)?;
     let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), "key.delete", name.as_str()));
+    tally::take::<TransitKey>(&mut batch, rows, by.realm())?;
     batch.delete::<TransitKey>(by.realm(), &[name.as_str()]);
     Ok((batch, ()))
 }

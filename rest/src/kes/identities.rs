@@ -23,6 +23,7 @@ use super::api::{
 use super::bodies::Texts;
 use super::call::{Call, done, op, reply};
 use super::fault::{Fault, Named};
+use super::lists::names;
 use super::policies::Patterns;
 use super::profile::Profile;
 use crate::openapi::operation::Operations;
@@ -195,18 +196,15 @@ async fn describe_self(call: Call, _: Body) -> Result<Response, Fault> {
 
 async fn list(call: Call, _: Body) -> Result<Response, Fault> {
     let wanted = call.listing()?;
-    let page = call.read(|at| {
-        let all = identities::identities(at.rows, at.realm)?;
-        Ok(wanted.page(all, |known| known.identity.to_string()))
-    })?;
+    let page = call.read(|at| Ok(wanted.page(at.hot.identities()?.iter())))?;
     Ok(reply(&match wanted.profile {
         // Administrators have no policy that could be told.
         Profile::Seed => Identities::Assigned(
-            page.found.iter().filter_map(|known| Some((known.identity.to_string(), policy_of(known)?))).collect(),
+            page.found.into_iter().filter_map(|one| Some((one.name, one.of?.to_string()))).collect(),
         ),
         Profile::Current => Identities::Page(IdentitiesPage {
-            identities: page.found.iter().map(|known| known.identity.to_string()).collect(),
             continue_at: page.continue_at.unwrap_or_default(),
+            identities: names(page.found),
         }),
     }))
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::key_store::listing::PAGE_NAMES;
-use holdfast_actors::key_store::{self, Listing, Page};
+use holdfast_actors::key_store::{Listed, Listing, Page};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -43,10 +43,10 @@ struct KeyLine<'a> {
 async fn list(call: Call, _: Body) -> Result<Response, Fault> {
     let wanted = call.listing()?;
     let page = call.read(|at| {
-        let all = key_store::keys(at.rows, at.realm, at.gate)?;
-        Ok(wanted.page(all.iter().map(|row| row.name().to_owned()), Clone::clone))
+        let all = at.hot.key_names()?;
+        Ok(wanted.page(all.iter().filter(|key| at.gate.is_placed(&key.of))))
     })?;
-    let Page { found: names, continue_at } = page;
+    let (names, continue_at) = (names(page.found), page.continue_at);
     if wanted.profile == Profile::Current {
         return Ok(reply(&KeyNames { names, continue_at }));
     }
@@ -56,6 +56,11 @@ async fn list(call: Call, _: Body) -> Result<Response, Fault> {
         text.push('\n');
     }
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, LINES)], text).into_response())
+}
+
+/// The names alone.
+pub(super) fn names<T>(found: Vec<Listed<T>>) -> Vec<String> {
+    found.into_iter().map(|one| one.name).collect()
 }
 
 /// JSON, a value a line.
@@ -69,8 +74,8 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn page<T>(&self, all: impl IntoIterator<Item = T>, name: impl Fn(&T) -> String) -> Page<T> {
-        self.listing.page(all, name, self.limit)
+    pub(super) fn page<'a, T: Clone + 'a>(&self, all: impl IntoIterator<Item = &'a Listed<T>>) -> Page<T> {
+        self.listing.page(all, self.limit)
     }
 }
 

@@ -17,6 +17,7 @@ use super::Kes;
 use super::api::{POLICY_DELETE, POLICY_DESCRIBE, POLICY_LIST, POLICY_READ, POLICY_WRITE, bare, routes};
 use super::call::{Call, done, op, reply};
 use super::fault::{Fault, Named};
+use super::lists::names;
 use super::profile::Profile;
 use crate::openapi::operation::Operations;
 use crate::time::rfc3339_us;
@@ -205,14 +206,11 @@ async fn read(call: Call, _: Body) -> Result<Response, Fault> {
 
 async fn list(call: Call, _: Body) -> Result<Response, Fault> {
     let wanted = call.listing()?;
-    let page = call.read(|at| {
-        let all = policies::policies(at.rows, at.realm)?;
-        Ok(wanted.page(all.iter().map(|row| row.name().to_owned()), Clone::clone))
-    })?;
+    let page = call.read(|at| Ok(wanted.page(at.hot.policy_names()?.iter())))?;
     Ok(reply(&match wanted.profile {
-        Profile::Seed => PolicyNames::List(page.found),
+        Profile::Seed => PolicyNames::List(names(page.found)),
         Profile::Current => {
-            PolicyNames::Page(NamesPage { names: page.found, continue_at: page.continue_at.unwrap_or_default() })
+            PolicyNames::Page(NamesPage { names: names(page.found), continue_at: page.continue_at.unwrap_or_default() })
         }
     }))
 }

@@ -86,7 +86,7 @@ impl Clients {
     }
 
     fn known(&self) -> Vec<Identity> {
-        identities(&self.0.rows, ACME).unwrap().into_iter().map(|known| known.identity).collect()
+        identities(&self.0.rows, ACME).unwrap().into_iter().map(|known| known.name.parse().unwrap()).collect()
     }
 
     /// Does all that the configuration asks for.

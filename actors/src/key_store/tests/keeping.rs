@@ -5,13 +5,14 @@ use holdfast_protocol::kes::PolicyName;
 use super::racing::{decide, store};
 use super::*;
 use crate::access_control::globs::Globbing;
-use crate::access_control::identities::{AssignPolicy, assign_policy, forget_identity, judge};
-use crate::access_control::policies::{Rules, WritePolicy, delete_policy, write_policy};
+use crate::access_control::identities::{AssignPolicy, Assignment, assign_policy, forget_identity, identity, judge};
+use crate::access_control::policies::{Policy, Rules, WritePolicy, delete_policy, write_policy};
 use crate::access_control::records::Revocation;
 use crate::barrier::{Barrier, Snapshot};
 use crate::key_store::hot::KEPT_MAX;
 use crate::rows::Batch;
 use crate::store::Engine;
+use crate::tally::tally;
 
 const NAMES: [&str; 2] = ["a", "b"];
 const PATHS: [&str; 2] = ["/v1/key/generate/a", "/v1/key/decrypt/a"];
@@ -145,6 +146,29 @@ impl Kept {
         });
     }
 
+    /// What is listed is what is there, read one by one.
+    fn look_at_lists(&self, rows: &Snapshot, hot: &HotRealm<'_>) {
+        let keys: Vec<_> = NAMES.iter().filter_map(|of| Some(((*of).to_owned(), self.placed(rows, of)?))).collect();
+        let listed = |keys: &[Listed<Distribute>]| keys.iter().map(|key| (key.name.clone(), key.of.clone())).collect();
+        let told: Vec<_> = listed(&hot.key_names().unwrap());
+        assert_eq!(told, keys);
+        assert_eq!(tally::<TransitKey>(rows, TENANT).unwrap(), u32::try_from(keys.len()).unwrap());
+        let policies = usize::from(crate::access_control::policies::policy(rows, TENANT, &policy()).is_ok());
+        assert_eq!(hot.policy_names().unwrap().len(), policies);
+        assert_eq!(tally::<Policy>(rows, TENANT).unwrap(), u32::try_from(policies).unwrap());
+        let assigned = rows.list::<Assignment>(TENANT, &[]).unwrap().len();
+        assert_eq!(tally::<Assignment>(rows, TENANT).unwrap(), u32::try_from(assigned).unwrap());
+        let known = (0..2u8).filter_map(|of| identity(rows, TENANT, client(of)).ok());
+        let known: Vec<_> =
+            known.map(|known| (known.identity.to_string(), known.policy.map(|(name, _)| name))).collect();
+        let told: Vec<_> = hot.identities().unwrap().iter().map(|one| (one.name.clone(), one.of.clone())).collect();
+        assert_eq!(told, known);
+    }
+
+    fn placed(&self, rows: &Snapshot, of: &str) -> Option<Distribute> {
+        rows.read::<TransitKey>(TENANT, &[of]).unwrap().map(|row| row.value.distribute)
+    }
+
     /// Twice: what is kept the first time is used the second.
     fn look(&self, rows: &Snapshot, at: usize, of: u8, path: usize) {
         let udc1: SiteName = "udc1".parse().unwrap();
@@ -158,6 +182,7 @@ impl Kept {
             let kept = hot.judge(client(of), PATHS[path]).map(|known| (*known).clone());
             let read = judge(rows, TENANT, client(of), PATHS[path]);
             assert_eq!(kept.map_err(|why| why.to_string()), read.map_err(|why| why.to_string()));
+            self.look_at_lists(rows, &hot);
         }
     }
 }
