@@ -12,7 +12,7 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-fn certificates(of: &[&Credentials]) -> String {
+pub(super) fn certificates(of: &[&Credentials]) -> String {
     escaped(&pem::certificates(&of.iter().map(|of| of.certificate.as_slice()).collect::<Vec<_>>()))
 }
 

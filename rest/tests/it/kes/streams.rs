@@ -10,6 +10,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{Instant, timeout};
 
+use super::proxies::certificates;
 use super::*;
 use crate::client::connect;
 
@@ -147,6 +148,30 @@ async fn a_line_reads_as_the_profile_by_which_it_is_asked_for() {
     let request = format!("\"request\":{{\"path\":\"/v1/key/list/\",\"identity\":\"{admin}\"}}");
     assert!(old.contains(&request) && old.contains("\"response\":{\"code\":200, \"time\":"), "{old}");
     assert!(old.starts_with("{\"time\":\"2023-11-14T22:13:20Z\","), "{old}");
+}
+
+#[tokio::test]
+async fn a_line_says_where_a_request_began_as_a_proxy_tells_it() {
+    let proxy = Credentials::new("proxy", 70);
+    let proxies = [identity(&proxy).to_string()];
+    let front = Front::with(&format!("[kes.proxy]\nidentities = {proxies:?}\nheader = \"x-client\"\n")).await;
+    let mut reader = front.listens(&front.admin, "http/1.1", AUDIT).await;
+    let client = certificates(&[&front.admin]);
+    for (who, through, began) in [
+        (&proxy, "203.0.113.9, 10.0.0.1", "203.0.113.9"),
+        (&proxy, "::ffff:203.0.113.9", "203.0.113.9"),
+        (&proxy, "somewhere", "127.0.0.1"),
+        (&front.admin, "203.0.113.9", "127.0.0.1"),
+    ] {
+        let request = Request::get("/v1/key/list/*").header("host", "localhost").header("x-client", &client);
+        let request = request.header("x-forwarded-for", through).body(Body::empty()).unwrap();
+        assert_eq!(front.send(Some(who), request).await.status, 200);
+        let line: Value = serde_json::from_str(&reader.line().await.unwrap()).unwrap();
+        assert_eq!(
+            (&line["request"]["ip"], &line["request"]["identity"]),
+            (&json!(began), &json!(identity(&front.admin).to_string()))
+        );
+    }
 }
 
 #[tokio::test]
