@@ -19,6 +19,7 @@ pub mod logins;
 pub mod password;
 pub mod policies;
 pub mod records;
+pub mod serving;
 pub mod tenants;
 pub mod tokens;
 pub mod users;

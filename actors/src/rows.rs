@@ -73,6 +73,8 @@ pub enum Kind {
     Policy = 0x2c,
     /// Which policy a client of KES has.
     Identity = 0x2d,
+    /// How a tenant's clients of KES are served.
+    Serving = 0x2e,
     /// A safe deposit box, which is a vault.
     Box = 0x30,
     /// From a box's id to its slug.
@@ -126,6 +128,7 @@ impl Kind {
         Self::SecretId,
         Self::Policy,
         Self::Identity,
+        Self::Serving,
         Self::Box,
         Self::BoxId,
         Self::Secret,

@@ -15,6 +15,7 @@ mod hub;
 mod listener;
 pub mod network;
 mod permitting;
+mod renewing;
 mod reset;
 mod restored;
 mod session;

@@ -1,10 +1,13 @@
 //! What a node reads of its own disk: rows behind the barrier, rows outside of it, the state of joining, pending audit
 //! lines. Rows are what central sends to a host, too.
 
+use std::time::Duration;
+
 use holdfast_actors::access_control::configured::Served;
 use holdfast_actors::access_control::globs::Globbing;
 use holdfast_actors::access_control::identities::{Assignment, Standing};
 use holdfast_actors::access_control::policies::{Origin, Policy};
+use holdfast_actors::access_control::serving::{ServedApi, Serving};
 use holdfast_actors::access_control::{
     Approle, HostTokenKey, Login, Principal, Revocation, SecretId, Tenant, Token, TokenKey, TokenVerifier,
 };
@@ -79,6 +82,7 @@ const ROWS: [Row; 36] = [
     (Kind::HostTokenKey, row::<HostTokenKey>),
     (Kind::Policy, row::<Policy>),
     (Kind::Identity, row::<Assignment>),
+    (Kind::Serving, row::<Serving>),
     (Kind::TransitKey, row::<TransitKey>),
     (Kind::Served, row::<Served>),
     (Kind::Tally, row::<Tally>),
@@ -233,6 +237,9 @@ fn of_kes() -> Vec<Vec<u8>> {
         written: stamp(),
     };
     let standing = Standing::Policy { name: "app".parse().expect("a name"), instance: 3 };
+    let served = ServedApi { path: "/v1/status".to_owned(), skip_auth: true, timeout: Some(Duration::from_secs(1)) };
+    let serving =
+        Serving { profile: "seed".to_owned(), is_first: true, accept_expired_certificates: false, apis: vec![served] };
     let assignment = Assignment { standing, origin: Origin::Api, assigned: stamp() };
     let fresh = FreshKey { key: secret(4), hmac_key: secret(5) };
     let version = |number, state, cipher| KeyVersion {
@@ -256,6 +263,7 @@ fn of_kes() -> Vec<Vec<u8>> {
     vec![
         chosen(Kind::Policy as u8, encode_body(&policy).expose()),
         chosen(Kind::Identity as u8, encode_body(&assignment).expose()),
+        chosen(Kind::Serving as u8, encode_body(&serving).expose()),
         chosen(Kind::TransitKey as u8, encode_body(&key).expose()),
     ]
 }
@@ -320,7 +328,7 @@ mod tests {
             assert!(ROWS.iter().any(|(of, _)| *of == kind), "{kind:?} has no decoder here");
         }
         let seeds = seeds();
-        let kes = [Kind::Policy, Kind::Identity, Kind::TransitKey];
+        let kes = [Kind::Policy, Kind::Identity, Kind::Serving, Kind::TransitKey];
         for kind in [Kind::Restored, Kind::Shown, Kind::Unsealing].into_iter().chain(kes) {
             assert!(seeds.iter().any(|seed| seed[0] == kind as u8), "{kind:?} has no seed");
         }

@@ -38,16 +38,17 @@ pub async fn decode_json<T: DeserializeOwned>(body: Body, limit: usize) -> Resul
 
 /// Reads a whole body. 413 above `limit` bytes, 408 when it does not arrive in time.
 pub async fn read(body: Body, limit: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > limit {
-        return Err(Problem::too_large(limit));
-    }
-    tokio::time::timeout(READ_TIMEOUT, collect(body, announced, limit))
+    tokio::time::timeout(READ_TIMEOUT, collect(body, limit))
         .await
         .unwrap_or_else(|_| Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")))
 }
 
-async fn collect(mut body: Body, announced: usize, limit: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
+/// The same for those who look at the time themselves.
+pub(crate) async fn collect(mut body: Body, limit: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(Problem::too_large(limit));
+    }
     let mut bytes = Erasing::with_capacity(announced);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;

@@ -1,5 +1,5 @@
 //! The KES dialect: keys that encrypt for clients and never leave, as MinIO's KES served them, in both ways that its
-//! clients speak ([`Profile`]). Central serves all of it.
+//! clients speak ([`Profile`]). Central serves all of it, a site host what uses and tells of the keys that are there.
 //!
 //! A client is its certificate's public key, whoever certified it. What it may call its policy says, which is asked with
 //! the path before anything else of a request is looked at. Whose keys it gets is said by the query member `enclave`, or
@@ -9,15 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::node::Node;
+use api::Does;
+
+use crate::openapi::operation::Operations;
 use axum::Router;
 use axum::routing::MethodRouter;
-use holdfast_actors::access_control::tenants::tenant;
-use holdfast_actors::barrier::Snapshot;
-use holdfast_actors::rows::Refusal;
-use holdfast_protocol::ids::{Realm, TenantName};
-
-use crate::node::Node;
-use crate::openapi::operation::Operations;
+use tenancy::Tenancy;
 
 mod api;
 mod bodies;
@@ -39,6 +37,7 @@ mod proxy;
 mod section;
 mod status;
 mod streams;
+mod tenancy;
 
 pub use listener::{ClientAuth, Listener, of_tenants};
 pub use metrics::Notation;
@@ -54,7 +53,7 @@ pub(crate) struct Kes(Arc<Shared>);
 
 struct Shared {
     node: Arc<Node>,
-    section: Section,
+    tenancy: Tenancy,
     version: &'static str,
     /// On the clock that does not jump.
     started: Duration,
@@ -62,12 +61,20 @@ struct Shared {
 
 /// The routes of central.
 pub fn central_routes(node: Arc<Node>, section: Section, version: &'static str) -> Router {
-    let started = node.now().mono;
-    let shared = Shared { node, section, version, started };
-    operations().router_of(only).with_state(Kes(Arc::new(shared)))
+    routes(operations(), node, Tenancy::central(section), version)
 }
 
-/// All that central can do in this dialect.
+/// The routes of a site host: the same, where what changes something is refused.
+pub fn site_routes(node: Arc<Node>, version: &'static str) -> Router {
+    routes(site_operations(), node, Tenancy::site(), version)
+}
+
+fn routes(all: Operations<Kes>, node: Arc<Node>, tenancy: Tenancy, version: &'static str) -> Router {
+    let started = node.now().mono;
+    all.router_of(only).with_state(Kes(Arc::new(Shared { node, tenancy, version, started })))
+}
+
+/// All that can be done in this dialect.
 pub(crate) fn operations() -> Operations<Kes> {
     status::operations()
         .and(keys::operations())
@@ -79,24 +86,15 @@ pub(crate) fn operations() -> Operations<Kes> {
         .and(logs::operations())
 }
 
+/// All that can be done at a site host: the same paths, where what changes something is refused.
+pub(crate) fn site_operations() -> Operations<Kes> {
+    operations().map(|operation| match api::of_path(operation.path()) {
+        Some(api) if api.does == Does::Change => operation.refused("nobody: it is done at central"),
+        _ => operation,
+    })
+}
+
 /// Other methods are refused in the words of the dialect.
 fn only(methods: MethodRouter<Kes>) -> MethodRouter<Kes> {
     methods.fallback(call::wrong_method)
-}
-
-impl Kes {
-    /// The key space of a tenant, or of the configured one.
-    ///
-    /// # Errors
-    /// [`Refusal::Denied`]: there is none of this name; the store's refusals.
-    fn realm(&self, rows: &Snapshot, enclave: Option<&str>) -> Result<Realm, Refusal> {
-        if let Some(name) = enclave.filter(|name| !name.is_empty()) {
-            return found(rows, &name.parse().map_err(|_| Refusal::Denied)?);
-        }
-        found(rows, &self.0.section.tenant)
-    }
-}
-
-fn found(rows: &Snapshot, name: &TenantName) -> Result<Realm, Refusal> {
-    tenant(rows, name)?.map(|tenant| tenant.realm).ok_or(Refusal::Denied)
 }

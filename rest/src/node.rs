@@ -98,6 +98,24 @@ impl Deed {
     }
 }
 
+/// For whom something is served.
+pub(crate) struct By<'a> {
+    /// The tenant's key space at this node.
+    pub(crate) realm: Realm,
+    /// The tenant's number at central.
+    pub(crate) tenant: u32,
+    /// For the audit log.
+    pub(crate) actor: &'a str,
+}
+
+/// Why something was not served.
+pub(crate) enum Unserved<E> {
+    /// What was to be done says no; that is yet to be noted.
+    Refused(E),
+    /// It was done, and has no audit line.
+    Unnoted(Refusal),
+}
+
 /// One snapshot, and who looks at it.
 pub struct View<'a> {
     /// The rows.
@@ -151,9 +169,14 @@ impl Node {
         self.place.locate(rows, tenant)
     }
 
+    /// Whether this is a site host.
+    pub fn is_at_site(&self) -> bool {
+        self.place.site().is_some()
+    }
+
     /// Where what is issued here is good.
     pub fn issuer(&self) -> Issuer {
-        if self.place.site().is_some() { Issuer::Host } else { Issuer::Central }
+        if self.is_at_site() { Issuer::Host } else { Issuer::Central }
     }
 
     /// The time.
@@ -188,8 +211,28 @@ impl Node {
             Ok(caller) => caller,
             Err(refusal) => return Err(self.note_refusal(&rows, Realm::NODE, NOBODY, deed, refusal)),
         };
-        let lease_ok = |offline_s| self.place.lease_ok(caller.realm, offline_s);
-        let at_site = self.place.site().is_some();
+        let by = By { realm: caller.realm, tenant: caller.tenant, actor: caller.actor() };
+        let served = self.serve(&rows, &by, deed, |gate| work(&View { rows: &rows, caller: &caller, gate, now }));
+        served.map_err(|refusal| match refusal {
+            Unserved::Unnoted(refusal) => refusal,
+            Unserved::Refused(refusal) => self.note_refusal(&rows, caller.realm, caller.actor(), deed, refusal),
+        })
+    }
+
+    /// Does `work` with what says what may be served here, for one whose right was found in the same snapshot; writes the
+    /// audit line of what was done, and notes what was read.
+    ///
+    /// # Errors
+    /// What `work` says; the journal is full or failed.
+    pub(crate) fn serve<T, E>(
+        &self,
+        rows: &Snapshot,
+        by: &By<'_>,
+        deed: &Deed,
+        work: impl FnOnce(&Gate<'_>) -> Result<T, E>,
+    ) -> Result<T, Unserved<E>> {
+        let lease_ok = |offline_s| self.place.lease_ok(by.realm, offline_s);
+        let at_site = self.is_at_site();
         let reads = RefCell::new(Vec::new());
         let read = |path: &[&str], version: &str| {
             if at_site {
@@ -198,34 +241,15 @@ impl Node {
             }
         };
         let gate = Gate { site: self.place.site(), lease_ok: &lease_ok, read: &read };
-        match work(&View { rows: &rows, caller: &caller, gate: &gate, now }) {
-            Ok(done) => {
-                if deed.noted == Noted::Always {
-                    self.note_done(&rows, caller.realm, caller.actor(), deed)?;
-                }
-                for (path, version) in reads.take() {
-                    self.place.note_read(caller.tenant, path, version);
-                }
-                Ok(done)
-            }
-            Err(refusal) => Err(self.note_refusal(&rows, caller.realm, caller.actor(), deed, refusal)),
+        let done = work(&gate).map_err(Unserved::Refused)?;
+        if deed.noted == Noted::Always {
+            let line = Line::done(self.now().wall_us, clip(by.actor), deed.action, clip(&deed.object));
+            self.journal.append(rows, by.realm, &line).map_err(Unserved::Unnoted)?;
         }
-    }
-
-    /// Notes that something was done by one who is known by something else than a token, as the rows of this snapshot
-    /// say; to be called before anybody hears of it.
-    ///
-    /// # Errors
-    /// The journal is full or failed.
-    pub fn note_done(&self, rows: &Snapshot, realm: Realm, actor: &str, deed: &Deed) -> Result<(), Refusal> {
-        let line = Line::done(self.now().wall_us, clip(actor), deed.action, clip(&deed.object));
-        self.journal.append(rows, realm, &line)
-    }
-
-    /// Does `work` with what says what of `realm` may be served here.
-    pub fn gated<T>(&self, realm: Realm, work: impl FnOnce(&Gate<'_>) -> T) -> T {
-        let lease_ok = |offline_s| self.place.lease_ok(realm, offline_s);
-        work(&Gate { site: self.place.site(), lease_ok: &lease_ok, read: &|_, _| {} })
+        for (path, version) in reads.take() {
+            self.place.note_read(by.tenant, path, version);
+        }
+        Ok(done)
     }
 
     /// Decides and commits for one who is known by something else than a token, in whose right the decision looks

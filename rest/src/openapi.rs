@@ -47,6 +47,7 @@ pub fn documents() -> Vec<Document> {
         document::of("cerberus-central", Node::Central, cerberus, cerberus::central_operations().told()),
         document::of("cerberus-site", Node::Site, cerberus, cerberus::site_operations().told()),
         document::of("kes-central", Node::Central, (Dialect::Kes, "KES"), kes::operations().told()),
+        document::of("kes-site", Node::Site, (Dialect::Kes, "KES"), kes::site_operations().told()),
         document::of("node", Node::Any, (Dialect::Node, "the node itself"), health::operations().told()),
     ]
 }

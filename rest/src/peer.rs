@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::kes::{Identity, PeerError};
@@ -20,13 +21,27 @@ pub struct Peer {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// Answers over this connection that go on.
     pub(crate) lasting: Lasting,
+    vouched: Arc<AtomicBool>,
 }
 
 impl Peer {
     /// A peer at `addr`.
     pub fn new(addr: SocketAddr, certificate: Option<ClientCertificate>) -> Self {
         let (loopback, certificate) = (addr.ip().to_canonical().is_loopback(), certificate.map(Arc::new));
-        Self { addr, loopback, certificate, lasting: Lasting::default() }
+        Self { addr, loopback, certificate, lasting: Lasting::default(), vouched: Arc::default() }
+    }
+
+    /// Whether the last request on this connection was of one who might make it. No right to anything: only that its
+    /// next request is worth being read before it is judged.
+    pub(crate) fn is_vouched(&self) -> bool {
+        self.vouched.load(Ordering::Relaxed)
+    }
+
+    /// Says so, or no longer.
+    pub(crate) fn vouch(&self, vouched: bool) {
+        if self.is_vouched() != vouched {
+            self.vouched.store(vouched, Ordering::Relaxed);
+        }
     }
 
     /// The KES identity, if the client showed a certificate.

@@ -8,6 +8,7 @@ use holdfast_rest::access::Access;
 use holdfast_rest::cerberus;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health;
+use holdfast_rest::kes;
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::Node;
 use holdfast_rest::server::ServerOptions;
@@ -31,7 +32,9 @@ pub(crate) fn front(node: Arc<Node>, fronted: Arc<Fronted>, metrics: Arc<Metrics
 pub fn routes(node: Arc<Node>, seal: Arc<dyn SiteSealControl>, admin_identities: BTreeSet<String>) -> Router {
     let access = Arc::new(Access::at_site(node.clone()));
     let strongbox = StrongboxSite { access, seal, admin_identities };
-    cerberus::site_routes(node).merge(strongbox::routes_site(Arc::new(strongbox)))
+    cerberus::site_routes(node.clone())
+        .merge(kes::site_routes(node, VERSION))
+        .merge(strongbox::routes_site(Arc::new(strongbox)))
 }
 
 /// The listener's bounds.

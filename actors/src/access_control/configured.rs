@@ -15,6 +15,7 @@ use crate::access_control::identities::{
     AssignPolicy, Assignment, Standing, assign_policy, forget_identity, set_admin,
 };
 use crate::access_control::policies::{Origin, Policy, Rules, WritePolicy, delete_policy, policies, write_policy};
+use crate::access_control::serving::{Serving, set_serving};
 use crate::audit_log::Line;
 use crate::distribute::Distribute;
 use crate::key_store::{CreateKey, FreshKey, TransitKey, create_key, set_origin};
@@ -33,6 +34,8 @@ pub struct Configured {
     pub policies: BTreeMap<PolicyName, ConfiguredPolicy>,
     /// Keys that there have to be.
     pub keys: BTreeSet<KeyName>,
+    /// How its clients are served.
+    pub serving: Option<Serving>,
 }
 
 /// A policy and who has it.
@@ -54,6 +57,8 @@ impl Configured {
         let mut merged = self.clone();
         merged.admins.extend(&other.admins);
         merged.keys.extend(other.keys.iter().cloned());
+        // Where a tenant is served in two ways, hosts do it in the first.
+        merged.serving = merged.serving.or_else(|| other.serving.clone());
         for (name, policy) in &other.policies {
             let known = merged.policies.entry(name.clone()).or_insert_with(|| policy.clone());
             if known.rules != policy.rules {
@@ -104,6 +109,8 @@ pub enum Change {
     CreateKey(KeyName),
     /// A key that there is: whose it is now.
     SetOrigin(KeyName, Origin),
+    /// Clients are served in another way.
+    Serve(Option<Serving>),
 }
 
 /// What has to be changed, in an order in which it can be. Nothing is left to do once all of it is done.
@@ -129,6 +136,9 @@ pub fn outstanding(rows: &dyn Rows, realm: Realm, wanted: &Configured) -> Result
     }
     outstanding_identities(rows, realm, wanted, &there, &mut changes)?;
     outstanding_keys(rows, realm, wanted, &mut changes)?;
+    if Serving::read(rows, realm)? != wanted.serving {
+        changes.push(Change::Serve(wanted.serving.clone()));
+    }
     Ok(changes)
 }
 
@@ -257,5 +267,6 @@ pub fn settle(
             create_key(&CreateKey { by, name, cipher, fresh, distribute: Distribute::default() }, rows, now)
         }
         Change::SetOrigin(name, origin) => set_origin(&by, name, *origin, rows, now),
+        Change::Serve(serving) => set_serving(&by, serving.as_ref(), rows, now),
     }
 }

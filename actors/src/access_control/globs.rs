@@ -38,7 +38,7 @@ impl Globbing {
     /// Whether a pattern takes `text`. What is no pattern takes nothing.
     pub fn matches(self, pattern: &str, text: &str) -> bool {
         match self {
-            Self::Segments => self.check(pattern).is_ok() && segments_match(pattern.as_bytes(), text.as_bytes()),
+            Self::Segments => segments_match(pattern.as_bytes(), text.as_bytes()),
             Self::Prefixes => match pattern.strip_suffix('*') {
                 Some(prefix) => text.starts_with(prefix),
                 None => pattern == text,
@@ -155,6 +155,8 @@ fn character(bytes: &[u8]) -> (u32, usize) {
     valid.chars().next().map_or((0xfffd, 1), |first| (u32::from(first), first.len_utf8()))
 }
 
+/// What is no pattern takes nothing, without being looked at before: every text that is taken has been led past all of the
+/// pattern, and past what is none nothing leads.
 fn segments_match(pattern: &[u8], text: &[u8]) -> bool {
     let (chunk, mut after) = Tokens(pattern).until_star();
     let Some(mut rest) = chunk_match(chunk, text) else { return false };

@@ -158,6 +158,14 @@ pub fn identity(rows: &dyn Rows, realm: Realm, identity: Identity) -> Result<Kno
     known_of(rows, realm, identity)?.ok_or(NO_IDENTITY)
 }
 
+/// Whether an identity may do anything at all.
+///
+/// # Errors
+/// The store's refusals.
+pub fn is_known(rows: &dyn Rows, realm: Realm, identity: Identity) -> Result<bool, Refusal> {
+    Ok(known_of(rows, realm, identity)?.is_some())
+}
+
 /// The same; `None`: it may do nothing.
 pub(crate) fn known_of(rows: &dyn Rows, realm: Realm, identity: Identity) -> Result<Option<Known>, Refusal> {
     match rows.read::<Assignment>(realm, &[&identity.to_string()])? {

@@ -6,10 +6,14 @@
 //!
 //! An approle has entries too: hosts of the site know its role-id, and what they have issued to programs is good there
 //! for as long as the approle's instance lasts. Revoking it closes them, but for one whose role-id alone logs in.
+//!
+//! A key's entry is open while it encrypts with the version that was sent. Versions before that were sent along; what they
+//! have encrypted whoever has them can read, until it is encrypted anew and they are erased.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_protocol::ids::{HostName, Realm, SiteName, TenantName};
+use holdfast_protocol::kes::KeyName;
 use serde::Serialize;
 
 use crate::barrier::Snapshot;
@@ -68,7 +72,7 @@ pub struct Entry {
     pub kind: Kind,
     /// Names the secret in every report about every site, and tells nothing of it.
     pub item: String,
-    /// The secret's names: box, and path in it; or the approle's.
+    /// The secret's names: box, and path in it; or the approle's, or the key's.
     pub path: Vec<String>,
     /// The version.
     pub held: HeldVersion,
@@ -100,7 +104,9 @@ pub struct Counts {
     pub secrets: u64,
     /// Approles by which programs log in there.
     pub approles: u64,
-    /// Versions of secrets and approles.
+    /// Keys that encrypt there.
+    pub keys: u64,
+    /// Versions of secrets, approles and keys.
     pub versions: u64,
     /// Versions still of use.
     pub open: u64,
@@ -122,6 +128,7 @@ impl Counts {
         self.vaults += other.vaults;
         self.secrets += other.secrets;
         self.approles += other.approles;
+        self.keys += other.keys;
         self.versions += other.versions;
         self.open += other.open;
         self.rotated += other.rotated;
@@ -174,6 +181,7 @@ pub fn summary(rows: &Snapshot, scope: &Scope) -> Result<Summary, Refusal> {
         let counts = summary.tenants.entry(of).or_default();
         match (item.kind, item.holding.path.first()) {
             (Kind::Approle, _) => counts.approles += 1,
+            (Kind::TransitKey, _) => counts.keys += 1,
             (_, vault) => {
                 let of_vault = |vault: &String| (item.tenant.clone(), item.holding.realm, vault.clone());
                 counts.vaults += u64::from(vault.is_some_and(|vault| vaults.insert(of_vault(vault))));
@@ -194,6 +202,34 @@ pub fn summary(rows: &Snapshot, scope: &Scope) -> Result<Summary, Refusal> {
         summary.total.add(counts);
     }
     Ok(summary)
+}
+
+/// A key that encrypts with a version that a site or host was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenKey {
+    /// The tenant's realm.
+    pub realm: Realm,
+    /// Which key.
+    pub name: KeyName,
+    /// The version.
+    pub number: u32,
+}
+
+/// The keys of all tenants that encrypt with what a site, or a host of it, was sent.
+///
+/// # Errors
+/// The store's fault.
+pub fn open_keys(rows: &Snapshot, site: &SiteName, host: Option<&HostName>) -> Result<Vec<OpenKey>, Refusal> {
+    let scope = Scope { site: site.clone(), host: host.cloned(), tenant: None, open_only: true };
+    let mut walk = Walk { only: Some(Kind::TransitKey), ..Walk::new(rows, &scope, None) };
+    let mut open = Vec::new();
+    while let Some(item) = walk.next()? {
+        let Some(held) = item.versions.iter().find(|held| item.status_of(held) == Status::Open) else { continue };
+        let [name] = item.holding.path.as_slice() else { return Err(Refusal::Corrupt) };
+        let (name, number) = (name.parse().map_err(|_| Refusal::Corrupt)?, held.id.parse());
+        open.push(OpenKey { realm: item.holding.realm, name, number: number.map_err(|_| Refusal::Corrupt)? });
+    }
+    Ok(open)
 }
 
 /// One secret, with the versions that are in scope: at least one.
@@ -245,6 +281,8 @@ struct Walk<'a> {
     after: Option<Vec<String>>,
     read: std::vec::IntoIter<crate::rows::RawRow>,
     ended: bool,
+    /// `None`: everything that is secret.
+    only: Option<Kind>,
     /// What the host was sent, tenant by tenant.
     hosts: BTreeMap<TenantName, HostHolding>,
 }
@@ -255,7 +293,8 @@ impl<'a> Walk<'a> {
         let mut below = vec![site.clone()];
         below.extend(scope.tenant.as_ref().map(|(name, _)| name.as_str().to_owned()));
         let after = after.map(|cursor| vec![site, cursor.tenant.as_str().to_owned(), cursor.item.clone()]);
-        Self { rows, scope, below, after, read: Vec::new().into_iter(), ended: false, hosts: BTreeMap::new() }
+        let (read, hosts) = (Vec::new().into_iter(), BTreeMap::new());
+        Self { rows, scope, below, after, read, ended: false, only: None, hosts }
     }
 
     fn next(&mut self) -> Result<Option<Item>, Refusal> {
@@ -270,6 +309,9 @@ impl<'a> Walk<'a> {
             let Some(body) = row.body else { continue };
             let holding: Holding = decode_body(body.expose())?;
             let Some(kind) = Kind::from_byte(holding.kind).filter(|kind| is_secret(*kind)) else { continue };
+            if self.only.is_some_and(|only| only != kind) {
+                continue;
+            }
             let [_, tenant, item] = row.path.as_slice() else { return Err(Refusal::Corrupt) };
             let tenant: TenantName = tenant.parse().map_err(|_| Refusal::Corrupt)?;
             if let Some(found) = self.item(kind, (tenant, item.clone()), holding)? {

@@ -9,6 +9,7 @@ use holdfast_protocol::ids::{Realm, Seq};
 use serde::{Deserialize, Serialize};
 
 use crate::access_control::Approle;
+use crate::key_store::TransitKey;
 use crate::keyring::RealmKeys;
 use crate::rows::{Kind, Record, Refusal, decode_body};
 use crate::secret_store::records::CurrentSecret;
@@ -121,7 +122,7 @@ impl SecretFacts {
 /// Whether rows of this kind carry secrets, which must be rotated when they are in the wrong hands. An approle stands for
 /// all that hosts of the site have issued under it: central does not know these secret-ids and tokens one by one.
 pub fn is_secret(kind: Kind) -> bool {
-    matches!(kind, Kind::Secret | Kind::Approle)
+    matches!(kind, Kind::Secret | Kind::Approle | Kind::TransitKey)
 }
 
 /// What a row's body has that is secret; `None` where there is nothing to be rotated.
@@ -136,8 +137,20 @@ pub fn secret_facts(keys: &RealmKeys, kind: Kind, body: &[u8]) -> Result<Option<
             Some(SecretFacts { id: version_id, digest, hinge: Hinge::Value, written_us: updated.at_us })
         }
         Kind::Approle => Some(facts_of_approle(keys, &decode_body(body)?)),
+        Kind::TransitKey => Some(facts_of_key(keys, &decode_body(body)?)),
         _ => None,
     })
+}
+
+/// Of use to a thief is what encrypts: it decrypts what will be encrypted. A row has all versions before, too.
+fn facts_of_key(keys: &RealmKeys, key: &TransitKey) -> SecretFacts {
+    let (newest, encrypting) = (key.newest(), key.encrypting());
+    SecretFacts {
+        id: newest.map(|version| version.number.to_string()).unwrap_or_default(),
+        digest: encrypting.map(|version| ValueDigest::of(keys, version.material.key.expose())).unwrap_or_default(),
+        hinge: Hinge::Value,
+        written_us: newest.map_or(0, |version| version.created.at_us),
+    }
 }
 
 fn facts_of_approle(keys: &RealmKeys, approle: &Approle) -> SecretFacts {

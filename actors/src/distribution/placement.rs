@@ -48,7 +48,8 @@ impl SitePlacement {
             | Kind::Revocation
             | Kind::Category
             | Kind::Policy
-            | Kind::Identity => self.has_content(),
+            | Kind::Identity
+            | Kind::Serving => self.has_content(),
             Kind::Tenant
             | Kind::Site
             | Kind::Host
@@ -99,5 +100,12 @@ impl SitePlacement {
 }
 
 /// Kinds whose rows go wherever the tenant has content.
-pub const COMMON: [Kind; 6] =
-    [Kind::Principal, Kind::TokenVerifier, Kind::Revocation, Kind::Category, Kind::Policy, Kind::Identity];
+pub const COMMON: [Kind; 7] = [
+    Kind::Principal,
+    Kind::TokenVerifier,
+    Kind::Revocation,
+    Kind::Category,
+    Kind::Policy,
+    Kind::Identity,
+    Kind::Serving,
+];

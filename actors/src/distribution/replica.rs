@@ -212,6 +212,7 @@ fn is_content(kind: Kind) -> bool {
             | Kind::Approle
             | Kind::Policy
             | Kind::Identity
+            | Kind::Serving
             | Kind::TransitKey
     )
 }

@@ -47,7 +47,7 @@ const DEPLOYMENT: DeploymentId = DeploymentId([7; 16]);
 const NOW: Now = Now { mono: std::time::Duration::ZERO, wall_us: 1 };
 const TENANTS: [(&str, Realm); 2] = [("acme", Realm(1)), ("beta", Realm(2))];
 const SITES: [&str; 2] = ["udc1", "udc2"];
-const CONTENT: [Kind; 10] = [
+const CONTENT: [Kind; 11] = [
     Kind::Box,
     Kind::Secret,
     Kind::Principal,
@@ -57,6 +57,7 @@ const CONTENT: [Kind; 10] = [
     Kind::Approle,
     Kind::Policy,
     Kind::Identity,
+    Kind::Serving,
     Kind::TransitKey,
 ];
 

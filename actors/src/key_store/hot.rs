@@ -116,6 +116,11 @@ impl<'s> HotRealm<'s> {
         Ok(Self { rows, realm, keys })
     }
 
+    /// The snapshot.
+    pub fn rows(&self) -> &'s Snapshot {
+        self.rows
+    }
+
     /// Whether an identity may call a path: as [`crate::access_control::identities::judge`].
     ///
     /// # Errors
@@ -130,7 +135,7 @@ impl<'s> HotRealm<'s> {
         Ok(Held(known, PhantomData))
     }
 
-    /// The key of a name, for use at this node: as [`crate::key_store::lookup`].
+    /// The key of a name, for use at this node, which is noted there: as [`crate::key_store::lookup`].
     ///
     /// # Errors
     /// As that.
@@ -138,6 +143,9 @@ impl<'s> HotRealm<'s> {
         let read = || Ok(self.rows.read::<TransitKey>(self.realm, &[name.as_str()])?.map(|row| row.value));
         let key = self.kept(|kept| &mut kept.keys, |kept| &kept.keys, name.clone(), read)?.ok_or(NO_KEY)?;
         served(&key, gate)?;
+        if let (Some(_), Some(newest)) = (gate.site, key.newest()) {
+            (gate.read)(&[name.as_str()], &newest.number.to_string());
+        }
         Ok(Held(key, PhantomData))
     }
 

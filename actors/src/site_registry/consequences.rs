@@ -6,8 +6,10 @@ use holdfast_protocol::ids::{HostId, HostName, SiteName};
 use serde::Serialize;
 
 use crate::barrier::Snapshot;
-use crate::distribution::blast::{Counts, Scope, summary};
-use crate::rows::Refusal;
+use crate::distribution::blast::{Counts, OpenKey, Scope, open_keys, summary};
+use crate::key_store::TransitKey;
+use crate::rows::{ReadRows, Refusal};
+use crate::site_registry::sites::site_names;
 use crate::site_registry::sites::state::Live;
 use crate::site_registry::{Held, Host, HostState, Site, host, hosts, site};
 
@@ -86,7 +88,7 @@ pub struct Consequences {
     pub dist_epoch: u64,
     /// Hosts of the same site that would get new keys.
     pub siblings_with_new_keys: u64,
-    /// Other sites that would get new keys: none, since what this site has was never theirs.
+    /// Other sites that would get new versions of keys which this one has, too.
     pub sites_with_new_keys: u64,
     /// Keys that would get a new version because they were there.
     pub keys_rotated: u64,
@@ -127,6 +129,7 @@ pub fn consequences(
         let name = tenant.to_string();
         TenantConsequence { name, counts }
     });
+    let keys = open_keys(rows, name, only)?;
     let step = u64::from(fences);
     Ok(Consequences {
         site: name.clone(),
@@ -136,11 +139,22 @@ pub fn consequences(
         hosts,
         seal_epoch: place.seal_epoch.0 + step,
         dist_epoch: place.dist_epoch.0 + step,
-        sites_with_new_keys: 0,
-        keys_rotated: 0,
+        sites_with_new_keys: sites_that_have(rows, &keys, name)?,
+        keys_rotated: keys.len() as u64,
         total: held.total,
         tenants: tenants.collect(),
     })
+}
+
+/// How many other sites have one of the keys.
+fn sites_that_have(rows: &Snapshot, keys: &[OpenKey], but: &SiteName) -> Result<u64, Refusal> {
+    let mut placed = Vec::new();
+    for key in keys {
+        let row = rows.read::<TransitKey>(key.realm, &[key.name.as_str()])?;
+        placed.extend(row.map(|row| row.value.distribute));
+    }
+    let others = site_names(rows)?.into_iter().filter(|site| site != but);
+    Ok(others.filter(|site| placed.iter().any(|distribute| distribute.goes_to(site))).count() as u64)
 }
 
 fn becomes(entry: &Host, place: &Site, meant: bool, fences: bool) -> Becomes {

@@ -21,8 +21,8 @@ const WIPE_LIMIT: Duration = Duration::from_secs(2);
 const REKEY_LIMIT: Duration = Duration::from_secs(5);
 
 impl Hub {
-    /// Commits the fence, closes what it concerns, waits until nothing more can go there, and gives siblings new keys.
-    /// Returns how many of them have not confirmed theirs yet.
+    /// Commits the fence, closes what it concerns, waits until nothing more can go there, gives siblings new keys, and has
+    /// the keys renewed that encrypted there. Returns how much of that is not confirmed yet.
     ///
     /// # Errors
     /// No such site or host, sealed, or the store's fault; nothing has changed then.
@@ -36,10 +36,13 @@ impl Hub {
         };
         tracing::warn!(site = %place, host = ?name, wipe, "quarantined");
         self.cut_off(&place, name.as_ref(), wipe, CloseCode::Quarantined).await;
+        let renewed = self.keys_renewed((place.clone(), name.clone()), REKEY_LIMIT);
         if name.is_none() {
-            return self.wipes_pending(&place).map(|pending| if wipe { pending } else { 0 });
+            let unrenewed = renewed.await;
+            return self.wipes_pending(&place).map(|pending| unrenewed + if wipe { pending } else { 0 });
         }
-        Ok(self.rekeyed(&place).await)
+        let (unrenewed, behind) = tokio::join!(renewed, self.rekeyed(&place));
+        Ok(unrenewed + behind)
     }
 
     /// Gives a site's hosts the keys of newer epochs. Returns how many have not confirmed theirs in time.

@@ -32,6 +32,7 @@ use crate::quic::biting::Bites;
 use crate::quic::connections::Connections;
 use crate::quic::distributing::DistributionHands;
 use crate::quic::listener;
+use crate::quic::renewing::{self, Renewals};
 use crate::quic::verifying::VerifierHands;
 
 /// Messages that wait for either machine.
@@ -95,6 +96,8 @@ pub(crate) struct Hub {
     hellos: Mutex<BTreeMap<ConnId, BTreeMap<TenantName, Position>>>,
     /// Who waits for a change to bite.
     pub(super) bites: Bites,
+    /// Who wants keys to be renewed.
+    pub(super) renewals: Renewals,
     next_conn: AtomicU64,
     endpoint: Endpoint,
     /// Up to where distribution has been told of changes.
@@ -135,6 +138,7 @@ impl Hub {
             heeding: Mutex::default(),
             hellos: Mutex::default(),
             bites: Bites::default(),
+            renewals: Renewals::default(),
             next_conn: AtomicU64::new(1),
             endpoint,
             told: Mutex::new(told),
@@ -175,6 +179,7 @@ impl Hub {
             }),
             self.looping("host listener", listener::accept),
             self.looping("QUIC certificate", listener::renew),
+            self.looping("key renewals", renewing::keep_renewing),
             self.looping("commit watch", move |hub| watch_changes(hub, committed.clone())),
         ];
         let supervision = Supervision::start(children, self.node.clock.clone())

@@ -107,6 +107,9 @@ impl Hub {
         tracing::warn!(host = %id, "a decision made before the adoption is taken over");
         let (code, wipe) = self.held_against(id).unwrap_or((CloseCode::Quarantined, false));
         self.cut_off(&id.site, Some(&id.host), wipe, code).await;
+        if code == CloseCode::Quarantined {
+            self.renew_keys((id.site.clone(), Some(id.host.clone())));
+        }
         self.epochs_advanced(&id.site);
     }
 
@@ -134,6 +137,7 @@ impl Hub {
             }
             self.node.barrier.run(move |rows| finish(&cmd, rows, now)).await?;
             self.heed_rows();
+            self.renew_all_keys();
             tracing::warn!(term = plan.term.0, "adopted: hosts are appraised anew and take full copies");
             // What it could not change until now. It is adopted all the same.
             if let Err(error) = configure(&self.node).await {

@@ -191,6 +191,9 @@ async fn failure_recorded(hub: &Arc<Hub>, failure: Failure, unwritten: Option<u6
     if let Ok(Some(notice)) = hub.notice(&host) {
         hub.connections.send(conn, Out::Notice(notice));
     }
+    if quarantine {
+        hub.renew_keys((host.site.clone(), Some(host.host.clone())));
+    }
     // Siblings answer for each new key. They are not to be made to speak by a host that fails over and over.
     if advanced {
         hub.epochs_advanced(&host.site);

@@ -12,6 +12,7 @@ mod memory;
 mod neighbours;
 mod process;
 mod quic;
+mod renewal;
 mod seal;
 mod secrecy;
 mod supervision;

@@ -161,10 +161,10 @@ fn installed(rotation: &Value) -> String {
 
 /// By its name where the caller may know it.
 fn what(entry: &Value) -> String {
-    match (entry["vault"].as_str(), entry["approle"].as_str()) {
-        (Some(_), _) => format!("{}/{}", cell(entry, "vault"), cell(entry, "secret")),
-        (None, Some(_)) => format!("approle {}", cell(entry, "approle")),
-        (None, None) => format!("{} {}", cell(entry, "kind"), cell(entry, "item")),
+    match ["vault", "approle", "key"].into_iter().find(|of| entry[of].is_string()) {
+        Some("vault") => format!("{}/{}", cell(entry, "vault"), cell(entry, "secret")),
+        Some(of) => format!("{of} {}", cell(entry, of)),
+        None => format!("{} {}", cell(entry, "kind"), cell(entry, "item")),
     }
 }
 

@@ -29,6 +29,17 @@ pub(super) enum Spoken {
     Later,
 }
 
+/// What it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Does {
+    /// Tells.
+    Tell,
+    /// Computes with a key, again and again.
+    Use,
+    /// Changes something: at central only.
+    Change,
+}
+
 /// Something that clients can call.
 #[derive(Debug)]
 pub(super) struct Api {
@@ -44,6 +55,7 @@ pub(super) struct Api {
     pub(super) spoken: Spoken,
     /// Whether what it changes holds at every connected host before it is answered.
     pub(super) bites: bool,
+    pub(super) does: Does,
     /// In the audit log.
     pub(super) action: &'static str,
     /// Whether the answer goes on for as long as somebody reads it.
@@ -56,12 +68,12 @@ const DELETE: &[&str] = &["DELETE"];
 
 impl Api {
     const fn new(path: &'static str, methods: &'static [&'static str], action: &'static str) -> Self {
-        let (auth, spoken, timeout) = (Auth::Policy, Spoken::Always, Duration::from_secs(15));
-        Self { path, methods, body_max: 0, timeout, auth, spoken, bites: false, action, goes_on: false }
+        let (auth, spoken, does, timeout) = (Auth::Policy, Spoken::Always, Does::Tell, Duration::from_secs(15));
+        Self { path, methods, body_max: 0, timeout, auth, spoken, does, bites: false, action, goes_on: false }
     }
 
     const fn biting(self) -> Self {
-        Self { bites: true, ..self }
+        Self { bites: true, ..self.changes() }
     }
 
     /// Of which the answer goes on. Only its beginning has to come in time.
@@ -73,6 +85,14 @@ impl Api {
         Self { body_max: BODY_BYTES_MAX, ..self }
     }
 
+    const fn uses(self) -> Self {
+        Self { does: Does::Use, ..self.with_body() }
+    }
+
+    const fn changes(self) -> Self {
+        Self { does: Does::Change, ..self }
+    }
+
     const fn later(self) -> Self {
         Self { spoken: Spoken::Later, ..self }
     }
@@ -80,6 +100,21 @@ impl Api {
     /// Whether only clients of the older profile call it so.
     pub(super) fn is_trace(&self) -> bool {
         self.path.ends_with("/trace")
+    }
+
+    /// Whether clients ask for all that there is by this path, with the slash left away.
+    pub(super) fn lists_all_at(&self, path: &str) -> bool {
+        self.path.ends_with("/list/") && self.path.strip_suffix('/') == Some(path)
+    }
+
+    /// Whether the configuration may let anybody call it: it tells of the node only.
+    pub(super) fn may_skip_auth(&self) -> bool {
+        matches!(self.path, "/v1/api" | "/v1/ready" | "/v1/status")
+    }
+
+    /// Whether it may be that its body is read before the caller is judged: it only reads, and is called all the time.
+    pub(super) fn reads_body_first(&self) -> bool {
+        self.does == Does::Use
     }
 
     /// Whether something follows in its path.
@@ -101,18 +136,18 @@ table! {
     READY = Api::new("/v1/ready", READ, "kes.ready").later();
     STATUS = Api::new("/v1/status", READ, "kes.status").later();
     API = Api { timeout: Duration::from_secs(10), ..Api::new("/v1/api", READ, "kes.api").later() };
-    KEY_CREATE = Api::new("/v1/key/create/", WRITE, "key.create").with_body();
-    KEY_IMPORT = Api::new("/v1/key/import/", WRITE, "key.import").with_body();
+    KEY_CREATE = Api::new("/v1/key/create/", WRITE, "key.create").changes().with_body();
+    KEY_IMPORT = Api::new("/v1/key/import/", WRITE, "key.import").changes().with_body();
     KEY_DESCRIBE = Api::new("/v1/key/describe/", READ, "key.describe").later();
     KEY_LIST = Api::new("/v1/key/list/", READ, "key.list");
     // The page of the older profile names one method and shows the other.
     KEY_DELETE = Api::new("/v1/key/delete/", &["DELETE", "POST"], "key.delete").biting();
-    KEY_GENERATE = Api::new("/v1/key/generate/", WRITE, "key.generate").with_body();
-    KEY_ENCRYPT = Api::new("/v1/key/encrypt/", WRITE, "key.encrypt").with_body();
-    KEY_DECRYPT = Api::new("/v1/key/decrypt/", WRITE, "key.decrypt").with_body();
-    KEY_BULK_DECRYPT = Api::new("/v1/key/bulk/decrypt/", WRITE, "key.decrypt").with_body().later();
-    KEY_HMAC = Api::new("/v1/key/hmac/", WRITE, "key.hmac").with_body().later();
-    KEY_ROTATE = Api::new("/v1/key/rotate/", WRITE, "key.rotate").with_body().later();
+    KEY_GENERATE = Api::new("/v1/key/generate/", WRITE, "key.generate").uses();
+    KEY_ENCRYPT = Api::new("/v1/key/encrypt/", WRITE, "key.encrypt").uses();
+    KEY_DECRYPT = Api::new("/v1/key/decrypt/", WRITE, "key.decrypt").uses();
+    KEY_BULK_DECRYPT = Api::new("/v1/key/bulk/decrypt/", WRITE, "key.decrypt").uses().later();
+    KEY_HMAC = Api::new("/v1/key/hmac/", WRITE, "key.hmac").uses().later();
+    KEY_ROTATE = Api::new("/v1/key/rotate/", WRITE, "key.rotate").changes().with_body().later();
     KEY_DISTRIBUTE = Api::new("/v1/key/distribute/", WRITE, "key.distribute").with_body().later().biting();
     KEY_ERASE = Api::new("/v1/key/erase/", WRITE, "key.erase-versions").with_body().later().biting();
     POLICY_WRITE = Api::new("/v1/policy/write/", WRITE, "policy.write").with_body().biting();
@@ -144,9 +179,8 @@ pub(super) fn of_path(path: &str) -> Option<&'static Api> {
 }
 
 /// As policies see a path: a list of all as what lists by an empty prefix.
-pub(super) fn judged_path(path: &str) -> Cow<'_, str> {
-    let lists = |api: &&Api| api.path.ends_with("/list/") && api.path.strip_suffix('/') == Some(path);
-    if ALL.iter().any(lists) { format!("{path}/").into() } else { path.into() }
+fn judged_path(path: &str) -> Cow<'_, str> {
+    if ALL.iter().any(|api| api.lists_all_at(path)) { format!("{path}/").into() } else { path.into() }
 }
 
 /// Whom a policy lets.

@@ -1,6 +1,10 @@
 //! Around everything that clients call: who calls, for which tenant, whether a policy lets it; then what is called; and
 //! the audit line of a refusal before the reply. What is done is noted where it is done: a change with its commit, a read
 //! with the snapshot that it was served from.
+//!
+//! A caller is judged before a body of his is read, and once more by the very snapshot or transaction that serves him. Of
+//! one whose last request on the same connection was in order the body is read without that, and judged he is by the
+//! snapshot only, before anything of the body is looked at. Most calls are such, and each look costs.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -12,7 +16,6 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use holdfast_actors::access_control::approle_logins::Issuer;
 use holdfast_actors::access_control::authority::Authority;
 use holdfast_actors::access_control::identities;
 use holdfast_actors::access_control::tenants::is_blocked;
@@ -21,41 +24,44 @@ use holdfast_actors::distribute::Gate;
 use holdfast_actors::key_store::HotRealm;
 use holdfast_actors::ports::{Entropy, Now};
 use holdfast_actors::rows::{Batch, Refusal, Rows};
-use holdfast_protocol::ids::Realm;
+use holdfast_protocol::ids::{Realm, TenantName};
 use holdfast_protocol::kes::{Identity, PeerError};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::Kes;
-use super::api::{self, Api, Auth, KNOWN, PERMITTED};
+use super::api::{self, Api, Auth, Does, KNOWN, PERMITTED};
 use super::events::{Heard, Whose};
 use super::fault::{Fault, Named};
 use super::profile::Profile;
 use super::proxy::Behind;
+use super::section::Section;
 use super::streams::Streams;
+use super::tenancy::{Asked, Tenant};
 use crate::bite::{Pending, to_the_end};
 use crate::body;
 use crate::front::Slot;
 use crate::lasting::{Lasting, One};
-use crate::node::{Deed, NOBODY};
+use crate::node::{By, Deed, NOBODY, Unserved};
 use crate::openapi::operation::{Query, Work};
 use crate::peer::{ClientCertificate, Peer};
 use crate::problem::Problem;
 use crate::reply::Format;
 use crate::uri::{decoded, query_values};
 
-/// A call of one who may.
+/// A call of one who may, or who did last.
 pub(super) struct Call {
     pub(super) kes: Kes,
     pub(super) api: &'static Api,
     pub(super) profile: Profile,
-    realm: Realm,
-    /// `None`: the configuration lets anybody call it.
-    who: Option<Identity>,
+    pub(super) section: Arc<Section>,
+    /// The tenant that it names, and who calls: nobody where the configuration lets anybody.
+    asked: Asked,
+    /// `None`: of one who has not been judged yet.
+    realm: Option<Realm>,
     /// As policies see it.
     path: String,
-    /// What it was called by.
-    certificate: Option<Arc<ClientCertificate>>,
+    client: Client,
     lasting: Lasting,
     /// Whether it waits for a body.
     reads_body: Arc<AtomicBool>,
@@ -66,6 +72,28 @@ struct Client {
     certificate: Option<Arc<ClientCertificate>>,
     /// From where, if a proxy says.
     from: Option<IpAddr>,
+    /// Whether it is at the other end of the connection itself.
+    is_peer: bool,
+}
+
+impl Client {
+    fn identity(&self) -> Result<Identity, Fault> {
+        let certificate = self.certificate.as_ref().ok_or(Fault::NoCertificate)?;
+        certificate.client.map_err(|error| match error {
+            PeerError::Several => Fault::SeveralCertificates,
+            PeerError::None | PeerError::Malformed => Fault::NoCertificate,
+        })
+    }
+}
+
+/// A call of one who may not, or that can't be served.
+struct Refused {
+    /// Where that is noted, and who is said to have called, and from where.
+    realm: Realm,
+    who: Option<Identity>,
+    from: Option<IpAddr>,
+    section: Arc<Section>,
+    fault: Box<Fault>,
 }
 
 /// What a read looks at.
@@ -104,65 +132,44 @@ where
     F: Future<Output = Result<Response, Fault>> + Send + 'static,
 {
     let (parts, body) = request.into_parts();
-    let profile = kes.0.section.profile.of(api, &parts.method);
-    let path = path_of(parts.uri.path());
-    let deed = Deed::of(api.action, path.strip_prefix(api.path).unwrap_or_default());
-    let skips = kes.0.section.skips_auth(api);
-    let enclave = enclave_of(&parts);
     let Some(peer) = parts.extensions.get::<Peer>() else { return Problem::internal().into_response() };
-    let client = match kes.client(peer, &parts.headers) {
-        Ok(client) => client,
-        _ if skips => Client { certificate: None, from: None },
-        Err(fault) => return kes.refuse(api, (Realm::NODE, &itself(peer)), &deed, fault).answer(profile, api),
+    let path = path_of(api, parts.uri.path());
+    let call = match kes.admit(api, &parts, peer, &path) {
+        Ok(call) => call,
+        Err(refused) => return kes.refuse(api, (&parts.method, &path), refused),
     };
-    let who = match kes.identity(client.certificate.as_deref()) {
-        Ok(who) => Some(who),
-        _ if skips => None,
-        Err(fault) => return kes.refuse(api, (Realm::NODE, NOBODY), &deed, fault).answer(profile, api),
-    };
-    let whose = |realm, response| whose(&kes, Whose { realm, who, from: client.from }, response);
-    let admitted = match (skips, enclave) {
-        // Nobody learns by what all may call which tenants there are, nor writes into their logs.
-        (true, _) => kes.admit(api, None, None, &path),
-        (false, Ok(enclave)) => kes.admit(api, who, enclave.as_deref(), &path),
-        (false, Err(fault)) => Err((Realm::NODE, fault)),
-    };
-    let realm = match admitted {
-        Ok(realm) => realm,
-        Err((realm, fault)) => {
-            return whose(realm, kes.refuse(api, (realm, &named(who)), &deed, fault).answer(profile, api));
+    let Call { asked, section, realm, reads_body, .. } = &call;
+    let (asked, section, realm, reads_body) = (asked.clone(), section.clone(), *realm, reads_body.clone());
+    let (from, is_peer) = (call.client.from, call.client.is_peer);
+    let timeout = section.timeout(api);
+    let done = match api.does {
+        Does::Change if kes.0.node.is_at_site() => Ok(Err(Fault::AtCentralOnly)),
+        Does::Change if api.bites => {
+            let slot = parts.extensions.get::<Slot>().cloned();
+            tokio::time::timeout(timeout, to_the_end(slot, work(call, body))).await
         }
+        Does::Tell | Does::Use | Does::Change => tokio::time::timeout(timeout, work(call, body)).await,
     };
-    let timeout = kes.0.section.timeout(api);
-    let (lasting, reads_body) = (peer.lasting.clone(), Arc::new(AtomicBool::new(false)));
-    let certificate = client.certificate.clone();
-    let call =
-        Call { kes: kes.clone(), api, profile, realm, who, path, certificate, lasting, reads_body: reads_body.clone() };
-    let work = work(call, body);
-    let done = match api.bites {
-        true => tokio::time::timeout(timeout, to_the_end(parts.extensions.get::<Slot>().cloned(), work)).await,
-        false => tokio::time::timeout(timeout, work).await,
-    };
-    let response = match done.unwrap_or_else(|_| Err(late(reads_body.load(Ordering::Relaxed)))) {
-        Ok(response) => response,
-        Err(fault) => kes.refuse(api, (realm, &named(who)), &deed, fault).answer(profile, api),
-    };
-    whose(realm, response)
-}
-
-/// Marks an answer for those who listen, if anybody may.
-fn whose(kes: &Kes, whose: Whose, mut response: Response) -> Response {
-    if kes.0.node.streams().are_heard() {
-        response.extensions_mut().insert(whose);
+    let served = done.unwrap_or_else(|_| Err(late(reads_body.load(Ordering::Relaxed))));
+    peer.vouch(served.is_ok() && is_peer && asked.1.is_some());
+    let realm = || realm.unwrap_or_else(|| kes.noted_in(&asked));
+    match served {
+        Ok(response) => kes.marked(|| Whose { realm: realm(), who: asked.1, from }, response),
+        Err(fault) => {
+            let refused = Refused { realm: realm(), who: asked.1, from, section, fault: fault.into() };
+            kes.refuse(api, (&parts.method, &path), refused)
+        }
     }
-    response
 }
 
-/// The tenant that a request names. One that can't be read is none that there is, and no other is taken instead.
-fn enclave_of(parts: &Parts) -> Result<Option<String>, Fault> {
+/// The tenant that a request names. One that can't be read, or be a tenant's name, is none that there is, and no other is
+/// taken instead.
+fn enclave_of(parts: &Parts) -> Result<Option<TenantName>, Fault> {
     let named = query_values(parts.uri.query(), "enclave").next();
     let header = || Some(parts.headers.get("kes-enclave")?.to_str().ok().map(str::to_owned));
-    named.or_else(header).map(|name| name.ok_or(Fault::NotPermitted)).transpose()
+    let Some(name) = named.or_else(header) else { return Ok(None) };
+    let name = name.ok_or(Fault::NotPermitted)?;
+    if name.is_empty() { Ok(None) } else { name.parse().map(Some).map_err(|_| Fault::NotPermitted) }
 }
 
 /// Whose fault it is that time is over.
@@ -174,14 +181,16 @@ fn late(reads_body: bool) -> Fault {
 }
 
 /// Undone of its percent-encoding, as policies are written. One that can't be undone is no path that a name could be in.
-fn path_of(path: &str) -> String {
-    let path = decoded(path, false).unwrap_or_else(|| path.to_owned());
-    api::judged_path(&path).into_owned()
+fn path_of(api: &Api, path: &str) -> String {
+    let mut path = decoded(path, false).unwrap_or_else(|| path.to_owned());
+    if api.lists_all_at(&path) {
+        path.push('/');
+    }
+    path
 }
 
-/// A proxy, of which something else is wrong.
-fn itself(peer: &Peer) -> String {
-    named(peer.certificate.as_ref().and_then(|certificate| certificate.client.ok()))
+fn itself(peer: &Peer) -> Option<Identity> {
+    peer.certificate.as_ref().and_then(|certificate| certificate.client.ok())
 }
 
 fn named(who: Option<Identity>) -> String {
@@ -191,80 +200,159 @@ fn named(who: Option<Identity>) -> String {
 /// Another method than those of a path. Noted as well, of whoever has a certificate.
 pub(super) async fn wrong_method(State(kes): State<Kes>, request: Request) -> Response {
     let Some(peer) = request.extensions().get::<Peer>() else { return Problem::internal().into_response() };
-    let path = path_of(request.uri().path());
-    let Some(api) = api::of_path(&path) else { return Problem::internal().into_response() };
+    let Some(api) = api::of_path(request.uri().path()) else { return Problem::internal().into_response() };
     let (heard, method) = (Heard::of(&kes.0.node, api, &request), request.method().clone());
-    let expected = api.methods[0];
-    let fault = Fault::WrongMethod(method.to_string(), expected);
-    let deed = Deed::of(api.action, path.strip_prefix(api.path).unwrap_or_default());
-    let (certificate, from) = match kes.client(peer, request.headers()) {
-        Ok(Client { certificate, from }) => (certificate, from),
-        Err(_) => (None, None),
+    let (path, expected) = (path_of(api, request.uri().path()), api.methods[0]);
+    let client = kes.client(peer, request.headers()).ok();
+    let who = client.as_ref().and_then(|client| client.identity().ok());
+    let refused = Refused {
+        realm: Realm::NODE,
+        who,
+        from: client.and_then(|client| client.from),
+        section: kes.0.tenancy.usual().clone(),
+        fault: Fault::WrongMethod(method.to_string(), expected).into(),
     };
-    let who = kes.identity(certificate.as_deref()).ok();
-    let mut response =
-        kes.refuse(api, (Realm::NODE, &named(who)), &deed, fault).answer(kes.0.section.profile.of(api, &method), api);
+    let mut response = kes.refuse(api, (&method, &path), refused);
     // As KES has it.
     response.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(expected));
     if let Some(heard) = heard {
-        response.extensions_mut().insert(Whose { realm: Realm::NODE, who, from });
         heard.tell(&mut response);
     }
     response
 }
 
 impl Kes {
+    /// Whether the call may be made, or at least be read.
+    fn admit(&self, api: &'static Api, parts: &Parts, peer: &Peer, path: &str) -> Result<Call, Refused> {
+        let usual = self.0.tenancy.usual();
+        let refused = |who, from, fault| Refused {
+            realm: Realm::NODE,
+            who,
+            from,
+            section: usual.clone(),
+            fault: Box::new(fault),
+        };
+        if api.may_skip_auth() && self.skips_auth(api).map_err(|fault| refused(None, None, fault))? {
+            // Nobody learns by what all may call which tenants there are, nor writes into their logs.
+            let asked = (None, None);
+            let found = self.found(&asked).map_err(|fault| refused(None, None, fault))?;
+            let client = Client { certificate: None, from: None, is_peer: true };
+            return Ok(self.call(api, (parts, peer, path), client, (asked, found.section, Some(found.realm))));
+        }
+        // A proxy of which something else is wrong than its client.
+        let client = self.client(peer, &parts.headers).map_err(|fault| refused(itself(peer), None, fault))?;
+        let who = client.identity().map_err(|fault| refused(None, client.from, fault))?;
+        let enclave = enclave_of(parts).map_err(|fault| refused(Some(who), client.from, fault))?;
+        let asked = (enclave, Some(who));
+        let is_vouched = api.reads_body_first() && client.is_peer && peer.is_vouched();
+        let hint = if is_vouched { self.0.tenancy.hint(&asked) } else { None };
+        let (section, realm) = match hint {
+            Some(section) => (section, None),
+            None => {
+                let tenant = self.judged(api, (&asked, client.from), path)?;
+                (tenant.section, Some(tenant.realm))
+            }
+        };
+        if self.has_ended(&client, &section) {
+            return Err(Refused { section, ..refused(None, client.from, Fault::ExpiredCertificate) });
+        }
+        Ok(self.call(api, (parts, peer, path), client, (asked, section, realm)))
+    }
+
+    fn call(
+        &self,
+        api: &'static Api,
+        (parts, peer, path): (&Parts, &Peer, &str),
+        client: Client,
+        (asked, section, realm): (Asked, Arc<Section>, Option<Realm>),
+    ) -> Call {
+        let (profile, lasting) = (section.profile.of(api, &parts.method), peer.lasting.clone());
+        let (kes, path, reads_body) = (self.clone(), path.to_owned(), Arc::default());
+        Call { kes, api, profile, section, asked, realm, path, client, lasting, reads_body }
+    }
+
     /// Who calls: the peer, or who is behind it.
     fn client(&self, peer: &Peer, headers: &HeaderMap) -> Result<Client, Fault> {
-        let behind = self.0.section.proxy.as_ref().map(|proxy| proxy.behind(peer, headers)).transpose()?.flatten();
-        Ok(match behind {
-            Some(Behind { certificate, from }) => Client { certificate: Some(certificate), from },
-            None => Client { certificate: peer.certificate.clone(), from: None },
+        let proxy = self.0.tenancy.usual().proxy.as_ref();
+        Ok(match proxy.map(|proxy| proxy.behind(peer, headers)).transpose()?.flatten() {
+            Some(Behind { certificate, from }) => Client { certificate: Some(certificate), from, is_peer: false },
+            None => Client { certificate: peer.certificate.clone(), from: None, is_peer: true },
         })
     }
 
-    fn identity(&self, certificate: Option<&ClientCertificate>) -> Result<Identity, Fault> {
-        let certificate = certificate.ok_or(Fault::NoCertificate)?;
-        let who = certificate.client.map_err(|error| match error {
-            PeerError::Several => Fault::SeveralCertificates,
-            PeerError::None | PeerError::Malformed => Fault::NoCertificate,
-        })?;
-        let now_s = self.0.node.now().wall_us.div_euclid(1_000_000);
-        let has_ended = certificate.not_after < now_s;
-        if has_ended && !self.0.section.accept_expired_certificates { Err(Fault::ExpiredCertificate) } else { Ok(who) }
+    fn found(&self, asked: &Asked) -> Result<Tenant, Fault> {
+        let rows = self.0.node.barrier().snapshot()?;
+        self.0.tenancy.find(&rows, asked).map_err(as_unknown)
     }
 
-    /// Whether the call may be made: the tenant's realm, or in which realm the refusal is noted.
-    fn admit(
-        &self,
-        api: &Api,
-        who: Option<Identity>,
-        enclave: Option<&str>,
-        path: &str,
-    ) -> Result<Realm, (Realm, Fault)> {
-        let of_node = |refusal: Refusal| (Realm::NODE, as_unknown(refusal));
+    /// Whether anybody may call it.
+    fn skips_auth(&self, api: &Api) -> Result<bool, Fault> {
+        match self.found(&(None, None)) {
+            Ok(tenant) => Ok(tenant.section.skips_auth(api)),
+            Err(Fault::NotPermitted) => Ok(self.0.tenancy.usual().skips_auth(api)),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Whether the certificate has ended, and that matters.
+    fn has_ended(&self, client: &Client, section: &Section) -> bool {
+        let now_s = self.0.node.now().wall_us.div_euclid(1_000_000);
+        let has_ended = client.certificate.as_ref().is_none_or(|certificate| certificate.not_after < now_s);
+        has_ended && !section.accept_expired_certificates
+    }
+
+    /// Whether the call may be made: of which tenant it is, or where the refusal is noted.
+    fn judged(&self, api: &Api, (asked, from): (&Asked, Option<IpAddr>), path: &str) -> Result<Tenant, Refused> {
+        let (usual, who) = (self.0.tenancy.usual(), asked.1);
+        let of_node = |refusal: Refusal| {
+            let (section, fault) = (usual.clone(), as_unknown(refusal).into());
+            Refused { realm: Realm::NODE, who, from, section, fault }
+        };
         let rows = self.0.node.barrier().snapshot().map_err(of_node)?;
-        let realm = self.realm(&rows, enclave).map_err(of_node)?;
-        let Some(who) = who else { return Ok(realm) };
-        let hot = HotRealm::new(&rows, realm).map_err(of_node)?;
-        match judged(api, who, path, &rows, (realm, &hot)) {
-            Ok(()) => Ok(realm),
-            // Of whom the tenant does not know nothing is written in its chain.
+        let tenant = self.0.tenancy.find(&rows, asked).map_err(of_node)?;
+        let hot = HotRealm::new(&rows, tenant.realm).map_err(of_node)?;
+        match judge(api, asked.1, path, (tenant.realm, &hot)) {
+            Ok(()) => Ok(tenant),
             Err(fault) => {
-                let is_known = identities::identity(&rows, realm, who).is_ok();
-                Err((if is_known { realm } else { Realm::NODE }, fault))
+                let realm = noted_in(&rows, tenant.realm, asked.1);
+                Err(Refused { realm, who, from, section: tenant.section, fault: fault.into() })
             }
         }
     }
 
-    /// Notes a refusal; what failed on our side is none. Gives what is to be answered.
-    fn refuse(&self, api: &Api, (realm, actor): (Realm, &str), deed: &Deed, fault: Fault) -> Fault {
-        let Some(why) = fault.why(api) else { return fault };
-        match self.0.node.refuse(realm, actor, deed, Refusal::Invalid(why)) {
-            Refusal::Invalid(_) => fault,
-            unnoted => Fault::Refused(unnoted),
-        }
+    /// Where a refusal is noted of one who was not judged before.
+    fn noted_in(&self, asked: &Asked) -> Realm {
+        let Ok(rows) = self.0.node.barrier().snapshot() else { return Realm::NODE };
+        let found = self.0.tenancy.find(&rows, asked);
+        found.map_or(Realm::NODE, |tenant| noted_in(&rows, tenant.realm, asked.1))
     }
+
+    /// Notes a refusal, unless what failed is on our side. Gives the answer.
+    fn refuse(&self, api: &Api, (method, path): (&Method, &str), refused: Refused) -> Response {
+        let Refused { realm, who, from, section, fault } = refused;
+        let deed = Deed::of(api.action, path.strip_prefix(api.path).unwrap_or_default());
+        let noted = fault.why(api).map(|why| self.0.node.refuse(realm, &named(who), &deed, Refusal::Invalid(why)));
+        let fault = match noted {
+            None | Some(Refusal::Invalid(_)) => *fault,
+            Some(unnoted) => Fault::Refused(unnoted),
+        };
+        let answer = fault.answer(section.profile.of(api, method), api);
+        self.marked(|| Whose { realm, who, from }, answer)
+    }
+
+    /// Marks an answer for those who listen, if anybody does.
+    fn marked(&self, whose: impl FnOnce() -> Whose, mut response: Response) -> Response {
+        if self.0.node.streams().are_heard() {
+            response.extensions_mut().insert(whose());
+        }
+        response
+    }
+}
+
+/// Of whom the tenant does not know nothing is written in its chain.
+fn noted_in(rows: &Snapshot, realm: Realm, who: Option<Identity>) -> Realm {
+    let is_known = who.is_some_and(|who| identities::is_known(rows, realm, who).unwrap_or(false));
+    if is_known { realm } else { Realm::NODE }
 }
 
 /// Nobody learns by it that there is a tenant.
@@ -275,19 +363,13 @@ fn as_unknown(refusal: Refusal) -> Fault {
     }
 }
 
-fn judged(
-    api: &Api,
-    who: Identity,
-    path: &str,
-    rows: &Snapshot,
-    (realm, hot): (Realm, &HotRealm<'_>),
-) -> Result<(), Fault> {
+/// Whether a client may call; nobody calls only what all may.
+fn judge(api: &Api, who: Option<Identity>, path: &str, (realm, hot): (Realm, &HotRealm<'_>)) -> Result<(), Fault> {
+    let Some(who) = who else { return Ok(()) };
     match api.auth {
         Auth::Policy => hot.judge(who, path).map(drop)?,
-        Auth::Known if is_blocked(rows, realm)? => return Err(Fault::NotPermitted),
-        Auth::Known => {
-            identities::identity(rows, realm, who).map_err(as_unknown)?;
-        }
+        Auth::Known if is_blocked(hot.rows(), realm)? => return Err(Fault::NotPermitted),
+        Auth::Known => drop(identities::identity(hot.rows(), realm, who).map_err(as_unknown)?),
     }
     Ok(())
 }
@@ -305,12 +387,17 @@ impl Call {
 
     /// Who calls; where anybody may, nobody.
     pub(super) fn who(&self) -> Result<Identity, Fault> {
-        self.who.ok_or(Fault::NoCertificate)
+        self.asked.1.ok_or(Fault::NoCertificate)
     }
 
     /// On whose authority something is changed.
     pub(super) fn authority(&self) -> Result<Authority, Fault> {
-        Ok(Authority::Client { realm: self.realm, identity: self.who()?, path: self.path.clone() })
+        Ok(Authority::Client { realm: self.realm()?, identity: self.who()?, path: self.path.clone() })
+    }
+
+    /// Whose keys; of one who has been judged.
+    fn realm(&self) -> Result<Realm, Fault> {
+        self.realm.ok_or(Fault::NotPermitted)
     }
 
     /// The random source.
@@ -326,7 +413,7 @@ impl Call {
     /// Reads a body, as long as it may be.
     pub(super) async fn body(&self, body: Body) -> Result<Zeroizing<Vec<u8>>, Fault> {
         self.reads_body.store(true, Ordering::Relaxed);
-        let read = body::read(body, self.api.body_max).await;
+        let read = body::collect(body, self.api.body_max).await;
         self.reads_body.store(false, Ordering::Relaxed);
         read.map_err(|problem| match problem.status {
             StatusCode::PAYLOAD_TOO_LARGE => Fault::BadBody,
@@ -334,18 +421,17 @@ impl Call {
         })
     }
 
-    /// Looks at one snapshot: at the caller's right once more, then at what `work` looks for; then writes the audit line.
+    /// Looks at one snapshot: at the caller's right, then at what `work` looks for; then writes the audit line.
     pub(super) fn read<T>(&self, work: impl FnOnce(&At<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        self.look_and(work, |rows| {
-            let deed = Deed::read(self.api.action, self.rest());
-            Ok(self.kes.0.node.note_done(rows, self.realm, &named(self.who), &deed)?)
-        })
+        self.served(&Deed::read(self.api.action, self.rest()), work)
     }
 
     /// The same where nothing comes of it that anybody hears of: it is noted nowhere. Also at the certificate's end.
     pub(super) fn look<T>(&self, work: impl FnOnce(&At<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        self.kes.identity(self.certificate.as_deref())?;
-        self.look_and(work, |_| Ok(()))
+        if self.asked.1.is_some() && self.kes.has_ended(&self.client, &self.section) {
+            return Err(Fault::ExpiredCertificate);
+        }
+        self.served(&Deed::of(self.api.action, self.rest()), work)
     }
 
     /// Where the logs are followed.
@@ -360,23 +446,21 @@ impl Call {
 
     /// Whether this node is central.
     pub(super) fn is_at_central(&self) -> bool {
-        self.kes.0.node.issuer() == Issuer::Central
+        !self.kes.0.node.is_at_site()
     }
 
-    fn look_and<T>(
-        &self,
-        work: impl FnOnce(&At<'_>) -> Result<T, Fault>,
-        note: impl FnOnce(&Snapshot) -> Result<(), Fault>,
-    ) -> Result<T, Fault> {
-        let (node, realm) = (&self.kes.0.node, self.realm);
+    fn served<T>(&self, deed: &Deed, work: impl FnOnce(&At<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        let node = &self.kes.0.node;
         let rows = node.barrier().snapshot()?;
-        let hot = HotRealm::new(&rows, realm)?;
-        if let Some(who) = self.who.filter(|_| !self.kes.0.section.skips_auth(self.api)) {
-            judged(self.api, who, &self.path, &rows, (realm, &hot))?;
-        }
-        let done = node.gated(realm, |gate| work(&At { rows: &rows, hot: &hot, gate, realm }))?;
-        note(&rows)?;
-        Ok(done)
+        let Tenant { realm, number, .. } = self.kes.0.tenancy.find(&rows, &self.asked).map_err(as_unknown)?;
+        let hot = HotRealm::new(&rows, realm).map_err(as_unknown)?;
+        judge(self.api, self.asked.1, &self.path, (realm, &hot))?;
+        let by = By { realm, tenant: number, actor: &named(self.asked.1) };
+        let served = node.serve(&rows, &by, deed, |gate| work(&At { rows: &rows, hot: &hot, gate, realm }));
+        served.map_err(|unserved| match unserved {
+            Unserved::Refused(fault) => fault,
+            Unserved::Unnoted(refusal) => refusal.into(),
+        })
     }
 
     /// Decides in the writer's transaction; what decides looks at the caller's right once more.
@@ -389,7 +473,10 @@ impl Call {
 
     /// Has what was committed hold at every connected host.
     pub(super) async fn bite(&self) -> Pending {
-        self.kes.0.node.bite(self.realm).await
+        match self.realm {
+            Some(realm) => self.kes.0.node.bite(realm).await,
+            None => Pending::default(),
+        }
     }
 }
 

@@ -6,9 +6,11 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_actors::key_store;
-use holdfast_actors::ports::{draw, draw_secret};
-use holdfast_protocol::crypto::transit::Salt;
+use holdfast_actors::key_store::operations::DATA_KEY_BYTES;
+use holdfast_actors::ports::Entropy;
+use holdfast_protocol::crypto::transit::{NONCE_BYTES, Salt, VECTOR_BYTES};
 use holdfast_protocol::kes::{Form, KeyName};
+use holdfast_protocol::secret::Secret;
 use schemars::JsonSchema;
 use serde::Serialize;
 use zeroize::{Zeroize, Zeroizing};
@@ -100,33 +102,51 @@ fn revealed(bytes: &[u8]) -> Reveal {
 }
 
 impl Call {
-    fn salt(&self) -> Salt {
-        Salt { vector: draw(&**self.entropy()), nonce: draw(&**self.entropy()) }
-    }
-
-    fn encrypted(&self, at: &At<'_>, name: &KeyName, context: &[u8], plaintext: &[u8]) -> Result<String, Fault> {
+    fn encrypted(
+        &self,
+        at: &At<'_>,
+        (name, salt): (&KeyName, Salt),
+        context: &[u8],
+        plaintext: &[u8],
+    ) -> Result<String, Fault> {
         let key = at.hot.lookup(at.gate, name)?;
-        let (ciphertext, _) = key_store::encrypt(&key, self.salt(), context, plaintext, form(self.profile))?;
+        let (ciphertext, _) = key_store::encrypt(&key, salt, context, plaintext, form(self.profile))?;
         Ok(STANDARD.encode(ciphertext))
     }
+}
+
+/// What encrypting takes at random, and `N` bytes more, by one call of the source: each is one of the kernel.
+fn salt_and<const N: usize>(entropy: &dyn Entropy) -> (Salt, Secret<N>) {
+    let mut drawn = Zeroizing::new([0; VECTOR_BYTES + NONCE_BYTES + DATA_KEY_BYTES]);
+    let drawn = &mut drawn[..VECTOR_BYTES + NONCE_BYTES + N];
+    entropy.fill(drawn);
+    let (vector, rest) = drawn.split_first_chunk().expect("it is longer");
+    let (nonce, rest) = rest.split_first_chunk().expect("it is longer");
+    (Salt { vector: *vector, nonce: *nonce }, Secret::from_slice(rest).expect("it is as long"))
 }
 
 async fn generate(call: Call, body: Body) -> Result<Response, Fault> {
     let name: KeyName = call.name(Named::Key)?;
     let body = call.body(body).await?;
-    // Clients of today may send nothing.
-    let body = if body.is_empty() && call.profile == Profile::Current { b"{}" } else { body.as_slice() };
-    let context = Texts::of(body, ["context"])?.bytes(0)?;
-    let data_key = draw_secret::<{ key_store::operations::DATA_KEY_BYTES }>(&**call.entropy());
-    let ciphertext = call.read(|at| call.encrypted(at, &name, context.expose(), data_key.expose()))?;
+    let (salt, data_key) = salt_and::<DATA_KEY_BYTES>(&**call.entropy());
+    let ciphertext = call.read(|at| {
+        // Clients of today may send nothing.
+        let body = if body.is_empty() && call.profile == Profile::Current { b"{}" } else { body.as_slice() };
+        let context = Texts::of(body, ["context"])?.bytes(0)?;
+        call.encrypted(at, (&name, salt), context.expose(), data_key.expose())
+    })?;
     Ok(reply(&DataKey { plaintext: revealed(data_key.expose()), ciphertext }))
 }
 
 async fn encrypt(call: Call, body: Body) -> Result<Response, Fault> {
     let name: KeyName = call.name(Named::Key)?;
-    let texts = Texts::of(&call.body(body).await?, ["plaintext", "context"])?;
-    let (plaintext, context) = (texts.bytes(0)?, texts.bytes(1)?);
-    let ciphertext = call.read(|at| call.encrypted(at, &name, context.expose(), plaintext.expose()))?;
+    let body = call.body(body).await?;
+    let (salt, _) = salt_and::<0>(&**call.entropy());
+    let ciphertext = call.read(|at| {
+        let texts = Texts::of(&body, ["plaintext", "context"])?;
+        let (plaintext, context) = (texts.bytes(0)?, texts.bytes(1)?);
+        call.encrypted(at, (&name, salt), context.expose(), plaintext.expose())
+    })?;
     Ok(reply(&Encrypted { ciphertext }))
 }
 
@@ -140,15 +160,19 @@ fn decrypted(key: &key_store::TransitKey, texts: &Texts<2>) -> Result<Decrypted,
 
 async fn decrypt(call: Call, body: Body) -> Result<Response, Fault> {
     let name: KeyName = call.name(Named::Key)?;
-    let texts = Texts::of(&call.body(body).await?, DECRYPTS)?;
-    let decrypted = call.read(|at| decrypted(&*at.hot.lookup(at.gate, &name)?, &texts))?;
+    let body = call.body(body).await?;
+    let decrypted = call.read(|at| {
+        let texts = Texts::of(&body, DECRYPTS)?;
+        decrypted(&*at.hot.lookup(at.gate, &name)?, &texts)
+    })?;
     Ok(reply(&decrypted))
 }
 
 async fn bulk_decrypt(call: Call, body: Body) -> Result<Response, Fault> {
     let name: KeyName = call.name(Named::Key)?;
-    let all = Texts::list_of(&call.body(body).await?, DECRYPTS, BULK_MAX)?;
+    let body = call.body(body).await?;
     let decrypted: Vec<Decrypted> = call.read(|at| {
+        let all = Texts::list_of(&body, DECRYPTS, BULK_MAX)?;
         let key = at.hot.lookup(at.gate, &name)?;
         all.iter().map(|texts| decrypted(&key, texts)).collect()
     })?;
@@ -158,9 +182,9 @@ async fn bulk_decrypt(call: Call, body: Body) -> Result<Response, Fault> {
 async fn hmac(call: Call, body: Body) -> Result<Response, Fault> {
     let name: KeyName = call.name(Named::Key)?;
     let body = call.body(body).await?;
-    let message = Texts::of(&body, ["message"])?.bytes(0)?;
-    let version = own::<OfVersion>(&body)?.version.filter(|version| *version != 0);
     let hmac = call.read(|at| {
+        let message = Texts::of(&body, ["message"])?.bytes(0)?;
+        let version = own::<OfVersion>(&body)?.version.filter(|version| *version != 0);
         let key = at.hot.lookup(at.gate, &name)?;
         let mut mac = key_store::hmac(&key, version, message.expose())?;
         let hmac = revealed(&mac);

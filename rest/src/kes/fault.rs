@@ -36,6 +36,8 @@ pub(super) enum Fault {
     ProxySentBad,
     NotPermitted,
     AssignsToItself,
+    /// Of what changes something, at a site host.
+    AtCentralOnly,
     /// What it is of, and what was given.
     BadName(Named, String),
     BadBody,
@@ -97,6 +99,7 @@ impl Fault {
             (Self::ProxySentBad, _) => bad("invalid client certificate"),
             (Self::NotPermitted, Current) => (StatusCode::FORBIDDEN, "not authorized: insufficient permissions".into()),
             (Self::NotPermitted, Seed) => (StatusCode::FORBIDDEN, "prohibited by policy".into()),
+            (Self::AtCentralOnly, _) => (StatusCode::FORBIDDEN, AT_CENTRAL_ONLY.into()),
             (Self::AssignsToItself, _) => (StatusCode::FORBIDDEN, "identity cannot assign policy to itself".into()),
             (Self::BadName(named, text), Current) => bad(bad_name(*named, text)),
             (Self::BadName(named, text), Seed) => bad(bad_name_then(*named, text, api)),
@@ -211,5 +214,6 @@ fn shaped(status: StatusCode, words: &str, profile: Profile) -> Response {
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static(media)), nosniff], body).into_response()
 }
 
+const AT_CENTRAL_ONLY: &str = "keys, policies and identities are changed at central, not at a site host";
 const JSON: &str = "application/json";
 const JSON_UTF8: &str = "application/json; charset=utf-8";

@@ -21,6 +21,14 @@ impl Profile {
         if api.spoken == Spoken::Later || method == Method::PUT { Self::Current } else { self }
     }
 
+    /// Its name in the configuration.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Seed => "seed",
+            Self::Current => "current",
+        }
+    }
+
     /// A profile by its name in the configuration.
     pub fn named(name: &str) -> Option<Self> {
         match name {

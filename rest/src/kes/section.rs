@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_actors::access_control::configured::{Configured, ConfiguredPolicy};
 use holdfast_actors::access_control::globs::Globbing;
 use holdfast_actors::access_control::policies::Rules;
+use holdfast_actors::access_control::serving::{ServedApi, Serving};
 use holdfast_actors::access_control::tenants::SYSTEM_NAME;
 use holdfast_protocol::ids::TenantName;
 use holdfast_protocol::kes::{Identity, KeyName, PolicyName};
@@ -53,8 +54,8 @@ impl Default for Section {
     }
 }
 
-/// Paths that may be called without a certificate: they tell of the node only.
-const MAY_SKIP_AUTH: [&str; 3] = ["/v1/api", "/v1/ready", "/v1/status"];
+/// Where the section of the main listener is.
+const MAIN: &str = "kes";
 /// Longest timeout of a path: the front's own comes then.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
@@ -71,18 +72,50 @@ impl Section {
             admins: operators.chain(admin).collect(),
             policies: policies(of, &at("policy"), profile),
             keys: of.or(&at("keys"), Vec::<KeyName>::new()).into_iter().collect(),
+            serving: None,
         };
         if let Err(refusal) = configured.check() {
             of.check(&at("policy"), false, &refusal.to_string());
         }
         let accept_expired_certificates = of.or(&at("accept_expired_certificates"), false);
         let (proxy, apis) = (Proxy::read(of, &at("proxy")), apis(of, &at("api")));
-        Self { profile, tenant, accept_expired_certificates, configured, proxy, apis }
+        let mut section = Self { profile, tenant, accept_expired_certificates, configured, proxy, apis };
+        section.configured.serving = Some(section.serving(prefix == MAIN));
+        section
     }
 
     /// Whether anything may be called without a certificate.
     pub fn skips_any_auth(&self) -> bool {
         self.apis.values().any(|settings| settings.skip_auth)
+    }
+
+    /// What of it holds wherever its tenant's clients are served.
+    fn serving(&self, is_first: bool) -> Serving {
+        let served = |(path, settings): (&&'static str, &ApiSettings)| ServedApi {
+            path: (*path).to_owned(),
+            skip_auth: settings.skip_auth,
+            timeout: settings.timeout,
+        };
+        Serving {
+            profile: self.profile.name().to_owned(),
+            is_first,
+            accept_expired_certificates: self.accept_expired_certificates,
+            apis: self.apis.iter().map(served).collect(),
+        }
+    }
+
+    /// The same of a host, where it came from central. Of what this version does not know the usual holds.
+    pub(super) fn of(serving: &Serving) -> Self {
+        let settings = serving.apis.iter().filter_map(|served| {
+            let api = api::ALL.iter().find(|api| api.path == served.path)?;
+            Some((api.path, ApiSettings { skip_auth: served.skip_auth, timeout: served.timeout }))
+        });
+        Self {
+            profile: Profile::named(&serving.profile).unwrap_or_default(),
+            accept_expired_certificates: serving.accept_expired_certificates,
+            apis: settings.collect(),
+            ..Self::default()
+        }
     }
 
     /// Whether anybody may call it.
@@ -128,7 +161,7 @@ fn apis(of: &Checker, prefix: &str) -> BTreeMap<&'static str, ApiSettings> {
             of.check(&format!("{prefix}.{path}"), false, "is no path of this API");
             continue;
         };
-        let may_skip = !skip_auth || MAY_SKIP_AUTH.contains(&api.path);
+        let may_skip = !skip_auth || api.may_skip_auth();
         of.check(&at("skip_auth"), may_skip, "is for /v1/api, /v1/ready and /v1/status only");
         found.insert(api.path, ApiSettings { skip_auth, timeout });
     }

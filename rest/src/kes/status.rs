@@ -98,7 +98,7 @@ async fn apis(call: Call, _: Body) -> Result<Response, Fault> {
         method: api.methods.first().copied().unwrap_or_default(),
         path: api.path,
         max_body: api.body_max,
-        timeout: if api.goes_on { 0 } else { call.kes.0.section.timeout(api).as_secs() },
+        timeout: if api.goes_on { 0 } else { call.section.timeout(api).as_secs() },
     };
     Ok(reply(&OF_THE_NODE.into_iter().chain(ALL.iter().map(shown)).collect::<Vec<_>>()))
 }

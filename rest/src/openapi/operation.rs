@@ -242,6 +242,18 @@ impl<S> Operation<S> {
         self
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &str {
+        &self.told.path
+    }
+
+    /// It is never done where this is said of it, as `says` says.
+    pub(crate) fn refused(mut self, says: &'static str) -> Self {
+        (self.told.request, self.told.bites, self.told.who.says) = (None, false, says);
+        self.told.replies.clear();
+        self
+    }
+
     /// Answers in this media type, or in one more.
     pub(crate) fn media(mut self, media: &'static str) -> Self {
         self.told.media.push(media);
@@ -266,6 +278,11 @@ impl<S: Clone + Send + Sync + 'static> Operations<S> {
         operation.told.path.insert_str(0, self.base);
         self.all.push(operation);
         self
+    }
+
+    /// Something else is said of each.
+    pub(crate) fn map(self, other: impl Fn(Operation<S>) -> Operation<S>) -> Self {
+        Self { all: self.all.into_iter().map(other).collect(), ..self }
     }
 
     /// And those of another place.

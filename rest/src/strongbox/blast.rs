@@ -134,6 +134,8 @@ pub enum BlastKind {
     Secret,
     /// Of an approle: with it go all secret-ids and tokens that hosts of the site have issued under it.
     Approle,
+    /// Of a key, with all versions of it that were there before.
+    Key,
 }
 
 /// One version of a secret at the site or host.
@@ -155,7 +157,10 @@ pub struct BlastEntry {
     /// The approle; only for its own tenant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approle: Option<String>,
-    /// Its version's id; only for its own tenant, and of secrets.
+    /// The key; only for its own tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Its version's id; only for its own tenant, and of secrets and keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version_id: Option<String>,
     /// How often the secret had been written then.
@@ -182,20 +187,29 @@ pub struct BlastEntry {
 impl BlastEntry {
     fn new(entry: Entry, reader: Realm) -> Self {
         let own = entry.realm == reader;
-        let kind = if entry.kind == Kind::Approle { BlastKind::Approle } else { BlastKind::Secret };
-        let (vault, path, approle) = match (kind, entry.path.split_first()) {
-            (BlastKind::Secret, Some((vault, path))) if own => (Some(vault.clone()), Some(path.join("/")), None),
-            (BlastKind::Approle, Some((name, _))) if own => (None, None, Some(name.clone())),
-            _ => (None, None, None),
+        let kind = match entry.kind {
+            Kind::Approle => BlastKind::Approle,
+            Kind::TransitKey => BlastKind::Key,
+            _ => BlastKind::Secret,
         };
+        let (mut vault, mut secret, mut approle, mut key) = (None, None, None, None);
+        match (kind, entry.path.split_first()) {
+            (BlastKind::Secret, Some((of, path))) if own => {
+                (vault, secret) = (Some(of.clone()), Some(path.join("/")));
+            }
+            (BlastKind::Approle, Some((name, _))) if own => approle = Some(name.clone()),
+            (BlastKind::Key, Some((name, _))) if own => key = Some(name.clone()),
+            _ => {}
+        }
         Self {
             tenant: entry.tenant,
             kind,
             item: entry.item,
             vault,
-            secret: path,
+            secret,
             approle,
-            version_id: Some(entry.held.id).filter(|_| own && kind == BlastKind::Secret),
+            key,
+            version_id: Some(entry.held.id).filter(|_| own && kind != BlastKind::Approle),
             version: entry.held.version,
             held_since: rfc3339_us(entry.held.since_us),
             held_until: entry.held.until.map(|(_, at_us)| rfc3339_us(at_us)),

@@ -24,6 +24,7 @@ use crate::node::World;
 
 mod biting;
 mod clients;
+mod kept;
 mod keys;
 mod listeners;
 mod lists;
@@ -32,6 +33,7 @@ mod operations;
 mod policies;
 mod proxies;
 mod section;
+mod sites;
 mod streams;
 mod words;
 

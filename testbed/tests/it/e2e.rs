@@ -18,6 +18,7 @@ mod commands;
 mod debugging;
 mod distribution;
 mod ends;
+mod keys;
 mod loot;
 mod neighbours;
 mod overload;

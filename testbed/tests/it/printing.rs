@@ -69,7 +69,7 @@ const OPEN: [&str; 16] = [
     "TokenId",
 ];
 /// Members of types with a derived `Debug` that are called like secrets, and are none.
-const HARMLESS: [(&str, &str); 28] = [
+const HARMLESS: [(&str, &str); 29] = [
     ("Approle", "token_policies: BTreeSet<String>"),
     ("Approle", "secret_id_minters: BTreeSet<String>"),
     ("ApproleSpec", "token_policies: BTreeSet<String>"),
@@ -99,6 +99,7 @@ const HARMLESS: [(&str, &str); 28] = [
     ("UnsealPermit", "remote_key: Option<[u8; 32]>"),
     ("Unsealing", "remote_key: Option<Vec<u8>>"),
     ("BlastEntry", "secret: Option<String>"),
+    ("BlastEntry", "key: Option<String>"),
 ];
 
 fn canaries() -> Canaries {

@@ -264,7 +264,7 @@ fn configured(policies: &[(&str, &[&str], &[Identity])], keys: &[&str]) -> Confi
         (policy_name(name), ConfiguredPolicy { rules, identities: identities.iter().copied().collect() })
     });
     let keys = keys.iter().map(|name| name.parse().unwrap()).collect();
-    Configured { admins: BTreeSet::from([ADMIN]), policies: policies.collect(), keys }
+    Configured { admins: BTreeSet::from([ADMIN]), policies: policies.collect(), keys, serving: None }
 }
 
 fn key(clients: &Clients, name: &str) -> Option<TransitKey> {

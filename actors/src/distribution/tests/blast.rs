@@ -1,6 +1,6 @@
 //! The blast radius says what was delivered, no less and no more, and closes as that is rotated.
 
-use super::super::blast::{Counts, Cursor, Entry, Scope, Status, page, summary};
+use super::super::blast::{Counts, Cursor, Entry, Scope, Status, open_keys, page, summary};
 use super::super::holdings::ValueDigest;
 use super::super::reads::{find, keep};
 use super::world::{HOSTS, Step, World, steps};
@@ -9,7 +9,8 @@ use crate::access_control::records::{Tenant, TenantKind};
 use holdfast_protocol::ids::HostId;
 use holdfast_protocol::wire::ReadItem;
 
-/// What went out and proves something: a secret's path and value, or an approle's name, role-id and instance.
+/// What went out and proves something: a secret's path and value, an approle's name, role-id and instance, or a key's name,
+/// bytes and version.
 type Told = BTreeSet<(Kind, Vec<String>, Vec<u8>, Vec<u8>)>;
 /// An entry: kind, path, id, digest, and whether it is of use.
 type Said = BTreeSet<(Kind, Vec<String>, String, ValueDigest, Status)>;
@@ -85,6 +86,10 @@ impl Watched {
                 let now = rows.read::<CurrentSecret>(realm, &path).unwrap();
                 return now.map(|now| now.value.data.expose() == value);
             }
+            if kind == Kind::TransitKey {
+                let now = rows.read::<TransitKey>(realm, &path).unwrap();
+                return now.map(|now| now.value.encrypting().unwrap().material.key.expose() == value);
+            }
             // A thief has secret-ids and tokens of the instance, or logs in with the role-id where that is enough.
             let now = rows.read::<Approle>(realm, &path).unwrap()?.value;
             Some(now.instance == instance || (!now.bind_secret_id && now.role_id.expose() == value))
@@ -97,6 +102,7 @@ impl Watched {
             };
             let id = match kind {
                 Kind::Secret => "v".to_owned(),
+                Kind::TransitKey => String::from_utf8(instance.clone()).unwrap(),
                 _ => hex::encode(ValueDigest::of(&keys, instance).0),
             };
             (*kind, path.clone(), id, ValueDigest::of(&keys, value), status)
@@ -125,6 +131,12 @@ fn secrets_in(sent: &Sent) -> Told {
             Some(Kind::Approle) => {
                 let now: Approle = crate::rows::decode_body(body.expose()).unwrap();
                 Some((Kind::Approle, item.path, now.role_id.expose().to_vec(), now.instance.to_vec()))
+            }
+            Some(Kind::TransitKey) => {
+                let now: TransitKey = crate::rows::decode_body(body.expose()).unwrap();
+                let version = now.encrypting().unwrap();
+                let number = version.number.to_string().into_bytes();
+                Some((Kind::TransitKey, item.path, version.material.key.expose().to_vec(), number))
             }
             _ => None,
         }
@@ -161,6 +173,19 @@ proptest! {
                 let reported = watched.report(watched.world.hosts[host].site, Some(host), tenant);
                 prop_assert_eq!(said(&reported), expected, "at host {}", host);
             }
+        }
+        // A quarantine renews the keys that the report says are open, and no others.
+        let rows = watched.world.central.barrier.snapshot().unwrap();
+        let whole = |site| (site, None);
+        let places = (0..SITES.len()).map(whole);
+        for (site, host) in places.chain((0..HOSTS.len()).map(|host| (watched.world.hosts[host].site, Some(host)))) {
+            let renewed = open_keys(&rows, &site_name(site), host.map(name_of).as_ref()).unwrap();
+            let renewed: BTreeSet<_> =
+                renewed.into_iter().map(|key| (key.realm, key.name.to_string(), key.number.to_string())).collect();
+            let open = page(&rows, &Scope { open_only: true, ..scope(site, host, None) }, None, usize::MAX).unwrap();
+            let keys = open.entries.into_iter().filter(|entry| entry.kind == Kind::TransitKey);
+            let open: BTreeSet<_> = keys.map(|entry| (entry.realm, entry.path[0].clone(), entry.held.id)).collect();
+            prop_assert_eq!(renewed, open, "of {:?}", (site, host));
         }
     }
 }

@@ -1,53 +1,24 @@
 //! What a quarantine does to keys that a site has had.
 
 use holdfast_protocol::crypto::transit::Salt;
-use holdfast_protocol::ids::{Seq, TenantName};
 use holdfast_protocol::kes::Form;
 
 use super::*;
-use crate::distribution::Holding;
-use crate::distribution::holdings::{HeldVersion, ValueDigest};
-use crate::key_store::quarantine::{HeldKey, RenewHeld, Renewed, held_keys, renew_held};
+use crate::distribution::blast::OpenKey;
+use crate::key_store::quarantine::{RenewHeld, Renewed, renew_held};
 
 const SALT: Salt = Salt { vector: [1; 16], nonce: [2; 12] };
 
-fn site() -> SiteName {
-    "udc1".parse().unwrap()
-}
-
-fn tenant() -> TenantName {
-    "acme".parse().unwrap()
-}
-
 impl World {
-    /// Notes that the site was sent the key's row as it is now.
-    fn send(&mut self, key: &str, left: bool) {
-        let version = self.rows.read::<TransitKey>(TENANT, &[key]).unwrap().map_or(1, |row| row.version);
-        let (digest, since, until) = (ValueDigest::default(), Seq(1), left.then_some((Seq(2), 1)));
-        let sent = HeldVersion { version, id: String::new(), digest, since, since_us: 0, until };
-        let (kind, path, versions) = (Kind::TransitKey as u8, vec![key.to_owned()], vec![sent]);
-        let holding = Holding { kind, path, realm: TENANT, left, versions, unlisted: 0 };
-        self.rows
-            .run(|_| {
-                let mut batch = Batch::housekeeping();
-                batch.put(Realm::NODE, &["udc1", "acme", key], &holding);
-                Ok((batch, ()))
-            })
-            .unwrap();
+    /// A key whose newest version the site has.
+    fn held(&self, key: &str) -> OpenKey {
+        let number = self.key(key).newest().unwrap().number;
+        OpenKey { realm: TENANT, name: key.parse().unwrap(), number }
     }
 
-    fn held(&self) -> Vec<HeldKey> {
-        held_keys(&self.rows, &site(), (&tenant(), TENANT)).unwrap()
-    }
-
-    fn renew(&mut self, held: HeldKey) -> Renewed {
-        let cmd = RenewHeld { site: site(), realm: TENANT, held, fresh: self.draw() };
+    fn renew(&mut self, held: OpenKey) -> Renewed {
+        let cmd = RenewHeld { site: "udc1".parse().unwrap(), held, fresh: self.draw() };
         self.rows.run(|rows| renew_held(&cmd, rows, at(90))).unwrap()
-    }
-
-    /// The whole job.
-    fn renew_all(&mut self) -> Vec<Renewed> {
-        self.held().into_iter().map(|held| self.renew(held)).collect()
     }
 }
 
@@ -62,14 +33,12 @@ fn a_key_that_a_site_has_had_is_renewed_and_what_it_encrypted_decrypts() {
         let key = world.key("a");
         (encrypt(&key, SALT, b"", b"x", Form::Raw).unwrap().0, hmac(&key, None, b"m").unwrap())
     };
-    world.send("a", false);
-    world.send("b", true);
-    world.send("c", false);
+    let gone = world.held("c");
     world.delete("c").unwrap();
-    let names: Vec<_> = world.held().into_iter().map(|held| held.name.to_string()).collect();
-    assert_eq!(names, ["a", "b"], "one that was taken away from the site again is known there, too");
     let lines = world.rows.lines.len();
-    assert_eq!(world.renew_all(), [Renewed::Version(3), Renewed::Version(2)]);
+    let held = [world.held("a"), world.held("b"), gone];
+    let renewed = held.map(|held| world.renew(held));
+    assert_eq!(renewed, [Renewed::Version(3), Renewed::Version(2), Renewed::Nothing]);
     assert_eq!(world.rows.lines.len(), lines + 2);
     let (actor, action, object) = world.last_line();
     assert_eq!((actor.as_str(), action.as_str()), ("quarantine", "key.renew"));
@@ -84,46 +53,18 @@ fn a_key_that_a_site_has_had_is_renewed_and_what_it_encrypted_decrypts() {
 }
 
 #[test]
-fn a_job_that_is_begun_again_renews_nothing_twice() {
+fn what_was_renewed_or_rotated_is_not_renewed_once_more() {
     let mut world = World::new();
-    world.create("a");
-    world.create("b");
-    world.send("a", false);
-    world.send("b", false);
-    let held = world.held();
-    assert_eq!(world.renew(held[0].clone()), Renewed::Version(2));
-    // It was cut short here; another begins with the list that it finds, and perhaps with the old one.
-    assert_eq!(world.held(), held[1..]);
-    assert_eq!(world.renew_all(), [Renewed::Version(2)]);
-    assert_eq!(world.held(), []);
-    let revision = world.versions("a");
-    assert_eq!(held.into_iter().map(|held| world.renew(held)).collect::<Vec<_>>(), [Renewed::Nothing; 2]);
-    assert_eq!(world.versions("a"), revision);
-}
-
-#[test]
-fn a_key_with_a_newer_version_than_the_site_was_sent_stays_as_it_is() {
-    let mut world = World::new();
-    world.create("a");
-    world.send("a", true);
-    world.rotate("a", None, true).unwrap();
-    assert_eq!(world.held(), []);
-    // Nor does a change of where it goes make the old version a new one.
-    world.create("b");
-    world.distribute("b", Distribute::default()).unwrap();
-    world.send("b", true);
-    world.distribute("b", everywhere()).unwrap();
-    assert_eq!(world.renew_all(), [Renewed::Version(2)]);
-}
-
-#[test]
-fn a_key_made_anew_under_the_name_of_one_that_was_sent_was_not_sent() {
-    let mut world = World::new();
-    world.create("a");
-    world.send("a", false);
-    world.delete("a").unwrap();
-    world.create("a");
-    assert_eq!(world.held(), []);
+    for key in ["a", "b"] {
+        world.create(key);
+        let held = world.held(key);
+        match key {
+            "a" => assert_eq!(world.renew(held.clone()), Renewed::Version(2)),
+            _ => drop(world.rotate(key, None, true).unwrap()),
+        }
+        assert_eq!(world.renew(held), Renewed::Nothing);
+        assert_eq!(world.versions(key), [(1, false), (2, true)]);
+    }
 }
 
 #[test]
@@ -135,15 +76,15 @@ fn a_key_without_room_for_a_version_encrypts_no_more() {
     }
     // Quarantines have room that rotations have not.
     for number in VERSIONS_MAX + 1..=VERSIONS_HELD_MAX {
-        world.send("a", false);
-        assert_eq!(world.renew_all(), [Renewed::Version(u32::try_from(number).unwrap())]);
+        let held = world.held("a");
+        assert_eq!(world.renew(held), Renewed::Version(u32::try_from(number).unwrap()));
     }
-    world.send("a", false);
-    assert_eq!(world.renew_all(), [Renewed::Stopped]);
+    let held = world.held("a");
+    assert_eq!(world.renew(held.clone()), Renewed::Stopped);
     assert!(world.key("a").encrypting().is_none());
     let number = world.key("a").newest().unwrap().number;
     let known_there = hmac(&world.key("a"), Some(number), b"m").unwrap();
-    assert_eq!(world.held(), []);
+    assert_eq!(world.renew(held), Renewed::Nothing);
     let first: Vec<u32> = (1..=40).collect();
     world.erase("a", &first).unwrap();
     world.rotate("a", None, false).unwrap();

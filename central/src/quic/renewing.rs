@@ -1,0 +1,197 @@
+//! New versions of the keys that encrypt with what a site or host had that is cut off.
+//!
+//! Not a list of work that could be lost: whoever comes here looks which keys there are to renew, and renews them. So it
+//! goes on after a restart, and once more does no harm.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_actors::barrier::Snapshot;
+use holdfast_actors::distribution::blast::{OpenKey, open_keys};
+use holdfast_actors::key_store::FreshKey;
+use holdfast_actors::key_store::quarantine::{RenewHeld, Renewed, renew_held};
+use holdfast_actors::rows::{Refusal, Rows};
+use holdfast_actors::site_registry::sites::site_names;
+use holdfast_actors::site_registry::{Held, hosts, site};
+use holdfast_protocol::ids::{HostName, Realm, SiteName};
+use tokio::sync::{Notify, oneshot};
+
+use crate::quic::hub::Hub;
+
+/// Before what could not be renewed is tried again: the disk may be full, or central a restored copy.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// Renewed at the same time: one commit serves many.
+const AT_ONCE: usize = 64;
+
+/// Who wants keys to be renewed.
+#[derive(Default)]
+pub(super) struct Renewals {
+    asked: Notify,
+    /// Whether all places are to be looked at.
+    all: AtomicBool,
+    waiting: Mutex<Vec<Asked>>,
+}
+
+/// Somebody who wants the keys of a place renewed, and to know how many are not.
+struct Asked {
+    place: Place,
+    tell: oneshot::Sender<u64>,
+}
+
+/// A site, or a host of it.
+type Place = (SiteName, Option<HostName>);
+
+impl Renewals {
+    fn ask(&self, place: Place) -> oneshot::Receiver<u64> {
+        let (tell, told) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { place, tell });
+        self.asked.notify_one();
+        told
+    }
+
+    fn take(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Renews: at the beginning what all places have had that are cut off, and then what it is asked for. What could not be
+/// renewed is tried again with all.
+pub(super) async fn keep_renewing(hub: Arc<Hub>) {
+    hub.renewals.all.store(true, Ordering::SeqCst);
+    let mut is_done = true;
+    loop {
+        let waiting = hub.renewals.take();
+        if hub.renewals.all.swap(false, Ordering::SeqCst) || !is_done {
+            is_done = hub.renew_everywhere().await == 0;
+        }
+        for Asked { place, tell } in waiting {
+            let left = hub.renew(vec![place]).await;
+            is_done &= left == 0;
+            let _ = tell.send(left);
+        }
+        let asked = hub.renewals.asked.notified();
+        match is_done {
+            true => asked.await,
+            false => drop(tokio::time::timeout(RETRY_AFTER, asked).await),
+        }
+    }
+}
+
+impl Hub {
+    /// Has the keys renewed that a place had. Returns when they are, wherever somebody is connected, or after a bounded
+    /// time, with how many are not, or how many hosts have not confirmed them.
+    pub(super) async fn keys_renewed(&self, place: Place, limit: Duration) -> u64 {
+        match tokio::time::timeout(limit, self.renewals.ask(place.clone())).await {
+            Ok(Ok(left)) => left,
+            Ok(Err(_)) | Err(_) => self.open_keys_of(vec![place]).await.map_or(1, |open| (open.len() as u64).max(1)),
+        }
+    }
+
+    /// The same without waiting for it.
+    pub(super) fn renew_keys(&self, place: Place) {
+        drop(self.renewals.ask(place));
+    }
+
+    /// The same of all places that are cut off.
+    pub(super) fn renew_all_keys(&self) {
+        self.renewals.all.store(true, Ordering::SeqCst);
+        self.renewals.asked.notify_one();
+    }
+
+    async fn renew_everywhere(self: &Arc<Self>) -> u64 {
+        match self.snapshot().and_then(|rows| cut_off(&rows)) {
+            Ok(places) => self.renew(places).await,
+            // Sealed, and then all of it begins again after the unsealing; or the store has failed.
+            Err(_) => 0,
+        }
+    }
+
+    /// Renews what places have had, and has it hold at hosts. Gives what is left.
+    async fn renew(self: &Arc<Self>, places: Vec<Place>) -> u64 {
+        // A restored copy writes nothing until it is adopted.
+        if places.is_empty() || self.is_stopped() {
+            return 0;
+        }
+        let Some(open) = self.open_keys_of(places).await else { return 1 };
+        let (mut realms, mut left) = (BTreeSet::new(), 0);
+        for some in open.chunks(AT_ONCE) {
+            left += self.renew_some(some, &mut realms).await;
+        }
+        for realm in realms {
+            left += self.bite(realm).await.0;
+        }
+        if left != 0 {
+            tracing::warn!(left, "keys that a place has had which is cut off are not renewed everywhere yet");
+        }
+        left
+    }
+
+    /// The keys that encrypt with what places have had. Many rows may have to be read for that, so it is done apart.
+    async fn open_keys_of(&self, places: Vec<Place>) -> Option<Vec<(SiteName, OpenKey)>> {
+        let (tell, told) = oneshot::channel();
+        let node = self.node.clone();
+        (self.node.blocking)(Box::new(move || {
+            let found = node.barrier.snapshot().and_then(|rows| {
+                let mut found = Vec::new();
+                for (site, host) in places {
+                    let open = open_keys(&rows, &site, host.as_ref())?;
+                    found.extend(open.into_iter().map(|key| (site.clone(), key)));
+                }
+                Ok(found)
+            });
+            // Whoever hears of it may close the store next.
+            drop(node);
+            let _ = tell.send(found);
+        }));
+        match told.await {
+            Ok(Ok(found)) => Some(found),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "it can't be told which keys places have had that are cut off");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Gives how many were not renewed.
+    async fn renew_some(&self, some: &[(SiteName, OpenKey)], realms: &mut BTreeSet<Realm>) -> u64 {
+        let submitted = some.iter().map(|(site, held)| {
+            let (tell, told) = oneshot::channel();
+            let clock = self.node.clock.clone();
+            let cmd = RenewHeld { site: site.clone(), held: held.clone(), fresh: FreshKey::draw(&*self.node.entropy) };
+            let decide = move |rows: &dyn Rows| renew_held(&cmd, rows, clock.now());
+            self.node.barrier.submit(decide, |renewed| drop(tell.send(renewed.map(|(renewed, _)| renewed))));
+            (held.realm, told)
+        });
+        let mut left = 0;
+        for (realm, told) in submitted.collect::<Vec<_>>() {
+            match told.await {
+                Ok(Ok(Renewed::Nothing)) => {}
+                Ok(Ok(Renewed::Version(_) | Renewed::Stopped)) => drop(realms.insert(realm)),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "a key that a place has had which is cut off could not be renewed");
+                    left += 1;
+                }
+                Err(_) => left += 1,
+            }
+        }
+        left
+    }
+}
+
+/// Everything that is cut off: a site, or single hosts of one that is not.
+fn cut_off(rows: &Snapshot) -> Result<Vec<Place>, Refusal> {
+    let mut places = Vec::new();
+    for name in site_names(rows)? {
+        let place = site(rows, &name)?.value;
+        if place.standing.held == Held::Quarantined {
+            places.push((name, None));
+            continue;
+        }
+        let all = hosts(rows, &name)?.into_iter().filter(|(_, entry)| entry.is_cut_off(&place));
+        places.extend(all.map(|(host, _)| (name.clone(), Some(host))));
+    }
+    Ok(places)
+}
