@@ -16,7 +16,7 @@ use crate::access_control::Authority;
 use crate::access_control::identities::set_admin;
 use crate::access_control::policies::Origin;
 use crate::distribute::{Distribute, Gate, Placement};
-use crate::rows::{Batch, Refusal, Rows};
+use crate::rows::{Batch, Kind, ReadRows, Refusal, Rows};
 use crate::secret_store::Stamp;
 use crate::tally::{Tally, tally};
 use crate::testing::{MapRows, at, secret};
