@@ -24,7 +24,7 @@ pub(super) fn operations() -> Operations<Kes> {
     routes(
         &KEY_IMPORT,
         || op(&KEY_IMPORT, import),
-        |operation| bare(operation).takes::<KeyBytes>().may(&[406]),
+        |operation| bare(operation).takes::<KeyBytes>().may(&[406, 409]),
         "Takes over a key",
     )
 }

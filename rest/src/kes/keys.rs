@@ -34,7 +34,7 @@ pub(super) fn operations() -> Operations<Kes> {
     routes(
         &KEY_CREATE,
         || op(&KEY_CREATE, create),
-        |operation| bare(operation).takes::<ToMake>().may(&[406]),
+        |operation| bare(operation).takes::<ToMake>().may(&[406, 409]),
         "Makes a key",
     )
     .and(routes(
