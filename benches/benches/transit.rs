@@ -41,7 +41,6 @@ fn secret(fill: u8) -> Secret<32> {
 fn key(cipher: Cipher, versions: u8) -> TransitKey {
     let version = |number: u8| KeyVersion {
         number: number.into(),
-        row: number.into(),
         hint: [number | 0x80; 4],
         state: match number == versions {
             true => VersionState::Active,

@@ -41,7 +41,6 @@ pub fn target(data: &[u8]) {
 fn key() -> TransitKey {
     let version = |number: u8, cipher, state| KeyVersion {
         number: number.into(),
-        row: number.into(),
         hint: [number; 4],
         state,
         created: Stamp { by: "ann".to_owned(), at_us: 0 },

@@ -244,7 +244,6 @@ fn of_kes() -> Vec<Vec<u8>> {
     let fresh = FreshKey { key: secret(4), hmac_key: secret(5) };
     let version = |number, state, cipher| KeyVersion {
         number,
-        row: u64::from(number),
         hint: [6; 4],
         state,
         created: stamp(),

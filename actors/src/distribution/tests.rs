@@ -243,7 +243,7 @@ fn transit_key(to: Placement, fill: u8) -> TransitKey {
     let material = Material::fresh(Cipher::Aes256Gcm, &FreshKey { key: secret(fill), hmac_key: secret(fill) });
     let distribute = Distribute { to, offline_s: None };
     let mut key = TransitKey { distribute, origin: Origin::Api, next: 1, versions: Vec::new() };
-    key.push(material, 1, stamp(), (1, crate::key_store::Why::Rotated));
+    key.push(material, stamp(), (1, crate::key_store::Why::Rotated));
     key
 }
 

@@ -62,7 +62,7 @@ pub fn renew_held(cmd: &RenewHeld, rows: &dyn Rows, now: Now) -> Result<(Batch, 
     } else {
         let created = Stamp { by: by.actor(), at_us: now.wall_us };
         let material = Material::fresh(cipher, &cmd.fresh);
-        Renewed::Version(key.push(material, row.version + 1, created, (now.wall_us, Why::Quarantined)))
+        Renewed::Version(key.push(material, created, (now.wall_us, Why::Quarantined)))
     };
     let object = match renewed {
         Renewed::Version(number) => format!("{name} version {number}: site {} had the one before", cmd.site),

@@ -44,8 +44,6 @@ impl Record for TransitKey {
 pub struct KeyVersion {
     /// Its number.
     pub number: u32,
-    /// Version of the row that it came with: who was sent the row in that version or a later one has been sent this.
-    pub row: u64,
     /// Begins the vector's end of all that it encrypts, so that the version of a ciphertext is found at once.
     pub hint: [u8; HINT_BYTES],
     /// What it may be used for.
@@ -181,18 +179,13 @@ impl TransitKey {
         self.versions.first()
     }
 
-    /// Whether somebody who was sent the row in this version has what encrypts now.
-    pub fn encrypts_with_what_was_sent(&self, row: u64) -> bool {
-        self.encrypting().is_some_and(|version| version.row <= row)
-    }
-
     /// Makes a version the one that encrypts; the one before decrypts only, and says why.
-    pub(crate) fn push(&mut self, material: Material, row: u64, created: Stamp, (since_us, why): (i64, Why)) -> u32 {
+    pub(crate) fn push(&mut self, material: Material, created: Stamp, (since_us, why): (i64, Why)) -> u32 {
         self.retire(since_us, why);
         let number = self.next;
         self.next += 1;
         let (hint, state) = (material.hint(), VersionState::Active);
-        self.versions.push(KeyVersion { number, row, hint, state, created, material });
+        self.versions.push(KeyVersion { number, hint, state, created, material });
         number
     }
 

@@ -76,10 +76,9 @@ fn make(
     let by = by.renewed(rows, now)?;
     distribute.check()?;
     let before = rows.load(&RowKey::of::<TransitKey>(by.realm(), &[name.as_str()]))?;
-    if before.as_ref().is_some_and(|raw| raw.body.is_some()) {
+    if before.is_some_and(|raw| raw.body.is_some()) {
         return Err(Refusal::Exists("key"));
     }
-    let row = before.map_or(0, |raw| raw.version) + 1;
     let mut key = TransitKey {
         distribute: distribute.clone(),
         origin: Origin::of(&by),
@@ -87,7 +86,7 @@ fn make(
         versions: Vec::with_capacity(1),
     };
     let created = created.unwrap_or_else(|| Stamp { by: by.actor(), at_us: now.wall_us });
-    key.push(material, row, created, (now.wall_us, Why::Rotated));
+    key.push(material, created, (now.wall_us, Why::Rotated));
     let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), action, name.as_str()));
     tally::add::<TransitKey>(&mut batch, rows, &by, KEYS)?;
     batch.put(by.realm(), &[name.as_str()], &key);
@@ -117,7 +116,7 @@ pub struct RotateKey {
 /// [`Refusal::Unauthenticated`].
 pub fn rotate_key(cmd: &RotateKey, rows: &dyn Rows, now: Now) -> Result<(Batch, u32), Refusal> {
     let by = cmd.by.renewed(rows, now)?;
-    let (mut key, row) = found(rows, &by, &cmd.name)?;
+    let mut key = found(rows, &by, &cmd.name)?;
     if VERSIONS_MAX <= key.versions.len() {
         return Err(Refusal::Conflict(format!("the key has {VERSIONS_MAX} versions or more: erase old ones first")));
     }
@@ -127,7 +126,7 @@ pub fn rotate_key(cmd: &RotateKey, rows: &dyn Rows, now: Now) -> Result<(Batch, 
         material.hmac_key = Some(kept.duplicate());
     }
     let created = Stamp { by: by.actor(), at_us: now.wall_us };
-    let number = key.push(material, row + 1, created, (now.wall_us, Why::Rotated));
+    let number = key.push(material, created, (now.wall_us, Why::Rotated));
     Ok((changed(&by, "key.rotate", format!("{} version {number}", cmd.name), (&cmd.name, &key), now), number))
 }
 
@@ -149,7 +148,7 @@ pub struct EraseVersions {
 /// [`Refusal::Unauthenticated`].
 pub fn erase_versions(cmd: &EraseVersions, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let by = cmd.by.renewed(rows, now)?;
-    let (mut key, _) = found(rows, &by, &cmd.name)?;
+    let mut key = found(rows, &by, &cmd.name)?;
     let newest = key.newest().ok_or(Refusal::Corrupt)?.number;
     if cmd.numbers.contains(&newest) {
         return Err(Refusal::Conflict(
@@ -183,7 +182,7 @@ pub struct SetDistribute {
 pub fn set_distribute(cmd: &SetDistribute, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let by = cmd.by.renewed(rows, now)?;
     cmd.distribute.check()?;
-    let (mut key, _) = found(rows, &by, &cmd.name)?;
+    let mut key = found(rows, &by, &cmd.name)?;
     key.distribute = cmd.distribute.clone();
     Ok((changed(&by, "key.distribute", cmd.name.to_string(), (&cmd.name, &key), now), ()))
 }
@@ -203,7 +202,7 @@ pub fn set_origin(
     if Origin::of(&by) != Origin::Config {
         return Err(Refusal::Denied);
     }
-    let (mut key, _) = found(rows, &by, name)?;
+    let mut key = found(rows, &by, name)?;
     key.origin = origin;
     Ok((changed(&by, "key.configure", name.to_string(), (name, &key), now), ()))
 }
@@ -215,17 +214,15 @@ pub fn set_origin(
 /// [`Refusal::Unauthenticated`].
 pub fn delete_key(by: &Authority, name: &KeyName, rows: &dyn Rows, now: Now) -> Result<(Batch, ()), Refusal> {
     let by = by.renewed(rows, now)?;
-    found(rows, &by, name)?.0.origin.check(&by)?;
+    found(rows, &by, name)?.origin.check(&by)?;
     let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), "key.delete", name.as_str()));
     tally::take::<TransitKey>(&mut batch, rows, by.realm())?;
     batch.delete::<TransitKey>(by.realm(), &[name.as_str()]);
     Ok((batch, ()))
 }
 
-/// The key, and the version of its row.
-fn found(rows: &dyn Rows, by: &Authority, name: &KeyName) -> Result<(TransitKey, u64), Refusal> {
-    let row = rows.read::<TransitKey>(by.realm(), &[name.as_str()])?.ok_or(NO_KEY)?;
-    Ok((row.value, row.version))
+fn found(rows: &dyn Rows, by: &Authority, name: &KeyName) -> Result<TransitKey, Refusal> {
+    Ok(rows.read::<TransitKey>(by.realm(), &[name.as_str()])?.ok_or(NO_KEY)?.value)
 }
 
 fn changed(by: &Authority, action: &str, object: String, (name, key): (&KeyName, &TransitKey), now: Now) -> Batch {

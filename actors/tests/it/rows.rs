@@ -43,7 +43,7 @@ fn secret(fill: u8) -> Secret<32> {
 fn version(number: u32, state: VersionState, cipher: Cipher, hmac_key: Option<HmacKey>) -> KeyVersion {
     let fill = u8::try_from(number).unwrap();
     let material = Material { cipher, key: secret(fill), hmac_key };
-    KeyVersion { number, row: u64::from(number) + 4, hint: [fill; 4], state, created: stamp("ann"), material }
+    KeyVersion { number, hint: [fill; 4], state, created: stamp("ann"), material }
 }
 
 fn transit_key() -> TransitKey {

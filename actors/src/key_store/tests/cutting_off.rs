@@ -101,7 +101,7 @@ fn a_row_with_all_its_versions_fits_the_store() {
     for fill in 1..VERSIONS_HELD_MAX {
         let created = Stamp { by: by.clone(), at_us: i64::MAX };
         let material = Material::fresh(Cipher::Aes256Gcm, &fresh(u8::try_from(fill).unwrap()));
-        key.push(material, u64::MAX, created, (i64::MAX, Why::Quarantined));
+        key.push(material, created, (i64::MAX, Why::Quarantined));
     }
     let bytes = crate::rows::encode_body(&key).expose().len();
     assert!(bytes < 64 << 10, "{bytes}");

@@ -20,7 +20,7 @@ fn key(versions: u8) -> TransitKey {
     for fill in 1..=versions {
         let cipher = if fill % 2 == 0 { Cipher::ChaCha20Poly1305 } else { Cipher::Aes256Gcm };
         let created = Stamp { by: "ann".to_owned(), at_us: 0 };
-        key.push(Material::fresh(cipher, &fresh(fill)), u64::from(fill), created, (1, Why::Rotated));
+        key.push(Material::fresh(cipher, &fresh(fill)), created, (1, Why::Rotated));
     }
     key
 }
@@ -107,9 +107,9 @@ fn known_answers_of_other_libraries_decrypt_in_every_form() {
         let cipher = Cipher::of_kes_name(vector["cipher"].as_str().unwrap()).unwrap();
         let material = Material { cipher, key: secret_of(&hex(vector, "key")), hmac_key: None };
         let mut key = key(3);
-        key.push(material, 4, Stamp { by: "kes".to_owned(), at_us: 0 }, (1, Why::Rotated));
+        key.push(material, Stamp { by: "kes".to_owned(), at_us: 0 }, (1, Why::Rotated));
         // It was rotated since.
-        key.push(Material::fresh(cipher, &fresh(99)), 5, Stamp { by: "kes".to_owned(), at_us: 0 }, (1, Why::Rotated));
+        key.push(Material::fresh(cipher, &fresh(99)), Stamp { by: "kes".to_owned(), at_us: 0 }, (1, Why::Rotated));
         let text = |member: &str| vector[member].as_str().unwrap().as_bytes().to_vec();
         for form in [hex(vector, "raw"), hex(vector, "message_pack"), text("json"), text("json_with_id")] {
             let expected = Ok((hex(vector, "plaintext"), 4));
