@@ -9,7 +9,7 @@ use holdfast_rest::cerberus;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health;
 use holdfast_rest::kes;
-use holdfast_rest::metrics::Metrics;
+use holdfast_rest::metrics::{Metrics, bounds};
 use holdfast_rest::node::Node;
 use holdfast_rest::server::ServerOptions;
 use holdfast_rest::strongbox::{self, SiteSealControl, StrongboxSite};
@@ -23,6 +23,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// All of a host's routes behind one front.
 pub(crate) fn front(node: Arc<Node>, fronted: Arc<Fronted>, metrics: Arc<Metrics>, config: &Config) -> Arc<Front> {
     let admins = config.admin_identities.iter().cloned().collect();
+    metrics.bound(bounds::KES_STREAMS, node.streams());
     let router = routes(node, fronted.clone(), admins).merge(health::routes(fronted.clone(), metrics.clone(), VERSION));
     let options = FrontOptions { requests_max: config.tls.requests_max, ..FrontOptions::default() };
     Front::new(router, fronted, metrics, options)
