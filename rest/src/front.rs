@@ -159,13 +159,7 @@ impl Front {
             return Err(Problem::sealed());
         }
         // One bad request must not take its connection along.
-        let answered = caught(self.router.clone().oneshot(request));
-        let in_time = match asked.dialect {
-            // Each of its paths has a deadline of its own.
-            Dialect::Kes => Ok(answered.await),
-            _ => tokio::time::timeout(self.options.deadline, answered).await,
-        };
-        match in_time {
+        match tokio::time::timeout(self.options.deadline, caught(self.router.clone().oneshot(request))).await {
             Ok(Some(Ok(response))) => Ok(response),
             Ok(None) => {
                 self.metrics.refused(Refused::Panic);

@@ -204,18 +204,18 @@ pub fn summary(rows: &Snapshot, scope: &Scope) -> Result<Summary, Refusal> {
     Ok(summary)
 }
 
-/// A key that encrypts with a version that a site or host was sent.
+/// A key that encrypts, or makes HMACs, with what a site or host was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenKey {
     /// The tenant's realm.
     pub realm: Realm,
     /// Which key.
     pub name: KeyName,
-    /// The version.
+    /// The version that does.
     pub number: u32,
 }
 
-/// The keys of all tenants that encrypt with what a site, or a host of it, was sent.
+/// The keys of all tenants that encrypt, or make HMACs, with what a site, or a host of it, was sent.
 ///
 /// # Errors
 /// The store's fault.
@@ -224,9 +224,11 @@ pub fn open_keys(rows: &Snapshot, site: &SiteName, host: Option<&HostName>) -> R
     let mut walk = Walk { only: Some(Kind::TransitKey), ..Walk::new(rows, &scope, None) };
     let mut open = Vec::new();
     while let Some(item) = walk.next()? {
-        let Some(held) = item.versions.iter().find(|held| item.status_of(held) == Status::Open) else { continue };
-        let [name] = item.holding.path.as_slice() else { return Err(Refusal::Corrupt) };
-        let (name, number) = (name.parse().map_err(|_| Refusal::Corrupt)?, held.id.parse());
+        if !item.versions.iter().any(|held| item.status_of(held) == Status::Open) {
+            continue;
+        }
+        let ([name], Some(now)) = (item.holding.path.as_slice(), &item.now) else { return Err(Refusal::Corrupt) };
+        let (name, number) = (name.parse().map_err(|_| Refusal::Corrupt)?, now.id.parse());
         open.push(OpenKey { realm: item.holding.realm, name, number: number.map_err(|_| Refusal::Corrupt)? });
     }
     Ok(open)

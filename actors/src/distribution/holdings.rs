@@ -56,6 +56,8 @@ pub struct HeldVersion {
     pub since_us: i64,
     /// The cut that replaced it or took it away.
     pub until: Option<(Seq, i64)>,
+    /// Of something else that is secret in it and outlives it: of a key what makes HMACs, which a rotation keeps.
+    pub beside: Option<ValueDigest>,
 }
 
 impl HeldVersion {
@@ -90,6 +92,8 @@ pub struct SecretFacts {
     pub id: String,
     /// Of its value.
     pub digest: ValueDigest,
+    /// See [`HeldVersion::beside`].
+    pub beside: Option<ValueDigest>,
     /// What makes a version that was sent earlier one that is still of use.
     pub hinge: Hinge,
     /// When this version was written, microseconds since the Unix epoch.
@@ -112,7 +116,7 @@ impl SecretFacts {
     pub fn are_opened_by(&self, held: &HeldVersion) -> bool {
         let (value, id) = (self.digest == held.digest, self.id == held.id);
         match self.hinge {
-            Hinge::Value => value,
+            Hinge::Value => value || (self.beside.is_some() && self.beside == held.beside),
             Hinge::Id => id,
             Hinge::Either => value || id,
         }
@@ -134,7 +138,7 @@ pub fn secret_facts(keys: &RealmKeys, kind: Kind, body: &[u8]) -> Result<Option<
         Kind::Secret => {
             let CurrentSecret { data, version_id, updated, .. } = decode_body(body)?;
             let digest = ValueDigest::of(keys, data.expose());
-            Some(SecretFacts { id: version_id, digest, hinge: Hinge::Value, written_us: updated.at_us })
+            Some(SecretFacts { id: version_id, digest, beside: None, hinge: Hinge::Value, written_us: updated.at_us })
         }
         Kind::Approle => Some(facts_of_approle(keys, &decode_body(body)?)),
         Kind::TransitKey => Some(facts_of_key(keys, &decode_body(body)?)),
@@ -142,12 +146,15 @@ pub fn secret_facts(keys: &RealmKeys, kind: Kind, body: &[u8]) -> Result<Option<
     })
 }
 
-/// Of use to a thief is what encrypts: it decrypts what will be encrypted. A row has all versions before, too.
+/// Of use to a thief is what encrypts, since it decrypts what will be encrypted, and what makes HMACs. A row has all versions
+/// before, too.
 fn facts_of_key(keys: &RealmKeys, key: &TransitKey) -> SecretFacts {
     let (newest, encrypting) = (key.newest(), key.encrypting());
+    let hmac_key = encrypting.and_then(|version| version.material.hmac_key.as_ref());
     SecretFacts {
         id: newest.map(|version| version.number.to_string()).unwrap_or_default(),
         digest: encrypting.map(|version| ValueDigest::of(keys, version.material.key.expose())).unwrap_or_default(),
+        beside: hmac_key.map(|hmac_key| ValueDigest::of(keys, hmac_key.0.expose())),
         hinge: Hinge::Value,
         written_us: newest.map_or(0, |version| version.created.at_us),
     }
@@ -157,6 +164,7 @@ fn facts_of_approle(keys: &RealmKeys, approle: &Approle) -> SecretFacts {
     SecretFacts {
         id: hex::encode(ValueDigest::of(keys, &approle.instance).0),
         digest: ValueDigest::of(keys, approle.role_id.expose()),
+        beside: None,
         hinge: if approle.bind_secret_id { Hinge::Id } else { Hinge::Either },
         written_us: approle.instance_us,
     }
@@ -199,8 +207,8 @@ impl Holding {
         if leaves {
             held.end_newest(seq, at_us);
         } else {
-            let (id, digest) = secret.map(|facts| (facts.id, facts.digest)).unwrap_or_default();
-            held.take(HeldVersion { version, id, digest, since: seq, since_us: at_us, until: None }, kind);
+            let (id, digest, beside) = secret.map(|facts| (facts.id, facts.digest, facts.beside)).unwrap_or_default();
+            held.take(HeldVersion { version, id, digest, since: seq, since_us: at_us, until: None, beside }, kind);
         }
         held
     }
@@ -282,7 +290,7 @@ mod tests {
 
     fn sending(version: u64, value: u8, leaves: bool) -> Sending {
         let (id, digest) = (format!("v{version}"), ValueDigest([value; 16]));
-        let secret = SecretFacts { id, digest, hinge: Hinge::Value, written_us: version as i64 };
+        let secret = SecretFacts { id, digest, beside: None, hinge: Hinge::Value, written_us: version as i64 };
         let path = vec!["box".to_owned(), "secret".to_owned()];
         Sending { kind: Kind::Secret, path, realm: Realm(1), version, secret: Some(secret), leaves }
     }
@@ -334,7 +342,7 @@ mod tests {
     fn what_is_of_use_hangs_on_the_value_the_id_or_either() {
         use Hinge::{Either, Id, Value};
         let (id, digest) = ("v1".to_owned(), ValueDigest([1; 16]));
-        let held = HeldVersion { version: 1, id, digest, since: Seq(1), since_us: 0, until: None };
+        let held = HeldVersion { version: 1, id, digest, since: Seq(1), since_us: 0, until: None, beside: None };
         for (id, value, of_use) in [
             ("v1", 1, [true, true, true]),
             ("v2", 1, [true, false, true]),
@@ -342,7 +350,8 @@ mod tests {
             ("v2", 2, [false, false, false]),
         ] {
             for (hinge, of_use) in [Value, Id, Either].into_iter().zip(of_use) {
-                let now = SecretFacts { id: id.to_owned(), digest: ValueDigest([value; 16]), hinge, written_us: 0 };
+                let digest = ValueDigest([value; 16]);
+                let now = SecretFacts { id: id.to_owned(), digest, beside: None, hinge, written_us: 0 };
                 assert_eq!(now.are_opened_by(&held), of_use, "{hinge:?} {id} {value}");
             }
         }
@@ -374,7 +383,7 @@ mod tests {
         ] {
             let until = until.map(|seq| (Seq(seq), 0));
             let (id, digest) = (String::new(), ValueDigest::default());
-            let version = HeldVersion { version: 1, id, digest, since: Seq(since), since_us: 0, until };
+            let version = HeldVersion { version: 1, id, digest, since: Seq(since), since_us: 0, until, beside: None };
             assert_eq!(host.has(&version), has, "{since} to {until:?}");
         }
     }

@@ -24,7 +24,7 @@ const PART: &str = "quarantine";
 pub struct RenewHeld {
     /// The site, for the audit log.
     pub site: SiteName,
-    /// Which key, and the version that the site has.
+    /// Which key, and the version that encrypts.
     pub held: OpenKey,
     /// Random bytes.
     pub fresh: FreshKey,

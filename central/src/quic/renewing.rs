@@ -13,6 +13,7 @@ use holdfast_actors::distribution::blast::{OpenKey, open_keys};
 use holdfast_actors::key_store::FreshKey;
 use holdfast_actors::key_store::quarantine::{RenewHeld, Renewed, renew_held};
 use holdfast_actors::rows::{Refusal, Rows};
+use holdfast_actors::site_registry::restored::refuse_while_stopped;
 use holdfast_actors::site_registry::sites::site_names;
 use holdfast_actors::site_registry::{Held, hosts, site};
 use holdfast_protocol::ids::{HostName, Realm, SiteName};
@@ -62,14 +63,13 @@ pub(super) async fn keep_renewing(hub: Arc<Hub>) {
     hub.renewals.all.store(true, Ordering::SeqCst);
     let mut is_done = true;
     loop {
-        let waiting = hub.renewals.take();
-        if hub.renewals.all.swap(false, Ordering::SeqCst) || !is_done {
-            is_done = hub.renew_everywhere().await == 0;
-        }
-        for Asked { place, tell } in waiting {
+        for Asked { place, tell } in hub.renewals.take() {
             let left = hub.renew(vec![place]).await;
             is_done &= left == 0;
             let _ = tell.send(left);
+        }
+        if hub.renewals.all.swap(false, Ordering::SeqCst) || !is_done {
+            is_done = hub.renew_everywhere().await == 0;
         }
         let asked = hub.renewals.asked.notified();
         match is_done {
@@ -85,7 +85,7 @@ impl Hub {
     pub(super) async fn keys_renewed(&self, place: Place, limit: Duration) -> u64 {
         match tokio::time::timeout(limit, self.renewals.ask(place.clone())).await {
             Ok(Ok(left)) => left,
-            Ok(Err(_)) | Err(_) => self.open_keys_of(vec![place]).await.map_or(1, |open| (open.len() as u64).max(1)),
+            Ok(Err(_)) | Err(_) => 1,
         }
     }
 
@@ -103,19 +103,26 @@ impl Hub {
     async fn renew_everywhere(self: &Arc<Self>) -> u64 {
         match self.snapshot().and_then(|rows| cut_off(&rows)) {
             Ok(places) => self.renew(places).await,
-            // Sealed, and then all of it begins again after the unsealing; or the store has failed.
-            Err(_) => 0,
+            // All of it begins again after the unsealing.
+            Err(Refusal::Sealed) => 0,
+            Err(error) => {
+                tracing::error!(%error, "it can't be told what is cut off, so no keys are renewed");
+                1
+            }
         }
     }
 
     /// Renews what places have had, and has it hold at hosts. Gives what is left.
     async fn renew(self: &Arc<Self>, places: Vec<Place>) -> u64 {
-        // A restored copy writes nothing until it is adopted.
-        if places.is_empty() || self.is_stopped() {
+        if places.is_empty() {
             return 0;
         }
-        let Some(open) = self.open_keys_of(places).await else { return 1 };
-        let (mut realms, mut left) = (BTreeSet::new(), 0);
+        let (open, unknown) = self.open_keys_of(places).await;
+        // A restored copy writes nothing until it is adopted; then all places are looked at.
+        if self.is_stopped() {
+            return open.len() as u64 + unknown;
+        }
+        let (mut realms, mut left) = (BTreeSet::new(), unknown);
         for some in open.chunks(AT_ONCE) {
             left += self.renew_some(some, &mut realms).await;
         }
@@ -128,31 +135,27 @@ impl Hub {
         left
     }
 
-    /// The keys that encrypt with what places have had. Many rows may have to be read for that, so it is done apart.
-    async fn open_keys_of(&self, places: Vec<Place>) -> Option<Vec<(SiteName, OpenKey)>> {
+    /// The keys that encrypt with what places have had, and of how many places that can't be told. Many rows may have to be
+    /// read for that, so it is done apart.
+    async fn open_keys_of(&self, places: Vec<Place>) -> (Vec<(SiteName, OpenKey)>, u64) {
         let (tell, told) = oneshot::channel();
         let node = self.node.clone();
         (self.node.blocking)(Box::new(move || {
-            let found = node.barrier.snapshot().and_then(|rows| {
-                let mut found = Vec::new();
-                for (site, host) in places {
-                    let open = open_keys(&rows, &site, host.as_ref())?;
-                    found.extend(open.into_iter().map(|key| (site.clone(), key)));
+            let (mut found, mut unknown) = (Vec::new(), 0);
+            for (site, host) in places {
+                match node.barrier.snapshot().and_then(|rows| open_keys(&rows, &site, host.as_ref())) {
+                    Ok(open) => found.extend(open.into_iter().map(|key| (site.clone(), key))),
+                    Err(error) => {
+                        tracing::error!(%site, %error, "it can't be told which keys were there");
+                        unknown += 1;
+                    }
                 }
-                Ok(found)
-            });
+            }
             // Whoever hears of it may close the store next.
             drop(node);
-            let _ = tell.send(found);
+            let _ = tell.send((found, unknown));
         }));
-        match told.await {
-            Ok(Ok(found)) => Some(found),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "it can't be told which keys places have had that are cut off");
-                None
-            }
-            Err(_) => None,
-        }
+        told.await.unwrap_or((Vec::new(), 1))
     }
 
     /// Gives how many were not renewed.
@@ -161,7 +164,10 @@ impl Hub {
             let (tell, told) = oneshot::channel();
             let clock = self.node.clock.clone();
             let cmd = RenewHeld { site: site.clone(), held: held.clone(), fresh: FreshKey::draw(&*self.node.entropy) };
-            let decide = move |rows: &dyn Rows| renew_held(&cmd, rows, clock.now());
+            let decide = move |rows: &dyn Rows| {
+                refuse_while_stopped(rows)?;
+                renew_held(&cmd, rows, clock.now())
+            };
             self.node.barrier.submit(decide, |renewed| drop(tell.send(renewed.map(|(renewed, _)| renewed))));
             (held.realm, told)
         });

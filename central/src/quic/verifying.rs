@@ -111,6 +111,7 @@ async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
             let (site, host) = (pass.host.site.clone(), Some(pass.host.host.clone()));
             hub.connections.cut(|id| *id == pass.host);
             hub.epochs_advanced(&site);
+            hub.renew_keys((site.clone(), host.clone()));
             let _ = hub.verifier.cast(Event::CutOff { site, host, code: CloseCode::Clone });
             CloseCode::Clone
         }

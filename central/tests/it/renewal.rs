@@ -35,7 +35,15 @@ async fn sent(world: &World) {
         let body = encode_body(&row.value);
         let facts = secret_facts(&keys, Kind::TransitKey, body.expose()).unwrap().unwrap();
         let (version, since) = (row.version, Seq(1));
-        let held = HeldVersion { version, id: facts.id, digest: facts.digest, since, since_us: 1, until: None };
+        let held = HeldVersion {
+            version,
+            id: facts.id,
+            digest: facts.digest,
+            since,
+            since_us: 1,
+            until: None,
+            beside: facts.beside,
+        };
         let (kind, path, versions) = (Kind::TransitKey as u8, vec![KEY.to_owned()], vec![held]);
         Holding { kind, path, realm: SYSTEM, left: false, versions, unlisted: 0 }
     };

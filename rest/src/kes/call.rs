@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -146,7 +146,12 @@ where
         Does::Change if kes.0.node.is_at_site() => Ok(Err(Fault::AtCentralOnly)),
         Does::Change if api.bites => {
             let slot = parts.extensions.get::<Slot>().cloned();
-            tokio::time::timeout(timeout, to_the_end(slot, work(call, body))).await
+            // What nobody waits for any more does not wait for a client either.
+            let all = async {
+                let body = call.gathered(body).await?;
+                to_the_end(slot, work(call, body)).await
+            };
+            tokio::time::timeout(timeout, all).await
         }
         Does::Tell | Does::Use | Does::Change => tokio::time::timeout(timeout, work(call, body)).await,
     };
@@ -254,7 +259,8 @@ impl Kes {
             }
         };
         if self.has_ended(&client, &section) {
-            return Err(Refused { section, ..refused(None, client.from, Fault::ExpiredCertificate) });
+            let realm = self.noted_in(&asked);
+            return Err(Refused { realm, section, ..refused(Some(who), client.from, Fault::ExpiredCertificate) });
         }
         Ok(self.call(api, (parts, peer, path), client, (asked, section, realm)))
     }
@@ -315,7 +321,9 @@ impl Kes {
             Ok(()) => Ok(tenant),
             Err(fault) => {
                 let realm = noted_in(&rows, tenant.realm, asked.1);
-                Err(Refused { realm, who, from, section: tenant.section, fault: fault.into() })
+                // Nor do words tell one whom the tenant does not know that there is such a tenant.
+                let section = if realm == Realm::NODE { usual.clone() } else { tenant.section };
+                Err(Refused { realm, who, from, section, fault: fault.into() })
             }
         }
     }
@@ -419,6 +427,14 @@ impl Call {
             StatusCode::PAYLOAD_TOO_LARGE => Fault::BadBody,
             _ => Fault::Problem(problem),
         })
+    }
+
+    /// The same body, once all of it is there.
+    async fn gathered(&self, body: Body) -> Result<Body, Fault> {
+        if self.api.body_max == 0 {
+            return Ok(body);
+        }
+        Ok(Body::from(Bytes::from_owner(self.body(body).await?)))
     }
 
     /// Looks at one snapshot: at the caller's right, then at what `work` looks for; then writes the audit line.

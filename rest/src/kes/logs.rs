@@ -15,6 +15,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::access_control::identities::{Standing, identity};
 use holdfast_actors::access_control::tokens::SYSTEM;
+use holdfast_protocol::ids::Realm;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -55,16 +56,16 @@ pub(super) fn operations() -> Operations<Kes> {
 const LINES: &str = "application/x-ndjson";
 
 async fn follow(call: Call, log: Log) -> Result<Response, Fault> {
-    let (listener, hears_nodes) = call.read(|at| {
+    let (realm, listener, hears_nodes) = call.read(|at| {
         let hears_nodes = hears_nodes(&call, at)?;
         let listener = call.streams().listen(at.realm, log, hears_nodes);
-        Ok((listener.ok_or_else(|| Fault::Problem(Problem::overloaded()))?, hears_nodes))
+        Ok((at.realm, listener.ok_or_else(|| Fault::Problem(Problem::overloaded()))?, hears_nodes))
     })?;
     let (to, lines) = mpsc::channel(WAITING_MAX);
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let lasts = call.lasts();
-    let feed = Feed { is_old: call.api.is_trace(), call, listener, hears_nodes, to, looks, stalled: 0 };
+    let feed = Feed { is_old: call.api.is_trace(), call, realm, listener, hears_nodes, to, looks, stalled: 0 };
     tokio::spawn(feed.run(lasts));
     let media = (header::CONTENT_TYPE, HeaderValue::from_static(LINES));
     Ok(([media], Body::new(Lines(lines))).into_response())
@@ -80,6 +81,8 @@ fn hears_nodes(call: &Call, at: &At<'_>) -> Result<bool, Fault> {
 struct Feed {
     call: Call,
     is_old: bool,
+    /// Where the tenant is at this node.
+    realm: Realm,
     listener: Listener,
     hears_nodes: bool,
     to: mpsc::Sender<Bytes>,
@@ -134,8 +137,9 @@ impl Feed {
     }
 
     fn still_may(&self) -> bool {
-        let heard = self.call.look(|at| hears_nodes(&self.call, at));
-        heard.is_ok_and(|heard| heard == self.hears_nodes)
+        // A full copy brings the tenant's content to another realm of this host, of which nothing would be heard here.
+        let heard = self.call.look(|at| Ok((at.realm, hears_nodes(&self.call, at)?)));
+        heard.is_ok_and(|heard| heard == (self.realm, self.hears_nodes))
     }
 }
 

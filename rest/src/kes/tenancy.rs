@@ -90,6 +90,11 @@ impl Tenancy {
             }
         }
         let found = self.read(rows, asked)?;
+        // Of one whom the tenant does not know nothing is kept: whatever came of that would tell him that there is one.
+        let is_known = asked.1.map(|who| identities::is_known(rows, found.realm, who)).transpose()?;
+        if is_known == Some(false) {
+            return Ok(found);
+        }
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.at < now || KEPT_MAX <= kept.found.len() {
             *kept = Kept { at: kept.at.max(now), found: HashMap::new() };

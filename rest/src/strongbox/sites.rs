@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::attestation_verifier::appraisal::ReferenceValues;
+use holdfast_actors::distribution::blast::open_keys;
 use holdfast_actors::ports::{Entropy, draw_secret};
 use holdfast_actors::rows::{Refusal, Rows};
 use holdfast_actors::site_registry::authorities::FreshKey;
@@ -271,6 +272,10 @@ async fn rekeyed(call: &Call, site: &SiteName, is_new: bool) -> Pending {
 /// Takes a site away. What it was sent goes some rows at a time, so that other changes get their turn.
 pub(super) async fn delete(call: Call) -> Result<Response, Problem> {
     let site: SiteName = call.name("site", "site")?;
+    if !open_keys(&call.snapshot()?, &site, None)?.is_empty() {
+        let why = "keys that the site has still encrypt: quarantine it, and wait until they are renewed";
+        return Err(Refusal::Conflict(why.to_owned()).into());
+    }
     let command = Arc::new(Remove { site: site.clone(), by: call.by() });
     let mut left = belongings(&call.snapshot()?, &site)?;
     while !left.is_empty() {

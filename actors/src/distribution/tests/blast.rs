@@ -380,3 +380,25 @@ fn a_host_tells_of_what_its_own_site_holds_and_of_nothing_else() {
         assert!(read.contains(&Some(kept)) && read.contains(&None), "{read:?}");
     }
 }
+
+#[test]
+fn a_key_whose_hmac_key_was_sent_is_to_be_renewed_though_it_was_rotated() {
+    let mut watched = Watched::new();
+    let realm = TENANTS[0].1;
+    let mut key = transit_key(Placement::All, 7);
+    watched.world.central.write(|batch| batch.put(realm, &["key0"], &key));
+    watched.world.step(Step::Sweep { host: 0 });
+    watched.deliver(0, 0);
+    let open = |watched: &Watched| {
+        let rows = watched.world.central.barrier.snapshot().unwrap();
+        open_keys(&rows, &site_name(0), None).unwrap().into_iter().map(|key| key.number).collect::<Vec<_>>()
+    };
+    assert_eq!(open(&watched), [1]);
+    // As a rotation does it: another key, the same for HMACs. Then as a quarantine does it.
+    for (hmac_key, expected) in [(7, vec![2]), (9, vec![])] {
+        let fresh = FreshKey { key: secret(8 + hmac_key), hmac_key: secret(hmac_key) };
+        key.push(Material::fresh(Cipher::Aes256Gcm, &fresh), stamp(), (1, crate::key_store::Why::Rotated));
+        watched.world.central.write(|batch| batch.put(realm, &["key0"], &key));
+        assert_eq!(open(&watched), expected);
+    }
+}

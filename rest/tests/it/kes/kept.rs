@@ -51,6 +51,11 @@ async fn what_was_taken_from_a_client_is_gone_with_its_next_request() {
     assert_eq!(refused(&connection.put("/v1/key/encrypt/mine?enclave=acme", PLAIN).await), denied);
     assert_eq!(connection.put("/v1/key/encrypt/mine", PLAIN).await.status, 200);
     assert_eq!(refused(&connection.put("/v1/key/encrypt/mine", "no json").await).0, 400);
+    // Nor does what is wrong with a request tell which tenants there are.
+    for tenant in ["acme", "none"] {
+        assert_eq!(connection.put("/v1/key/encrypt/mine", PLAIN).await.status, 200);
+        assert_eq!(refused(&connection.put(&format!("/v1/key/encrypt/!?enclave={tenant}"), PLAIN).await), denied);
+    }
     assert_eq!(connection.put("/v1/key/encrypt/mine", PLAIN).await.status, 200);
 
     configure(&front.world, Realm(1), &Configured::default()).await;
@@ -60,7 +65,7 @@ async fn what_was_taken_from_a_client_is_gone_with_its_next_request() {
     assert_eq!(lines.last(), Some(&last), "it is known no more");
     assert_eq!(
         lines.iter().filter(|line| line.contains(" key.encrypt mine")).count(),
-        8,
+        10,
         "each has its line: {lines:?}"
     );
 }

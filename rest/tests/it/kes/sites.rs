@@ -108,6 +108,9 @@ async fn the_tenant_is_the_one_that_is_named_or_that_alone_knows_the_client_or_t
     // A tenant that there is not is refused as one that does not know the client.
     let [there, absent] = [host.encrypt(of_acme, "a", system).await, host.encrypt(of_acme, "a", "?enclave=bolt").await];
     assert_eq!((there.status, &there.text), (absent.status, &absent.text));
+    let [there, absent] =
+        [host.encrypt(&front.stranger, "a", acme).await, host.encrypt(&front.stranger, "a", "?enclave=bolt").await];
+    assert_eq!((there.status, &there.text), (absent.status, &absent.text), "in whichever words it speaks");
     let listed = front.ask(Some(of_acme), Method::GET, "/v1/key/list/", "").await;
     assert_eq!(listed.json(), json!({ "names": ["of-acme"] }));
 }
