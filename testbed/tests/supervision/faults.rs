@@ -11,7 +11,7 @@ use super::load::Load;
 use super::stage::{HARMS, Node, SITES, SOON, Stage, unsealed_central};
 
 /// All that a node is made of. A new actor must be listed here, and is harmed then.
-const ACTORS: [(Node, &str); 12] = [
+const ACTORS: [(Node, &str); 13] = [
     (Node::Central, "seal keeper"),
     (Node::Central, "REST certificate"),
     (Node::Central, "expiry"),
@@ -20,6 +20,7 @@ const ACTORS: [(Node, &str); 12] = [
     (Node::Central, "distribution"),
     (Node::Central, "host listener"),
     (Node::Central, "QUIC certificate"),
+    (Node::Central, "key renewals"),
     (Node::Central, "commit watch"),
     (Node::Host, "uplink"),
     (Node::Host, "expiry"),
