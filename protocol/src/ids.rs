@@ -33,8 +33,9 @@ fn check_name(text: &str) -> Result<(), NameError> {
     if inner && edge(bytes.first()) && edge(bytes.last()) { Ok(()) } else { Err(NameError::Pattern) }
 }
 
-macro_rules! name {
-    ($(#[$doc:meta])* $type:ident) => {
+/// A type for texts that are checked when they are made: `$check` says whether one may be.
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $type:ident, $error:ty, $check:path) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -48,15 +49,15 @@ macro_rules! name {
         }
 
         impl TryFrom<String> for $type {
-            type Error = NameError;
-            fn try_from(text: String) -> Result<Self, NameError> {
-                check_name(&text).map(|()| Self(text))
+            type Error = $error;
+            fn try_from(text: String) -> Result<Self, $error> {
+                $check(&text).map(|()| Self(text))
             }
         }
 
         impl FromStr for $type {
-            type Err = NameError;
-            fn from_str(text: &str) -> Result<Self, NameError> {
+            type Err = $error;
+            fn from_str(text: &str) -> Result<Self, $error> {
                 Self::try_from(text.to_owned())
             }
         }
@@ -78,6 +79,13 @@ macro_rules! name {
                 f.write_str(&self.0)
             }
         }
+    };
+}
+pub(crate) use checked_text;
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        checked_text!($(#[$doc])* $type, NameError, check_name);
 
         /// One schema for all kinds of names: outside of this program they are texts of one form.
         #[cfg(feature = "schema")]
