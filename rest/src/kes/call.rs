@@ -96,6 +96,9 @@ struct Refused {
     fault: Box<Fault>,
 }
 
+/// A call that names no tenant, of nobody.
+const NOBODYS: Asked = (None, None);
+
 /// What a read looks at.
 pub(super) struct At<'a> {
     pub(super) rows: &'a Snapshot,
@@ -237,12 +240,11 @@ impl Kes {
             section: usual.clone(),
             fault: Box::new(fault),
         };
-        if api.may_skip_auth() && self.skips_auth(api).map_err(|fault| refused(None, None, fault))? {
-            // Nobody learns by what all may call which tenants there are, nor writes into their logs.
-            let asked = (None, None);
-            let found = self.found(&asked).map_err(|fault| refused(None, None, fault))?;
+        let for_all = if api.may_skip_auth() { self.for_all(api) } else { Ok(None) };
+        if let Some(tenant) = for_all.map_err(|fault| refused(None, None, fault))? {
+            // Nobody learns by what all may call which tenants there are.
             let client = Client { certificate: None, from: None, is_peer: true };
-            return Ok(self.call(api, (parts, peer, path), client, (asked, found.section, Some(found.realm))));
+            return Ok(self.call(api, (parts, peer, path), client, (NOBODYS, tenant.section, Some(tenant.realm))));
         }
         // A proxy of which something else is wrong than its client.
         let client = self.client(peer, &parts.headers).map_err(|fault| refused(itself(peer), None, fault))?;
@@ -286,16 +288,12 @@ impl Kes {
         })
     }
 
-    fn found(&self, asked: &Asked) -> Result<Tenant, Fault> {
+    /// By which tenant it is served if anybody may call it; `None`: not anybody may.
+    fn for_all(&self, api: &Api) -> Result<Option<Tenant>, Fault> {
         let rows = self.0.node.barrier().snapshot()?;
-        self.0.tenancy.find(&rows, asked).map_err(as_unknown)
-    }
-
-    /// Whether anybody may call it.
-    fn skips_auth(&self, api: &Api) -> Result<bool, Fault> {
-        match self.found(&(None, None)) {
-            Ok(tenant) => Ok(tenant.section.skips_auth(api)),
-            Err(Fault::NotPermitted) => Ok(self.0.tenancy.usual().skips_auth(api)),
+        match self.0.tenancy.find(&rows, &NOBODYS).map_err(as_unknown) {
+            Ok(tenant) => Ok(tenant.section.skips_auth(api).then_some(tenant)),
+            Err(Fault::NotPermitted) if !self.0.tenancy.usual().skips_auth(api) => Ok(None),
             Err(fault) => Err(fault),
         }
     }
