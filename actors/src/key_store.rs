@@ -17,7 +17,7 @@ pub mod writing;
 
 pub use hot::HotRealm;
 pub use listing::{Listed, Listing, Page};
-pub use operations::{Unusable, decrypt, encrypt, generate, hmac};
+pub use operations::{Unusable, decrypt, encrypt, hmac};
 pub use reading::{key_names, lookup};
 pub use records::{FreshKey, KeyVersion, Material, TransitKey, VersionState, Why};
 pub use writing::{

@@ -9,7 +9,7 @@ use holdfast_protocol::crypto::hash;
 use holdfast_protocol::crypto::transit::{Salt, TAG_BYTES, VECTOR_BYTES, open, seal_in_place};
 use holdfast_protocol::kes::ciphertext::{RAW_OVERHEAD, to_json};
 use holdfast_protocol::kes::{Ciphertext, Form, FormError};
-use holdfast_protocol::secret::{Secret, SecretBytes};
+use holdfast_protocol::secret::SecretBytes;
 
 use crate::key_store::records::{HINT_BYTES, KeyVersion, TransitKey};
 
@@ -68,20 +68,6 @@ pub fn encrypt(
 fn hinted(mut salt: Salt, version: &KeyVersion) -> Salt {
     salt.vector[RANDOM_BYTES..].copy_from_slice(&version.hint);
     salt
-}
-
-/// A data key that was drawn, encrypted.
-///
-/// # Errors
-/// [`Unusable::NoneEncrypts`].
-pub fn generate(
-    key: &TransitKey,
-    salt: Salt,
-    context: &[u8],
-    data_key: &Secret<DATA_KEY_BYTES>,
-    form: Form,
-) -> Result<(Vec<u8>, u32), Unusable> {
-    encrypt(key, salt, context, data_key.expose(), form)
 }
 
 /// Decrypts a ciphertext of any form; the result is the plaintext, and the number of the version.

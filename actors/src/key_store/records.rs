@@ -174,11 +174,6 @@ impl TransitKey {
         self.versions.iter().find(|version| version.number == number)
     }
 
-    /// The oldest version there is, for when the key was made.
-    pub fn oldest(&self) -> Option<&KeyVersion> {
-        self.versions.first()
-    }
-
     /// Makes a version the one that encrypts; the one before decrypts only, and says why.
     pub(crate) fn push(&mut self, material: Material, created: Stamp, (since_us, why): (i64, Why)) -> u32 {
         self.retire(since_us, why);
