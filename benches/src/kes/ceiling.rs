@@ -2,16 +2,17 @@
 
 use std::convert::Infallible;
 use std::io::{self, Error};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use holdfast_actors::ports::{Clock, Entropy, draw};
-use holdfast_actors::shell::{OsClock, OsEntropy};
+use holdfast_actors::ports::{Entropy, draw};
+use holdfast_actors::shell::OsEntropy;
+use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::crypto::transit::{Cipher, Salt, TAG_BYTES, VECTOR_BYTES, open, seal_in_place};
-use holdfast_protocol::kes::ApiKey;
 use holdfast_protocol::kes::ciphertext::RAW_OVERHEAD;
-use holdfast_protocol::pki::{Serial, Terms, Validity};
+use holdfast_protocol::pki::issue::first_start_rest;
 use holdfast_protocol::secret::Secret;
 use holdfast_rest::tls::{ServerIdentity, server_config};
 use http_body_util::{BodyExt, Full};
@@ -24,13 +25,14 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use crate::client::terms;
+
 /// Serves at a free port, which it prints, until it is killed.
 ///
 /// # Errors
 /// The operating system's.
 pub(crate) async fn serve() -> io::Result<()> {
-    let key = ApiKey::from_seed(Secret::fill_with(|bytes| bytes.fill(1)));
-    let identity = ServerIdentity::new(vec![certificate_of(&key)?], &key.pkcs8_der()).map_err(Error::other)?;
+    let identity = ServerIdentity::new(vec![certificate()?], &key().to_pkcs8_der()).map_err(Error::other)?;
     let tls = TlsAcceptor::from(server_config(Arc::new(identity)));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
@@ -40,13 +42,17 @@ pub(crate) async fn serve() -> io::Result<()> {
     }
 }
 
-/// A certificate that a client or this server shows.
+/// What it shows, which nobody else has certified.
 ///
 /// # Errors
 /// None that is known.
-pub(crate) fn certificate_of(key: &ApiKey) -> io::Result<Vec<u8>> {
-    let validity = Validity::of_leaf(OsClock::start().now().wall_s());
-    key.certificate(&Terms { serial: Serial([1; 16]), validity }).map_err(Error::other)
+pub(crate) fn certificate() -> io::Result<Vec<u8>> {
+    first_start_rest(&key(), &[], &[Ipv4Addr::LOCALHOST.into()], &terms()).map_err(Error::other)
+}
+
+/// Always the same, so that whoever starts it knows it.
+fn key() -> SigningKey {
+    SigningKey::from_seed(&Secret::fill_with(|bytes| bytes.fill(1)))
 }
 
 async fn connection(tls: TlsAcceptor, stream: TcpStream) {

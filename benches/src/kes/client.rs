@@ -5,25 +5,38 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_actors::ports::Clock;
+use holdfast_actors::shell::OsClock;
+use holdfast_protocol::kes::ApiKey;
+use holdfast_protocol::pki::{Serial, Terms, Validity};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+/// What a client shows: its certificate, and the key of that.
+pub(crate) type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// A server.
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    pub(crate) pid: u32,
+    /// Who certifies it.
+    pub(crate) roots: RootCertStore,
+}
+
 /// A server, as one client sees it.
 #[derive(Clone)]
 pub(crate) struct Target {
-    pub(crate) addr: SocketAddr,
-    pub(crate) pid: u32,
+    addr: SocketAddr,
+    pid: u32,
     tls: Arc<ClientConfig>,
 }
 
@@ -38,23 +51,15 @@ pub(crate) struct Round {
 
 impl Target {
     /// # Errors
-    /// The key is none.
-    pub(crate) fn new(
-        addr: SocketAddr,
-        pid: u32,
-        certificate: Vec<Vec<u8>>,
-        key: PrivateKeyDer<'static>,
-    ) -> io::Result<Self> {
-        let provider = holdfast_rest::tls::provider();
-        let chain = certificate.into_iter().map(CertificateDer::from).collect();
-        let tls = ClientConfig::builder_with_provider(provider.clone())
+    /// The key is none, or not the certificate's.
+    pub(crate) fn new(server: &Server, (chain, key): Shown) -> io::Result<Self> {
+        let tls = ClientConfig::builder_with_provider(holdfast_rest::tls::provider())
             .with_safe_default_protocol_versions()
             .map_err(Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_root_certificates(server.roots.clone())
             .with_client_auth_cert(chain, key)
             .map_err(Error::other)?;
-        Ok(Self { addr, pid, tls: Arc::new(tls) })
+        Ok(Self { addr: server.addr, pid: server.pid, tls: Arc::new(tls) })
     }
 
     async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
@@ -143,41 +148,16 @@ fn cpu(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_millis((ticks.0 + ticks.1) * 10))
 }
 
-/// Whoever serves: certificates cost nothing once a connection is kept.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+/// What a client shows that is known by an API key.
+///
+/// # Errors
+/// None that is known.
+pub(crate) fn shown_by(key: &ApiKey) -> io::Result<Shown> {
+    let certificate = key.certificate(&terms()).map_err(Error::other)?;
+    Ok((vec![certificate.into()], PrivatePkcs8KeyDer::from(key.pkcs8_der().to_vec()).into()))
+}
 
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+/// Terms of a certificate that is made for this run.
+pub(crate) fn terms() -> Terms {
+    Terms { serial: Serial([1; 16]), validity: Validity::of_leaf(OsClock::start().now().wall_s()) }
 }

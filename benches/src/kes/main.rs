@@ -2,12 +2,15 @@
 //! cryptography over the same mutual TLS, and nothing else. Interleaved rounds of one run, server CPU for each request,
 //! the median of the rounds' ratios: what can be compared between machines.
 //!
-//! `holdfast-bench-kes --dir DIR` measures the central of a deployment that `holdfast dev --dir DIR` runs.
+//! `holdfast-bench-kes --dir DIR` measures the central of a deployment that `holdfast dev --dir DIR` runs; with `--host
+//! HOST` that host of a site.
 
 mod ceiling;
 mod client;
+mod deployment;
 mod rounds;
 
+use std::io::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,12 +23,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let asked = match words.as_slice() {
         ["ceiling"] => run(ceiling::serve()),
-        ["--dir", dir] => run(rounds::compare(&PathBuf::from(dir), (5, Duration::from_secs(2)))),
-        ["--dir", dir, "--rounds", rounds] => match rounds.parse() {
-            Ok(rounds) => run(rounds::compare(&PathBuf::from(dir), (rounds, Duration::from_secs(2)))),
-            Err(_) => Err(usage()),
-        },
-        _ => Err(usage()),
+        _ => Asked::of(&words).and_then(|asked| run(asked.compare())),
     };
     match asked {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,10 +34,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn usage() -> std::io::Error {
-    std::io::Error::other("usage: holdfast-bench-kes --dir DIR [--rounds N]")
+/// What is to be measured.
+#[derive(Default)]
+struct Asked<'a> {
+    dir: PathBuf,
+    host: Option<&'a str>,
+    rounds: Option<usize>,
 }
 
-fn run(work: impl Future<Output = std::io::Result<()>>) -> std::io::Result<()> {
+impl<'a> Asked<'a> {
+    fn of(words: &[&'a str]) -> Result<Self, Error> {
+        let usage = || Error::other("usage: holdfast-bench-kes --dir DIR [--host HOST] [--rounds N]");
+        let mut asked = Self::default();
+        for pair in words.chunks(2) {
+            match pair {
+                ["--dir", dir] => asked.dir = PathBuf::from(dir),
+                ["--host", host] => asked.host = Some(host),
+                ["--rounds", rounds] => asked.rounds = Some(rounds.parse().map_err(|_| usage())?),
+                _ => return Err(usage()),
+            }
+        }
+        if asked.dir.as_os_str().is_empty() { Err(usage()) } else { Ok(asked) }
+    }
+
+    async fn compare(self) -> Result<(), Error> {
+        rounds::compare(&self.dir, self.host, (self.rounds.unwrap_or(5), Duration::from_secs(2))).await
+    }
+}
+
+fn run(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
