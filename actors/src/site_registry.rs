@@ -23,6 +23,7 @@ use crate::site_registry::certificates::{Certified, SiteCertificates};
 pub mod authorities;
 pub mod certificates;
 pub mod consequences;
+pub mod cut_off;
 pub mod debugging;
 pub mod enrolment;
 pub mod failure_lines;

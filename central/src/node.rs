@@ -57,6 +57,8 @@ pub struct Gate {
     seal: AtomicU8,
     /// Whether the rows say that this is a restored copy that nobody has adopted, as far as they could be read.
     restored: AtomicBool,
+    /// Whether something of what the configuration says is not so yet.
+    behind: AtomicBool,
 }
 
 impl Gate {
@@ -86,6 +88,16 @@ impl Gate {
     pub(crate) fn set_restored(&self, restored: bool) -> bool {
         self.restored.swap(restored, Ordering::SeqCst)
     }
+
+    /// Whether something of what the configuration says could not be done for want of room, and has yet to be.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::SeqCst)
+    }
+
+    /// Says whether it is.
+    pub(crate) fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Ordering::SeqCst);
+    }
 }
 
 impl NodeState for Gate {
@@ -98,6 +110,11 @@ impl NodeState for Gate {
     }
 
     fn reason(&self) -> Option<String> {
-        self.is_restored().then(|| Refusal::Restored.to_string())
+        if self.is_restored() {
+            return Some(Refusal::Restored.to_string());
+        }
+        (!self.is_closed() && self.is_behind()).then(|| BEHIND.to_owned())
     }
 }
+
+const BEHIND: &str = "the store takes no writes now, so not all is as the configuration says";

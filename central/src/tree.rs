@@ -7,7 +7,8 @@
 //!  |- supervisor, one-for-one      a child fails too often, or it ends itself: the process ends, sealed
 //!  |   |- seal keeper              restarted from its row; never unseals by that
 //!  |   |- REST certificate         a loop: renews the certificate while unsealed
-//!  |   `- expiry                   a loop: takes away what has ended of tokens and secret-ids
+//!  |   |- expiry                   a loop: takes away what has ended of tokens and secret-ids
+//!  |   `- configuration            a loop: does of it what there was no room for at the unsealing
 //!  |- REST listener                supervised alike: the loop that accepts
 //!  |   `- a task per connection    a handler that panics is a 500, nothing more
 //!  `- fleet                        supervised alike; started when unsealed, stopped when sealed
@@ -16,7 +17,8 @@
 //!      |- host listener            a loop: accepts at the QUIC endpoint
 //!      |   `- tasks per session    one that panics ends its connection, and the host comes back
 //!      |- QUIC certificate         a loop: renews it daily
-//!      `- commit watch             a loop: tells distribution of changes, from where it had got to
+//!      |- key renewals             a loop: gives keys that a place had which is cut off new versions
+//!      `- commit watch             a loop: tells both of changes, from where it had got to
 //! ```
 //!
 //! Full disks and full queues are no crashes: what fails for them is started again as often as need be.
@@ -32,6 +34,7 @@ use holdfast_actors::shell::{Child, MachineParts, RestartBudget, Supervision};
 use holdfast_rest::tls::ServerIdentity;
 use ractor::SpawnErr;
 
+use crate::configuring::keep_configuring;
 use crate::expiry;
 use crate::keys::RestKey;
 use crate::node::Node;
@@ -58,7 +61,9 @@ impl Tree {
             Child::looping("REST certificate", move || watch_certificate(watched.clone(), key.clone(), shown.clone()));
         let aged = node.clone();
         let expiry = Child::looping("expiry", move || expiry::watch(aged.clone()));
-        let children = vec![seal_keeper(keeper), certificate, expiry];
+        let configured = node.clone();
+        let configuration = Child::looping("configuration", move || keep_configuring(configured.clone()));
+        let children = vec![seal_keeper(keeper), certificate, expiry, configuration];
         let supervision = Supervision::start(children, node.clock.clone()).await?;
         Ok(Self { supervision })
     }

@@ -1,4 +1,5 @@
 //! What central's configuration says of KES clients and keys, made into rows: at each unseal, one change after the other.
+//! What takes a right away comes first, and is written even when the disk is down to its reserve.
 //!
 //! Policies and identities that are gone from the configuration go; a key stays, as one that the API made, since nothing
 //! could be decrypted without it. What the API has written under the same name is replaced.
@@ -97,23 +98,38 @@ impl Configured {
 pub enum Change {
     /// A policy is gone.
     DeletePolicy(PolicyName),
-    /// An identity is gone.
+    /// An identity is gone, or is to have something else than it has.
     ForgetIdentity(Identity),
-    /// A policy is new or other.
+    /// A policy that there is says something else.
+    RewritePolicy(PolicyName, Rules),
+    /// Clients are served in another way.
+    Serve(Option<Serving>),
+    /// A policy is new.
     WritePolicy(PolicyName, Rules),
     /// An administrator is new.
     SetAdmin(Identity),
-    /// An identity has another policy.
+    /// An identity has no policy yet.
     Assign(Identity, PolicyName),
     /// A key is missing.
     CreateKey(KeyName),
     /// A key that there is: whose it is now.
     SetOrigin(KeyName, Origin),
-    /// Clients are served in another way.
-    Serve(Option<Serving>),
 }
 
-/// What has to be changed, in an order in which it can be. Nothing is left to do once all of it is done.
+impl Change {
+    /// Whether somebody may do less once it is done. Operators wrote it down, so it is bounded by their file.
+    pub fn withdraws(&self) -> bool {
+        match self {
+            Self::DeletePolicy(_) | Self::ForgetIdentity(_) | Self::RewritePolicy(..) | Self::Serve(_) => true,
+            Self::WritePolicy(..) | Self::SetAdmin(_) | Self::Assign(..) | Self::CreateKey(_) | Self::SetOrigin(..) => {
+                false
+            }
+        }
+    }
+}
+
+/// What has to be changed, in an order in which it can be, what [withdraws](Change::withdraws) first. Nothing is left to
+/// do once all of it is done.
 ///
 /// # Errors
 /// [`Configured::check`]; the store's refusals.
@@ -129,9 +145,11 @@ pub fn outstanding(rows: &dyn Rows, realm: Realm, wanted: &Configured) -> Result
             changes.push(Change::DeletePolicy(name.clone()));
         }
     }
-    for (name, policy) in &wanted.policies {
-        if !there.get(name).is_some_and(|known| says(known, &policy.rules)) {
-            changes.push(Change::WritePolicy(name.clone(), policy.rules.clone()));
+    for (name, ConfiguredPolicy { rules, .. }) in &wanted.policies {
+        match there.get(name) {
+            Some(known) if says(known, rules) => {}
+            Some(_) => changes.push(Change::RewritePolicy(name.clone(), rules.clone())),
+            None => changes.push(Change::WritePolicy(name.clone(), rules.clone())),
         }
     }
     outstanding_identities(rows, realm, wanted, &there, &mut changes)?;
@@ -139,6 +157,7 @@ pub fn outstanding(rows: &dyn Rows, realm: Realm, wanted: &Configured) -> Result
     if Serving::read(rows, realm)? != wanted.serving {
         changes.push(Change::Serve(wanted.serving.clone()));
     }
+    changes.sort_by_key(|change| !change.withdraws());
     Ok(changes)
 }
 
@@ -184,9 +203,15 @@ fn outstanding_identities(
             let standing = instance.map(|instance| Standing::Policy { name: name.clone(), instance });
             known.origin == Origin::Config && Some(&known.standing) == standing.as_ref()
         };
-        if !there.get(&identity).is_some_and(is_so) {
-            changes.push(Change::Assign(identity, name.clone()));
+        let known = there.get(&identity);
+        if known.is_some_and(is_so) {
+            continue;
         }
+        // What it has goes by itself: there may be room for that, and none for what it is to have.
+        if known.is_some() {
+            changes.push(Change::ForgetIdentity(identity));
+        }
+        changes.push(Change::Assign(identity, name.clone()));
     }
     Ok(())
 }
@@ -239,8 +264,8 @@ fn outstanding_keys(
     Ok(())
 }
 
-/// Does one of [`outstanding`]. What was done meanwhile is not done again: that is [`Refusal::Exists`] for a key, and
-/// [`Refusal::NotFound`] for what is to go.
+/// Does one of [`outstanding`], with the reserve of a full disk if it withdraws a right. What was done meanwhile is not
+/// done again: that is [`Refusal::Exists`] for a key, and [`Refusal::NotFound`] for what is to go.
 ///
 /// # Errors
 /// As above; the store's refusals.
@@ -252,10 +277,10 @@ pub fn settle(
     now: Now,
 ) -> Result<(Batch, ()), Refusal> {
     let by = Authority::Node { realm, part: CONFIGURATION };
-    match change {
+    let (batch, ()) = match change {
         Change::DeletePolicy(name) => delete_policy(&by, name, rows, now),
         Change::ForgetIdentity(identity) => forget_identity(&by, *identity, rows, now),
-        Change::WritePolicy(name, rules) => {
+        Change::WritePolicy(name, rules) | Change::RewritePolicy(name, rules) => {
             write_policy(&WritePolicy { by, name: name.clone(), rules: rules.clone() }, rows, now)
         }
         Change::SetAdmin(identity) => set_admin(&by, *identity, rows, now),
@@ -268,5 +293,6 @@ pub fn settle(
         }
         Change::SetOrigin(name, origin) => set_origin(&by, name, *origin, rows, now),
         Change::Serve(serving) => set_serving(&by, serving.as_ref(), rows, now),
-    }
+    }?;
+    Ok((if change.withdraws() { batch.from_reserve() } else { batch }, ()))
 }

@@ -1,6 +1,6 @@
 //! Everything about hosts that lives while central is unsealed: the endpoint, the two machines and what they share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
@@ -343,12 +343,12 @@ fn begin_again(hub: &Weak<Hub>) {
     }
 }
 
-/// Tells distribution whose content has changed, after each commit that changed some. What it has told is remembered in
-/// the hub, so that one that starts again leaves nothing out.
+/// After each commit: has the keys renewed of what was cut off, and tells distribution whose content has changed. What it
+/// has told is remembered in the hub, so that one that starts again leaves nothing out.
 async fn watch_changes(hub: Arc<Hub>, committed: Arc<Notify>) {
     loop {
         let after = *hub.told.lock().expect("no holder of this lock panics");
-        match hub.snapshot().and_then(|snapshot| changed_tenants(&snapshot, after)) {
+        match hub.snapshot().and_then(|snapshot| look_after_commits(&hub, &snapshot, after)) {
             Ok((now, tenants)) => {
                 if !tenants.is_empty() {
                     let changed = || distribution::Event::ContentChanged { tenants: tenants.clone() };
@@ -363,4 +363,14 @@ async fn watch_changes(hub: Arc<Hub>, committed: Arc<Notify>) {
         }
         committed.notified().await;
     }
+}
+
+/// Has the keys renewed; gives whose content has changed, and up to which revision that is true.
+fn look_after_commits(
+    hub: &Hub,
+    rows: &Snapshot,
+    after: Revision,
+) -> Result<(Revision, BTreeSet<TenantName>), Refusal> {
+    hub.renew_cut_off_since(rows, after)?;
+    changed_tenants(rows, after)
 }

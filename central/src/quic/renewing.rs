@@ -2,8 +2,11 @@
 //!
 //! Not a list of work that could be lost: whoever comes here looks which keys there are to renew, and renews them. So it
 //! goes on after a restart, and once more does no harm.
+//!
+//! Nobody who cuts something off has to remember to come here: each commit is looked at ([`Hub::renew_cut_off_since`]),
+//! whoever made it. An operator's call comes all the same, to wait until it is done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,10 +16,9 @@ use holdfast_actors::distribution::blast::{OpenKey, open_keys};
 use holdfast_actors::key_store::FreshKey;
 use holdfast_actors::key_store::quarantine::{RenewHeld, Renewed, renew_held};
 use holdfast_actors::rows::{Refusal, Rows};
+use holdfast_actors::site_registry::cut_off::{Place, cut_off, cut_off_since};
 use holdfast_actors::site_registry::restored::refuse_while_stopped;
-use holdfast_actors::site_registry::sites::site_names;
-use holdfast_actors::site_registry::{Held, hosts, site};
-use holdfast_protocol::ids::{HostName, Realm, SiteName};
+use holdfast_protocol::ids::{Realm, Revision, SiteName};
 use tokio::sync::{Notify, oneshot};
 
 use crate::quic::hub::Hub;
@@ -32,27 +34,19 @@ pub(super) struct Renewals {
     asked: Notify,
     /// Whether all places are to be looked at.
     all: AtomicBool,
-    waiting: Mutex<Vec<Asked>>,
+    waiting: Mutex<BTreeMap<Place, Vec<oneshot::Sender<u64>>>>,
 }
-
-/// Somebody who wants the keys of a place renewed, and to know how many are not.
-struct Asked {
-    place: Place,
-    tell: oneshot::Sender<u64>,
-}
-
-/// A site, or a host of it.
-type Place = (SiteName, Option<HostName>);
 
 impl Renewals {
+    /// Wants the keys of a place renewed, and to know how many are not.
     fn ask(&self, place: Place) -> oneshot::Receiver<u64> {
         let (tell, told) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { place, tell });
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(place).or_default().push(tell);
         self.asked.notify_one();
         told
     }
 
-    fn take(&self) -> Vec<Asked> {
+    fn take(&self) -> BTreeMap<Place, Vec<oneshot::Sender<u64>>> {
         std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -63,10 +57,12 @@ pub(super) async fn keep_renewing(hub: Arc<Hub>) {
     hub.renewals.all.store(true, Ordering::SeqCst);
     let mut is_done = true;
     loop {
-        for Asked { place, tell } in hub.renewals.take() {
+        for (place, waiting) in hub.renewals.take() {
             let left = hub.renew(vec![place]).await;
             is_done &= left == 0;
-            let _ = tell.send(left);
+            for tell in waiting {
+                let _ = tell.send(left);
+            }
         }
         if hub.renewals.all.swap(false, Ordering::SeqCst) || !is_done {
             is_done = hub.renew_everywhere().await == 0;
@@ -89,9 +85,16 @@ impl Hub {
         }
     }
 
-    /// The same without waiting for it.
-    pub(super) fn renew_keys(&self, place: Place) {
-        drop(self.renewals.ask(place));
+    /// The same, without waiting for it, of whatever was cut off after a revision.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub(super) fn renew_cut_off_since(&self, rows: &Snapshot, after: Revision) -> Result<(), Refusal> {
+        match cut_off_since(rows, after)? {
+            Some(places) => places.into_iter().for_each(|place| drop(self.renewals.ask(place))),
+            None => self.renew_all_keys(),
+        }
+        Ok(())
     }
 
     /// The same of all places that are cut off.
@@ -185,19 +188,4 @@ impl Hub {
         }
         left
     }
-}
-
-/// Everything that is cut off: a site, or single hosts of one that is not.
-fn cut_off(rows: &Snapshot) -> Result<Vec<Place>, Refusal> {
-    let mut places = Vec::new();
-    for name in site_names(rows)? {
-        let place = site(rows, &name)?.value;
-        if place.standing.held == Held::Quarantined {
-            places.push((name, None));
-            continue;
-        }
-        let all = hosts(rows, &name)?.into_iter().filter(|(_, entry)| entry.is_cut_off(&place));
-        places.extend(all.map(|(host, _)| (name.clone(), Some(host))));
-    }
-    Ok(places)
 }

@@ -107,9 +107,6 @@ impl Hub {
         tracing::warn!(host = %id, "a decision made before the adoption is taken over");
         let (code, wipe) = self.held_against(id).unwrap_or((CloseCode::Quarantined, false));
         self.cut_off(&id.site, Some(&id.host), wipe, code).await;
-        if code == CloseCode::Quarantined {
-            self.renew_keys((id.site.clone(), Some(id.host.clone())));
-        }
         self.epochs_advanced(&id.site);
     }
 
@@ -141,7 +138,7 @@ impl Hub {
             tracing::warn!(term = plan.term.0, "adopted: hosts are appraised anew and take full copies");
             // What it could not change until now. It is adopted all the same.
             if let Err(error) = configure(&self.node).await {
-                tracing::error!(%error, "what the configuration says is not all so before the next unsealing");
+                tracing::error!(%error, "what the configuration says is not all so yet");
             }
             report(&self.snapshot()?)?.ok_or(Refusal::Corrupt)
         });

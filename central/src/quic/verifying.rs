@@ -111,7 +111,6 @@ async fn pass_recorded(hub: Arc<Hub>, pass: Pass) {
             let (site, host) = (pass.host.site.clone(), Some(pass.host.host.clone()));
             hub.connections.cut(|id| *id == pass.host);
             hub.epochs_advanced(&site);
-            hub.renew_keys((site.clone(), host.clone()));
             let _ = hub.verifier.cast(Event::CutOff { site, host, code: CloseCode::Clone });
             CloseCode::Clone
         }
@@ -191,9 +190,6 @@ async fn failure_recorded(hub: &Arc<Hub>, failure: Failure, unwritten: Option<u6
     hub.change_live(&host, |live| (live.reasons, live.quoted_us) = (reasons, Some(now.wall_us)));
     if let Ok(Some(notice)) = hub.notice(&host) {
         hub.connections.send(conn, Out::Notice(notice));
-    }
-    if quarantine {
-        hub.renew_keys((host.site.clone(), Some(host.host.clone())));
     }
     // Siblings answer for each new key. They are not to be made to speak by a host that fails over and over.
     if advanced {

@@ -108,8 +108,10 @@ impl Opening {
 
     /// After an unsealing: what the configuration says, and a REST certificate that is good for a while.
     pub(super) async fn settle(&self) -> Result<(), OpeningError> {
+        // First of all who may do less than before; nothing that fails beside it comes between.
+        let configured = configure(&self.node).await;
         self.finish_deletions().await?;
-        configure(&self.node).await?;
+        configured?;
         renew_certificate(&self.node, &self.key, &self.shown)
     }
 

@@ -64,6 +64,47 @@ async fn clients_and_keys_are_as_configured_from_one_unsealing_to_the_next() {
     world.stop().await;
 }
 
+/// A disk that is down to its reserve, whatever there is of it.
+const FULL: &str = "[store]\nreserve = 1152921504606846976\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_configuration_gives_no_more_ends_with_the_next_unsealing_also_on_a_full_disk() {
+    let [gone, moved, less] = [43, 44, 45].map(Operator::with_key);
+    let policy = |name: &str, allow: &str, who: &[&Operator]| {
+        let who: Vec<_> = who.iter().map(|who| who.identity()).collect();
+        format!("[kes.policy.{name}]\nallow = [{allow:?}]\nidentities = {who:?}\n")
+    };
+    let all = "/v1/key/create/*";
+    let mut world = World::start_with(&(policy("app", all, &[&gone, &moved]) + &policy("less", all, &[&less]))).await;
+    let first = world.initialise().await;
+    for (who, key) in [(&gone, "a"), (&moved, "b"), (&less, "c")] {
+        assert_eq!(ask(&world, who, "POST", &format!("/v1/key/create/{key}")).await.0, 200);
+    }
+    let kes = "[kes]\nkeys = [\"later\"]\n".to_owned();
+    let kes = kes + &policy("new", "/v1/key/describe/*", &[&moved]) + &policy("less", "/v1/key/describe/*", &[&less]);
+    world.added = FULL.to_owned() + &kes;
+    world.start_again().await;
+    assert_eq!(world.unseal(json!({ "sealkey": first.sealkey })).await.status, 204);
+    for (who, key) in [(&gone, "d"), (&moved, "e"), (&less, "f")] {
+        assert_eq!(ask(&world, who, "POST", &format!("/v1/key/create/{key}")).await.0, 403, "{key}");
+    }
+    assert_eq!(ask(&world, &less, "GET", "/v1/key/describe/a").await.0, 200);
+    assert_eq!(
+        ask(&world, &moved, "GET", "/v1/key/describe/a").await.0,
+        403,
+        "there is no room for what it is to have"
+    );
+    let health = world.get("/v1/health").await;
+    assert!(health.status == 200 && health.text.contains("not all is as the configuration says"), "{}", health.text);
+
+    world.added = kes;
+    world.start_again().await;
+    assert_eq!(world.unseal(json!({ "sealkey": first.sealkey })).await.status, 204);
+    assert_eq!(ask(&world, &moved, "GET", "/v1/key/describe/later").await.0, 200);
+    assert_eq!(world.get("/v1/health").await.json().get("reason"), None);
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tenant_that_is_served_is_made_if_it_is_missing() {
     let client = Operator::with_key(43);

@@ -7,15 +7,16 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use holdfast_actors::access_control::tenants::{CreateTenant, create_tenant, tenant};
-use holdfast_actors::access_control::{Caller, Principal, TenantKind, TokenId, TokenKind};
+use holdfast_actors::access_control::{Authority, Caller, Principal, TenantKind, TokenId, TokenKind};
 use holdfast_actors::attestation_verifier::appraisal::ReferenceValues;
 use holdfast_actors::audit_log::Line;
 use holdfast_actors::audit_log::journal::{Journal, Limits};
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::distribute::{Distribute, Placement};
+use holdfast_actors::key_store::{self, CreateKey, TransitKey, create_key};
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{Entropy, draw, draw_secret};
-use holdfast_actors::rows::{Batch, Refusal};
+use holdfast_actors::rows::{Batch, ReadRows, Refusal};
 use holdfast_actors::secret_store::boxes::{CreateBox, NewBox, categories, create_box};
 use holdfast_actors::secret_store::secrets::{CheckedData, SecretPath, WriteSecret, write_secret};
 use holdfast_actors::site_registry::EkTrust;
@@ -29,6 +30,7 @@ use holdfast_actors::store::memory::MemoryEngine;
 use holdfast_central::node::{Gate, Node};
 use holdfast_central::quic::Fleet;
 use holdfast_central::{Config, node};
+use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::{DeploymentId, HostId};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::site_bundle::SiteBundle;
@@ -262,6 +264,22 @@ impl Process {
             };
             self.node.barrier.run(move |rows| write_secret(&cmd, rows, now)).await.unwrap();
         }
+    }
+
+    /// Makes a key that works at all sites.
+    pub(crate) async fn make_key(&self, name: &str) {
+        let by = Authority::Node { realm: caller(&self.node).unwrap().realm, part: "test" };
+        let (fresh, now) = (key_store::FreshKey::draw(&*self.node.entropy), self.node.clock.now());
+        let distribute = Distribute { to: Placement::All, offline_s: None };
+        let cmd = CreateKey { by, name: name.parse().unwrap(), cipher: Cipher::Aes256Gcm, fresh, distribute };
+        self.node.barrier.run(move |rows| create_key(&cmd, rows, now)).await.unwrap();
+    }
+
+    /// How many versions a key has.
+    pub(crate) fn key_versions(&self, name: &str) -> usize {
+        let realm = caller(&self.node).unwrap().realm;
+        let rows = self.node.barrier.snapshot().unwrap();
+        rows.read::<TransitKey>(realm, &[name]).unwrap().unwrap().value.versions.len()
     }
 
     /// As an operator's quarantine (or readmission) of a host; how many siblings have not confirmed their new keys.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use holdfast_actors::site_registry::sites::Appraisal;
 use holdfast_actors::site_registry::standing::Decision;
 
 use crate::agent::Agent;
@@ -62,6 +63,11 @@ fn write_on(world: &mut World) {
         siblings.iter().zip(&before).all(|(agent, before)| agent.held() != *before && world.in_sync(agent))
     };
     world.until(secs(10), "its siblings have what came later", has_more);
+}
+
+/// How many versions the key has.
+fn versions(world: &World) -> usize {
+    world.central.process().unwrap().key_versions("key")
 }
 
 fn late(record: &Record, returned: std::time::Duration) -> Vec<(std::time::Duration, Frame)> {
@@ -138,12 +144,34 @@ fn a_second_connection_takes_the_place_of_the_first_only_once_it_has_passed() {
 fn who_shows_a_token_that_central_never_gave_is_taken_for_a_clone_and_both_are_cut_off() {
     for_seeds("wrong continuity token", 1..=3, |seed| {
         let (mut world, puppet, _) = world(seed);
-        assert_eq!(world.trace.count(CLONE), 0);
+        let before = puppet.record(0).count(Frame::Bundle);
+        world.ask(|central| async move { central.make_key("key").await });
+        world.until(secs(5), "it has a key", |_| before < puppet.record(0).count(Frame::Bundle));
+        assert_eq!((world.trace.count(CLONE), versions(&world)), (0, 1));
         puppet.mistake_continuity();
         puppet.open(Manner { quotes: true, stops_reading: false });
         let both_ended = |_: &World| (0..=1).all(|session| puppet.record(session).ended.is_some());
         world.until(secs(10), "both sessions have ended", both_ended);
         assert_eq!(world.trace.count(CLONE), 1);
         assert_eq!(puppet.record(1).count(Frame::SessionKey), 0, "it was released nothing");
+        world.until(secs(5), "what it had encrypts no more", |world| versions(world) == 2);
+        write_on(&mut world);
+    });
+}
+
+#[test]
+fn what_a_host_had_whose_policy_quarantines_it_encrypts_no_more() {
+    for_seeds("quarantine by policy", 1..=3, |seed| {
+        let mut world = World::new(seed, ms(SLOWEST_MS));
+        world.ask(|central| async move { central.make_key("key").await });
+        let appraisal = Appraisal { quarantine_on_failure: true, ..quick() };
+        let hosts = world.site_as("udc1", 2, appraisal, |agent| agent, str::to_owned);
+        world.settle(secs(10));
+        assert_eq!(versions(&world), 1);
+        hosts[0].chip.tamper();
+        world.until(secs(10), "it is cut off, and its key is renewed", |world| versions(world) == 2);
+        world.until(secs(5), "its sibling has the new one", |world| world.in_sync(&hosts[1]));
+        world.run(secs(30));
+        assert_eq!(versions(&world), 2, "it is renewed once");
     });
 }

@@ -11,10 +11,11 @@ use super::load::Load;
 use super::stage::{HARMS, Node, SITES, SOON, Stage, unsealed_central};
 
 /// All that a node is made of. A new actor must be listed here, and is harmed then.
-const ACTORS: [(Node, &str); 13] = [
+const ACTORS: [(Node, &str); 14] = [
     (Node::Central, "seal keeper"),
     (Node::Central, "REST certificate"),
     (Node::Central, "expiry"),
+    (Node::Central, "configuration"),
     (Node::Central, "REST listener"),
     (Node::Central, "attestation verifier"),
     (Node::Central, "distribution"),

@@ -322,6 +322,39 @@ fn the_configuration_stands_above_what_the_api_wrote_and_the_api_changes_none_of
 }
 
 #[test]
+fn what_takes_rights_away_comes_first_and_alone_takes_of_the_reserve() {
+    let mut clients = Clients(world());
+    let all = ["/v1/key/*/*"];
+    let before = configured(&[("app", &all, &[APP]), ("gone", &all, &[]), ("less", &all, &[OTHER])], &["one"]);
+    clients.configure(&before);
+    // One policy goes, one says less, and an identity moves to a new one.
+    let after = configured(&[("less", &[], &[OTHER]), ("new", &[], &[APP])], &["two"]);
+    let changes = outstanding(&clients.0.rows, ACME, &after).unwrap();
+    let first: Vec<_> = changes.iter().take_while(|change| change.withdraws()).cloned().collect();
+    let expected = [
+        Change::DeletePolicy(policy_name("app")),
+        Change::DeletePolicy(policy_name("gone")),
+        Change::RewritePolicy(policy_name("less"), rules(&[], &[], Globbing::Segments)),
+        Change::ForgetIdentity(APP),
+    ];
+    assert_eq!(first, expected);
+    for change in &first {
+        let fresh = FreshKey { key: secret(1), hmac_key: secret(2) };
+        let (batch, ()) = settle(change, (ACME, Cipher::Aes256Gcm), &fresh, &clients.0.rows, at(7)).unwrap();
+        assert!(batch.reserve, "{change:?}");
+        clients.0.rows.run(|rows| settle(change, (ACME, Cipher::Aes256Gcm), &fresh, rows, at(7))).unwrap();
+    }
+    assert!(!clients.may(APP, GENERATE) && !clients.may(OTHER, GENERATE), "for the rest there may be no room");
+    for change in outstanding(&clients.0.rows, ACME, &after).unwrap() {
+        assert!(!change.withdraws(), "{change:?}");
+        let fresh = FreshKey { key: secret(1), hmac_key: secret(2) };
+        let settled = settle(&change, (ACME, Cipher::Aes256Gcm), &fresh, &clients.0.rows, at(7));
+        assert!(settled.is_err() || !settled.unwrap().0.reserve, "{change:?}");
+    }
+    clients.configure(&after);
+}
+
+#[test]
 fn who_had_a_policy_of_the_api_has_not_the_one_that_the_configuration_puts_in_its_place() {
     let mut clients = Clients::new();
     clients.write("app", &["/v1/key/generate/*"]);
