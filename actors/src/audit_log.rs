@@ -4,7 +4,7 @@
 //! Lines are encrypted and the hashes run over ciphertext, so that verifying needs no key.
 
 use holdfast_protocol::codec::{self, length_prefixed};
-use holdfast_protocol::crypto::hash::sha256;
+use holdfast_protocol::crypto::hash::sha256_prefixed;
 use holdfast_protocol::ids::Realm;
 use serde::{Deserialize, Serialize};
 
@@ -47,15 +47,13 @@ impl Line {
     /// Its bytes before encryption. Texts are cut to [`TEXT_BYTES_MAX`]: a line has to fit wherever lines go, also the
     /// line about a request that was refused for its length.
     pub(crate) fn encoded(&self) -> Vec<u8> {
-        let cut = |text: &str| text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned();
-        codec::encode(&Self {
-            at_us: self.at_us,
-            actor: cut(&self.actor),
-            action: cut(&self.action),
-            object: cut(&self.object),
-            outcome: cut(&self.outcome),
-        })
+        // As the derived encoding has it, without a copy of each text.
+        codec::encode(&(self.at_us, cut(&self.actor), cut(&self.action), cut(&self.object), cut(&self.outcome)))
     }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
 /// Longest text in a line: every path that can be stored fits.
@@ -105,8 +103,8 @@ impl Head {
     #[must_use]
     pub fn after(self, chain: Chain, realm: Realm, body: &[u8]) -> Self {
         let seq = self.next_seq();
-        let bound = length_prefixed(&[chain.domain(), &realm.0.to_be_bytes(), &seq.to_be_bytes(), &self.hash, body]);
-        Self { seq, hash: sha256(&[&bound]) }
+        let parts = [chain.domain(), &realm.0.to_be_bytes(), &seq.to_be_bytes(), &self.hash, body];
+        Self { seq, hash: sha256_prefixed(&parts) }
     }
 
     /// As stored.

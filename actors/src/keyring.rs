@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use holdfast_protocol::codec::{self, length_prefixed};
+use holdfast_protocol::crypto::aead::{NONCE_BYTES, halves};
 use holdfast_protocol::crypto::hash::{hkdf, hmac};
-use holdfast_protocol::envelope;
+use holdfast_protocol::envelope::{self, Sealer};
 use holdfast_protocol::ids::{DeploymentId, Realm};
 use holdfast_protocol::secret::{Secret, sealed};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ use crate::store::View;
 pub(crate) const REALM_KEYS: u8 = 0x01;
 /// Longest stored set of realm keys: far more versions than rotation will make in a lifetime.
 const REALM_KEYS_BYTES_MAX: usize = 64 << 10;
+/// Lines whose nonces differ in 96 random bits only: that two of them are the same has a chance of 2^-57.
+const LINES_OF_SERIES: u32 = 1 << 20;
 
 /// The keys of one realm.
 pub struct RealmKeys {
@@ -33,6 +36,8 @@ pub struct RealmKeys {
     versions: BTreeMap<u32, Secret<32>>,
     /// What was decrypted with them and is used again and again: it goes when they go.
     hot: Hot,
+    /// What seals lines of the journal, and how many more.
+    lines: Mutex<Option<(Sealer, u32)>>,
 }
 
 impl RealmKeys {
@@ -43,7 +48,7 @@ impl RealmKeys {
 
     fn assemble(base: Secret<32>, current: u32, versions: BTreeMap<u32, Secret<32>>) -> Self {
         let index = hkdf(base.expose(), "holdfast/realm/index/v1", b"");
-        Self { base, index, current, versions, hot: Hot::default() }
+        Self { base, index, current, versions, hot: Hot::default(), lines: Mutex::default() }
     }
 
     /// What is kept decrypted of the realm.
@@ -54,6 +59,21 @@ impl RealmKeys {
     /// The key for what is written now, and its id.
     pub fn current(&self) -> (u32, &Secret<32>) {
         (self.current, &self.versions[&self.current])
+    }
+
+    /// Appends a line of the journal to `out`, sealed by the key for what is written now. Of the nonce, which is fresh and
+    /// random, the second half is used always, the first only where a series of lines begins.
+    pub(crate) fn seal_line(&self, out: &mut Vec<u8>, nonce: &[u8; NONCE_BYTES], aad: &[u8], line: &[u8]) {
+        let (first, second) = halves(nonce);
+        let mut lines = self.lines.lock().expect("no holder of this lock panics");
+        if lines.as_ref().is_none_or(|(_, left)| *left == 0) {
+            let (id, key) = self.current();
+            *lines = Some((Sealer::new(key, id, first), LINES_OF_SERIES));
+        }
+        if let Some((sealer, left)) = &mut *lines {
+            *left -= 1;
+            sealer.seal_into(out, second, aad, line);
+        }
     }
 
     /// A key by its id; older ones decrypt only.

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use holdfast_rest::access::Access;
 use holdfast_rest::cerberus;
 use holdfast_rest::dispatch::Dialect;
@@ -12,6 +11,7 @@ use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health;
 use holdfast_rest::kes;
 use holdfast_rest::metrics::bounds;
+use holdfast_rest::routes::Routes;
 use holdfast_rest::server::ServerOptions;
 use holdfast_rest::strongbox::{self, BootstrapSecret, LOGIN_TTL_S, StrongboxNode};
 
@@ -58,7 +58,7 @@ pub(crate) fn fronts(behind: Behind) -> Fronts {
 }
 
 /// Each dialect mounts its routes here; also what those of KES stand on.
-fn routes(behind: Behind) -> (Router, Arc<holdfast_rest::node::Node>) {
+fn routes(behind: Behind) -> (Routes, Arc<holdfast_rest::node::Node>) {
     let Behind { node, seal, fleet, bootstrap_secret, quic } = behind;
     let Node { barrier, journal, clock, config, metrics, .. } = node;
     let access = Arc::new(Access::at_central(barrier, journal, clock, seal.clone(), fleet.clone()));
@@ -78,7 +78,7 @@ fn routes(behind: Behind) -> (Router, Arc<holdfast_rest::node::Node>) {
         quic_addresses: vec![config.advertise.clone().unwrap_or_else(|| quic.to_string())],
         quote_interval_ms: config.quote_interval.map(whole_ms),
     };
-    (strongbox::routes_central(Arc::new(strongbox)).merge(boxes).merge(keys), below)
+    (keys.merge(strongbox::routes_central(Arc::new(strongbox))).merge(boxes), below)
 }
 
 /// The listener's bounds.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::Request;
 use holdfast_actors::access_control::identities::set_admin;
 use holdfast_actors::access_control::tenants::create_root_token;
@@ -40,6 +39,7 @@ use holdfast_rest::kes;
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::node::{Node, Place};
 use holdfast_rest::peer::Peer;
+use holdfast_rest::routes::Routes;
 use holdfast_rest::strongbox::{
     FleetControl, LOGIN_TTL_S, Operator, Pending, Revealed, Rotated, SealControl, SealError, SiteChange,
     SiteSealControl, SiteSealStatus, StrongboxNode, StrongboxSite, Unsealing, routes_central, routes_site,
@@ -193,7 +193,7 @@ fn central(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Ar
         quic_addresses: vec!["central.example:7443".to_owned()],
         quote_interval_ms: None,
     };
-    front(routes_central(Arc::new(node)).merge(boxes).merge(keys), state)
+    front(keys.merge(routes_central(Arc::new(node))).merge(boxes), state)
 }
 
 fn site(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Arc<Front> {
@@ -205,10 +205,10 @@ fn site(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Arc<F
     front(routes_site(Arc::new(strongbox)).merge(cerberus::site_routes(node)), state)
 }
 
-fn front(router: Router, state: &Arc<Saying>) -> Arc<Front> {
+fn front(routes: impl Into<Routes>, state: &Arc<Saying>) -> Arc<Front> {
     let metrics = Arc::new(Metrics::new());
-    let router = router.merge(health::routes(state.clone(), metrics.clone(), "0"));
-    Front::new(router, state.clone(), metrics, FrontOptions::default())
+    let routes = routes.into().merge(health::routes(state.clone(), metrics.clone(), "0"));
+    Front::new(routes, state.clone(), metrics, FrontOptions::default())
 }
 
 /// Never the same bytes twice, and the same in each run.

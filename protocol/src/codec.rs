@@ -63,10 +63,15 @@ pub fn decode_beginning<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result
 pub fn length_prefixed(parts: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::with_capacity(parts.iter().map(|p| p.len() + 4).sum());
     for part in parts {
-        out.extend_from_slice(&u32::try_from(part.len()).expect("a part is far below 4 GiB").to_be_bytes());
+        out.extend_from_slice(&prefix(part));
         out.extend_from_slice(part);
     }
     out
+}
+
+/// What [`length_prefixed`] puts before a part.
+pub(crate) fn prefix(part: &[u8]) -> [u8; 4] {
+    u32::try_from(part.len()).expect("a part is far below 4 GiB").to_be_bytes()
 }
 
 #[cfg(test)]

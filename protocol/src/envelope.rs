@@ -4,7 +4,7 @@
 //! The key id names a version of a keyring; the header is part of the associated data.
 
 use crate::codec::length_prefixed;
-use crate::crypto::aead::{self, NONCE_BYTES, TAG_BYTES};
+use crate::crypto::aead::{self, HALF_BYTES, NONCE_BYTES, Series, TAG_BYTES, halves};
 use crate::secret::{Secret, SecretBytes};
 
 #[cfg(debug_assertions)]
@@ -43,15 +43,53 @@ pub enum EnvelopeError {
 
 /// Encrypts `plaintext` under `key`, bound to `aad`. `nonce` is fresh from a random source, never derived.
 pub fn seal(key: &Secret<32>, key_id: u32, nonce: [u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-    #[cfg(debug_assertions)]
-    witness::tell(key, &nonce);
     let mut out = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
-    out.extend_from_slice(&[FORMAT, SUITE_XAES_256_GCM]);
-    out.extend_from_slice(&key_id.to_be_bytes());
-    let bound = length_prefixed(&[&out, aad]);
-    out.extend_from_slice(&nonce);
-    out.extend_from_slice(&aead::seal(key, &nonce, &bound, plaintext));
+    let (first, second) = halves(&nonce);
+    Sealer::new(key, key_id, first).seal_into(&mut out, second, aad, plaintext);
     out
+}
+
+/// Seals many messages under one key: their nonces have one first half, which is drawn once.
+#[derive(Debug)]
+pub struct Sealer {
+    key_id: u32,
+    series: Series,
+    #[cfg(debug_assertions)]
+    known_by: Option<[u8; 32]>,
+}
+
+impl Sealer {
+    /// With a fresh first half of nonces. The second halves are as random: half a nonce has 96 bits, so that far fewer
+    /// than 2^32 messages are sealed before another one is made.
+    pub fn new(key: &Secret<32>, key_id: u32, first: [u8; HALF_BYTES]) -> Self {
+        let series = Series::new(key, first);
+        #[cfg(debug_assertions)]
+        return Self { key_id, series, known_by: witness::known_by(key) };
+        #[cfg(not(debug_assertions))]
+        Self { key_id, series }
+    }
+
+    /// The id of its key.
+    pub fn key_id(&self) -> u32 {
+        self.key_id
+    }
+
+    /// Appends the envelope to `out`, with a fresh second half of its nonce.
+    pub fn seal_into(&self, out: &mut Vec<u8>, second: [u8; HALF_BYTES], aad: &[u8], plaintext: &[u8]) {
+        #[cfg(debug_assertions)]
+        witness::tell(self.known_by, [self.series.first(), second]);
+        // Whole, so that no plaintext is left behind where it was before.
+        out.reserve(plaintext.len() + OVERHEAD_BYTES);
+        let mut header = [FORMAT, SUITE_XAES_256_GCM, 0, 0, 0, 0];
+        header[2..].copy_from_slice(&self.key_id.to_be_bytes());
+        out.extend_from_slice(&header);
+        out.extend_from_slice(&self.series.first());
+        out.extend_from_slice(&second);
+        let text = out.len();
+        out.extend_from_slice(plaintext);
+        let tag = self.series.seal_in_place(second, &length_prefixed(&[&header, aad]), &mut out[text..]);
+        out.extend_from_slice(&tag);
+    }
 }
 
 /// The key id that an envelope names.

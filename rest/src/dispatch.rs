@@ -1,6 +1,9 @@
 //! The one table from path to dialect. It routes nothing: axum does. It says in whose words an answer is given when
 //! no handler spoke (unknown path, wrong method, sealed, overloaded), and what answers while the node is sealed.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// Whose API a path belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {
@@ -33,11 +36,13 @@ impl Dialect {
 
     /// The dialect of a path as it stands in the request line, without the query. Unknown paths are the node's.
     pub fn of(path: &str) -> Self {
-        PREFIXES
-            .iter()
-            .filter(|(prefix, _)| is_under(path, prefix))
-            .max_by_key(|(prefix, _)| prefix.len())
-            .map_or(Self::Node, |(_, dialect)| *dialect)
+        static TABLE: LazyLock<HashMap<&str, Dialect>> = LazyLock::new(|| PREFIXES.iter().copied().collect());
+        // None of them has more segments than two.
+        let of_first = |segments| {
+            let ends = path.match_indices('/').nth(segments).map_or(path.len(), |(at, _)| at);
+            TABLE.get(&path[..ends])
+        };
+        of_first(2).or_else(|| of_first(1)).copied().unwrap_or(Self::Node)
     }
 }
 
@@ -139,10 +144,21 @@ mod tests {
             ("/api/v2/manifest", Dialect::MarbleRun),
             ("/v1/metrics", Dialect::Node),
             ("/nothing", Dialect::Node),
+            ("nothing", Dialect::Node),
+            ("/v1/key/", Dialect::Kes),
+            ("/v1//key", Dialect::Node),
             ("/", Dialect::Node),
         ];
         for (path, dialect) in cases {
             assert_eq!(Dialect::of(path), dialect, "{path}");
+        }
+    }
+
+    #[test]
+    fn each_prefix_is_found_by_its_first_segments() {
+        for (prefix, dialect) in PREFIXES {
+            assert!(prefix.starts_with('/') && !prefix.ends_with('/') && prefix.matches('/').count() <= 2, "{prefix}");
+            assert_eq!(Dialect::of(&format!("{prefix}/and/more")), *dialect, "{prefix}");
         }
     }
 

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_actors::shell::{Bounded, Load, caught};
@@ -18,13 +16,13 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::body::BODY_BYTES_MAX;
 use crate::dispatch::{Dialect, is_open_while_sealed, is_under};
 use crate::health::{NodeState, SealState};
 use crate::metrics::{Metrics, Refused, bounds};
 use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::reply::Format;
+use crate::routes::{Answering, Routes};
 use crate::shape;
 
 /// Names a request in the log and in its answer (`x-request-id`); handlers take it as `Extension<RequestId>`. It is
@@ -58,7 +56,7 @@ impl Default for FrontOptions {
 
 /// A node's router with all that surrounds it. One may serve several listeners.
 pub struct Front {
-    router: Router,
+    routes: Routes,
     state: Arc<dyn NodeState>,
     metrics: Arc<Metrics>,
     options: FrontOptions,
@@ -85,28 +83,33 @@ impl Bounded for Slots {
 /// Lists the routes.
 impl fmt::Debug for Front {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Front").field(&self.router).finish()
+        f.debug_tuple("Front").field(&self.routes).finish()
     }
 }
 
 impl Front {
-    /// Surrounds `router`. Extractors that read bodies are bound to 1 MiB unless a route sets its own
+    /// Surrounds `routes`. Extractors that read bodies are bound to 1 MiB unless a route sets its own
     /// `DefaultBodyLimit`.
-    pub fn new(router: Router, state: Arc<dyn NodeState>, metrics: Arc<Metrics>, options: FrontOptions) -> Arc<Self> {
-        let router = router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    pub fn new(
+        routes: impl Into<Routes>,
+        state: Arc<dyn NodeState>,
+        metrics: Arc<Metrics>,
+        options: FrontOptions,
+    ) -> Arc<Self> {
+        let routes = routes.into().bounded();
         let limit = options.requests_max;
         let slots = Arc::new(Slots { free: Arc::new(Semaphore::new(limit)), limit, refused: AtomicU64::new(0) });
         metrics.bound(bounds::REQUESTS, &slots);
-        Arc::new(Self { router, state, metrics, options, slots })
+        Arc::new(Self { routes, state, metrics, options, slots })
     }
 
-    /// Another router in the same surroundings: with the same bound on requests at once, and the same counters. All its
+    /// Other routes in the same surroundings: with the same bound on requests at once, and the same counters. All their
     /// paths speak `dialect`.
-    pub fn beside(&self, router: Router, dialect: Dialect) -> Arc<Self> {
-        let router = router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    pub fn beside(&self, routes: impl Into<Routes>, dialect: Dialect) -> Arc<Self> {
+        let routes = routes.into().bounded();
         let Self { state, metrics, options, slots, .. } = self;
         let options = FrontOptions { dialect: Some(dialect), ..options.clone() };
-        Arc::new(Self { router, state: state.clone(), metrics: metrics.clone(), options, slots: slots.clone() })
+        Arc::new(Self { routes, state: state.clone(), metrics: metrics.clone(), options, slots: slots.clone() })
     }
 
     /// The counters.
@@ -120,10 +123,8 @@ impl Front {
         let dialect = self.fold_path(&mut request);
         let method = request.method().clone();
         let asked = Asked { dialect, format: Format::accepted(request.headers()), id: RequestId::next() };
-        request.extensions_mut().insert(peer);
-        request.extensions_mut().insert(asked.id.clone());
         let _active = (dialect == Dialect::Kes).then(|| self.metrics.kes().enter());
-        let response = self.admit(request, &asked).await.unwrap_or_else(Problem::into_response);
+        let response = self.admit(peer, request, (&asked, began)).await.unwrap_or_else(Problem::into_response);
         let response = asked.finish(if asks_what_may_be_done(dialect, &method) { offered(response) } else { response });
         self.record(&asked, &method, response.status(), began.elapsed());
         response
@@ -147,20 +148,25 @@ impl Front {
         Dialect::Cerberus
     }
 
-    async fn admit(&self, mut request: Request<Body>, asked: &Asked) -> Result<Response, Problem> {
+    async fn admit(
+        &self,
+        peer: Peer,
+        request: Request<Body>,
+        (asked, began): (&Asked, Instant),
+    ) -> Result<Response, Problem> {
         let Ok(slot) = self.slots.free.clone().try_acquire_owned().map(|permit| Slot(Arc::new(permit))) else {
             self.slots.refused.fetch_add(1, Ordering::Relaxed);
             self.metrics.refused(Refused::Requests);
             return Err(Problem::overloaded());
         };
-        request.extensions_mut().insert(slot.clone());
         if self.state.seal_state() != SealState::Unsealed && !self.is_open(request.uri().path()) {
             self.metrics.refused(Refused::Sealed);
             return Err(Problem::sealed());
         }
         // One bad request must not take its connection along.
-        match tokio::time::timeout(self.options.deadline, caught(self.router.clone().oneshot(request))).await {
-            Ok(Some(Ok(response))) => Ok(response),
+        let answered = caught(self.answering((peer, asked.id.clone(), &slot), request));
+        match tokio::time::timeout_at(began + self.options.deadline, answered).await {
+            Ok(Some(response)) => Ok(response),
             Ok(None) => {
                 self.metrics.refused(Refused::Panic);
                 tracing::error!(request_id = %asked.id.0, dialect = asked.dialect.name(), "a handler panicked");
@@ -169,6 +175,20 @@ impl Front {
             Err(_) => {
                 self.metrics.refused(Refused::Deadline);
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no answer in time").retry_after(1))
+            }
+        }
+    }
+
+    fn answering(&self, (peer, id, slot): (Peer, RequestId, &Slot), mut request: Request<Body>) -> Answering {
+        match self.routes.of(request.method(), request.uri().path()) {
+            (_, Some(direct)) => direct.answer(peer, request),
+            (router, None) => {
+                let extensions = request.extensions_mut();
+                extensions.insert(peer);
+                extensions.insert(id);
+                extensions.insert(slot.clone());
+                let answering = router.clone().oneshot(request);
+                Box::pin(async { answering.await.unwrap_or_else(|never| match never {}) })
             }
         }
     }

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::node::Node;
-use api::Does;
-
 use crate::openapi::operation::Operations;
-use axum::Router;
+use crate::routes::Routes;
+use api::Does;
 use axum::routing::MethodRouter;
 use tenancy::Tenancy;
 
@@ -21,6 +20,7 @@ mod api;
 mod bodies;
 mod call;
 mod crypto;
+mod direct;
 mod events;
 mod fault;
 mod identities;
@@ -60,18 +60,19 @@ struct Shared {
 }
 
 /// The routes of central.
-pub fn central_routes(node: Arc<Node>, section: Section, version: &'static str) -> Router {
+pub fn central_routes(node: Arc<Node>, section: Section, version: &'static str) -> Routes {
     routes(operations(), node, Tenancy::central(section), version)
 }
 
 /// The routes of a site host: the same, where what changes something is refused.
-pub fn site_routes(node: Arc<Node>, version: &'static str) -> Router {
+pub fn site_routes(node: Arc<Node>, version: &'static str) -> Routes {
     routes(site_operations(), node, Tenancy::site(), version)
 }
 
-fn routes(all: Operations<Kes>, node: Arc<Node>, tenancy: Tenancy, version: &'static str) -> Router {
+fn routes(all: Operations<Kes>, node: Arc<Node>, tenancy: Tenancy, version: &'static str) -> Routes {
     let started = node.now().mono;
-    all.router_of(only).with_state(Kes(Arc::new(Shared { node, tenancy, version, started })))
+    let kes = Kes(Arc::new(Shared { node, tenancy, version, started }));
+    Routes::new(all.router_of(only).with_state(kes.clone()), Arc::new(kes))
 }
 
 /// All that can be done in this dialect.

@@ -30,6 +30,7 @@ pub mod program;
 pub mod recent;
 pub mod refusal;
 pub mod reply;
+pub mod routes;
 pub mod secret;
 pub mod server;
 pub mod shape;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::Router;
 use holdfast_rest::access::Access;
 use holdfast_rest::cerberus;
 use holdfast_rest::front::{Front, FrontOptions};
@@ -11,6 +10,7 @@ use holdfast_rest::health;
 use holdfast_rest::kes;
 use holdfast_rest::metrics::{Metrics, bounds};
 use holdfast_rest::node::Node;
+use holdfast_rest::routes::Routes;
 use holdfast_rest::server::ServerOptions;
 use holdfast_rest::strongbox::{self, SiteSealControl, StrongboxSite};
 
@@ -30,11 +30,11 @@ pub(crate) fn front(node: Arc<Node>, fronted: Arc<Fronted>, metrics: Arc<Metrics
 }
 
 /// Each dialect mounts its routes here.
-pub fn routes(node: Arc<Node>, seal: Arc<dyn SiteSealControl>, admin_identities: BTreeSet<String>) -> Router {
+pub fn routes(node: Arc<Node>, seal: Arc<dyn SiteSealControl>, admin_identities: BTreeSet<String>) -> Routes {
     let access = Arc::new(Access::at_site(node.clone()));
     let strongbox = StrongboxSite { access, seal, admin_identities };
-    cerberus::site_routes(node.clone())
-        .merge(kes::site_routes(node, VERSION))
+    kes::site_routes(node.clone(), VERSION)
+        .merge(cerberus::site_routes(node))
         .merge(strongbox::routes_site(Arc::new(strongbox)))
 }
 

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use holdfast_protocol::codec::{self, length_prefixed};
-use holdfast_protocol::envelope;
+use holdfast_protocol::envelope::OVERHEAD_BYTES;
 use holdfast_protocol::ids::Realm;
 use serde::{Deserialize, Serialize};
 
@@ -202,7 +202,6 @@ impl Journal {
             return Err(Fault::Full.into());
         }
         let keys = snapshot.realm_keys(realm)?;
-        let (id, key) = keys.current();
         let position = snapshot.change_head(realm)?.seq;
         let plain = line.encoded();
         let nonce = draw(&*self.entropy);
@@ -222,9 +221,9 @@ impl Journal {
         }
         let head = state.heads.get(&realm).copied().unwrap_or_default();
         let aad = line_aad(Chain::Reads, snapshot.ring().deployment(), realm, head.next_seq());
-        let mut body = position.to_be_bytes().to_vec();
-        body.extend_from_slice(&envelope::seal(key, id, nonce, &aad, &plain));
-        let written = self.shared.write(&mut state, realm, head, &body);
+        let seal = |out: &mut Vec<u8>| keys.seal_line(out, &nonce, &aad, &plain);
+        let (line, head) = stored(realm, head, (position, plain.len()), seal);
+        let written = self.shared.write(&mut state, realm, head, &line);
         let has_failed = state.failed;
         drop(state);
         written.map_err(|error| {
@@ -280,19 +279,11 @@ impl Shared {
         }
     }
 
-    fn write(&self, state: &mut State, realm: Realm, head: Head, body: &[u8]) -> io::Result<()> {
+    fn write(&self, state: &mut State, realm: Realm, head: Head, line: &[u8]) -> io::Result<()> {
         if self.limits.segment_bytes <= state.segment_bytes {
             self.roll(state)?;
         }
-        let head = head.after(Chain::Reads, realm, body);
-        let mut line = Vec::with_capacity(LINE_HEADER + body.len() + 32);
-        let length = u32::try_from(body.len() + 4 + 8 + 32).map_err(io::Error::other)?;
-        line.extend_from_slice(&length.to_be_bytes());
-        line.extend_from_slice(&realm.0.to_be_bytes());
-        line.extend_from_slice(&head.seq.to_be_bytes());
-        line.extend_from_slice(body);
-        line.extend_from_slice(&head.hash);
-        if let Err(error) = (&*state.file).write_all(&line) {
+        if let Err(error) = (&*state.file).write_all(line) {
             // Half a line may stand there now, and nothing may follow it.
             state.failed = !is_out_of_space(&error) || state.file.set_len(state.segment_bytes).is_err();
             return Err(error);
@@ -433,6 +424,27 @@ fn segments(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// A line as it is stored after `head`, and the head then: once through, since all who read wait for one another here.
+fn stored(
+    realm: Realm,
+    head: Head,
+    (position, plain_bytes): (u64, usize),
+    seal: impl FnOnce(&mut Vec<u8>),
+) -> (Vec<u8>, Head) {
+    const BODY: usize = LINE_HEADER - 8;
+    let mut line = Vec::with_capacity(LINE_HEADER + plain_bytes + OVERHEAD_BYTES + 32);
+    line.extend_from_slice(&[0; 4]);
+    line.extend_from_slice(&realm.0.to_be_bytes());
+    line.extend_from_slice(&head.next_seq().to_be_bytes());
+    line.extend_from_slice(&position.to_be_bytes());
+    seal(&mut line);
+    let head = head.after(Chain::Reads, realm, &line[BODY..]);
+    line.extend_from_slice(&head.hash);
+    let length = u32::try_from(line.len() - 4).expect("texts of a line are cut");
+    line[..4].copy_from_slice(&length.to_be_bytes());
+    (line, head)
 }
 
 /// One parsed line.

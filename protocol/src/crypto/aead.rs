@@ -2,6 +2,8 @@
 //! nonce, so that random nonces never repeat in practice and none has to come from a counter that a restored copy
 //! would repeat.
 
+use std::fmt;
+
 use aes::cipher::{Block, BlockCipherEncrypt, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::{Zeroize, Zeroizing};
@@ -19,13 +21,60 @@ pub const TAG_BYTES: usize = 16;
 #[error("decryption failed")]
 pub struct Unopened;
 
+/// The key of all nonces with one first half. Deriving it costs more than encrypting a short message, so who encrypts
+/// many draws that half for all of them once, and the second half for each.
+pub struct Series {
+    first: [u8; HALF_BYTES],
+    key: LessSafeKey,
+}
+
+/// Bytes of either half of a nonce.
+pub const HALF_BYTES: usize = NONCE_BYTES / 2;
+
+impl Series {
+    /// Derives it.
+    pub fn new(key: &Secret<32>, first: [u8; HALF_BYTES]) -> Self {
+        let key = swept(|| {
+            let gcm_key = derive(key, &first);
+            LessSafeKey::new(UnboundKey::new(&AES_256_GCM, gcm_key.as_slice()).expect("32 bytes make an AES-256 key"))
+        });
+        Self { first, key }
+    }
+
+    /// The first half.
+    pub fn first(&self) -> [u8; HALF_BYTES] {
+        self.first
+    }
+
+    /// Encrypts in place under the nonce that ends with `second`; gives the tag.
+    pub fn seal_in_place(&self, second: [u8; HALF_BYTES], aad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(second), Aad::from(aad), text)
+            .expect("a plaintext is far below the limit of GCM");
+        tag.as_ref().try_into().expect("GCM has tags of 16 bytes")
+    }
+}
+
+impl fmt::Debug for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Both halves of a nonce.
+pub fn halves(nonce: &[u8; NONCE_BYTES]) -> ([u8; HALF_BYTES], [u8; HALF_BYTES]) {
+    let (first, second) = nonce.split_at(HALF_BYTES);
+    (first.try_into().expect("it is one half"), second.try_into().expect("it is the other"))
+}
+
 /// Encrypts; the result is ciphertext and tag.
 pub fn seal(key: &Secret<32>, nonce: &[u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(plaintext.len() + TAG_BYTES);
     buffer.extend_from_slice(plaintext);
-    derived(key, nonce)
-        .seal_in_place_append_tag(gcm_nonce(nonce), Aad::from(aad), &mut buffer)
-        .expect("a plaintext is far below the limit of GCM");
+    let (first, second) = halves(nonce);
+    let tag = Series::new(key, first).seal_in_place(second, aad, &mut buffer);
+    buffer.extend_from_slice(&tag);
     buffer
 }
 
@@ -35,7 +84,9 @@ pub fn seal(key: &Secret<32>, nonce: &[u8; NONCE_BYTES], aad: &[u8], plaintext: 
 /// Any bit of key, nonce, associated data or ciphertext differs.
 pub fn open(key: &Secret<32>, nonce: &[u8; NONCE_BYTES], aad: &[u8], sealed: &[u8]) -> Result<SecretBytes, Unopened> {
     let mut buffer = sealed.to_vec();
-    let Ok(plaintext) = derived(key, nonce).open_in_place(gcm_nonce(nonce), Aad::from(aad), &mut buffer) else {
+    let (first, second) = halves(nonce);
+    let nonce = Nonce::assume_unique_for_key(second);
+    let Ok(plaintext) = Series::new(key, first).key.open_in_place(nonce, Aad::from(aad), &mut buffer) else {
         buffer.zeroize();
         return Err(Unopened);
     };
@@ -44,21 +95,8 @@ pub fn open(key: &Secret<32>, nonce: &[u8; NONCE_BYTES], aad: &[u8], sealed: &[u
     Ok(SecretBytes::new(buffer))
 }
 
-fn gcm_nonce(nonce: &[u8; NONCE_BYTES]) -> Nonce {
-    let mut tail = [0; 12];
-    tail.copy_from_slice(&nonce[12..]);
-    Nonce::assume_unique_for_key(tail)
-}
-
-fn derived(key: &Secret<32>, nonce: &[u8; NONCE_BYTES]) -> LessSafeKey {
-    swept(|| {
-        let gcm_key = derive(key, nonce);
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, gcm_key.as_slice()).expect("32 bytes make an AES-256 key"))
-    })
-}
-
-/// The key for one nonce: CMAC-based KDF of NIST SP 800-108r1 in counter mode, as the specification unrolls it.
-fn derive(key: &Secret<32>, nonce: &[u8; NONCE_BYTES]) -> Zeroizing<[u8; 32]> {
+/// The key for nonces with this first half: CMAC-based KDF of NIST SP 800-108r1 in counter mode, as the specification unrolls it.
+fn derive(key: &Secret<32>, first: &[u8; HALF_BYTES]) -> Zeroizing<[u8; 32]> {
     let cipher = aes::Aes256::new(key.expose().into());
     let mut k1 = Block::<aes::Aes256>::default();
     cipher.encrypt_block(&mut k1);
@@ -76,7 +114,7 @@ fn derive(key: &Secret<32>, nonce: &[u8; NONCE_BYTES]) -> Zeroizing<[u8; 32]> {
         let mut block = Block::<aes::Aes256>::default();
         block[1] = counter;
         block[2] = b'X';
-        block[4..].copy_from_slice(&nonce[..12]);
+        block[4..].copy_from_slice(first);
         for (b, k) in block.iter_mut().zip(&k1) {
             *b ^= k;
         }
@@ -113,10 +151,22 @@ mod tests {
         for len in [0, 1, 15, 16, 17, 1000] {
             let plaintext = vec![7; len];
             let sealed = seal(&key(9), &nonce, b"aad", &plaintext);
-            let gcm = aes_gcm::Aes256Gcm::new_from_slice(derive(&key(9), &nonce).as_slice()).unwrap();
+            let gcm = aes_gcm::Aes256Gcm::new_from_slice(derive(&key(9), &halves(&nonce).0).as_slice()).unwrap();
             let gcm_nonce = aes_gcm::Nonce::try_from(&nonce[12..]).unwrap();
             let opened = gcm.decrypt(&gcm_nonce, Payload { msg: &sealed, aad: b"aad" }).unwrap();
             assert_eq!(opened, plaintext);
+        }
+    }
+
+    #[test]
+    fn each_of_a_series_is_sealed_as_it_would_be_alone() {
+        let series = Series::new(&key(4), [1; HALF_BYTES]);
+        for second in [[2; HALF_BYTES], [3; HALF_BYTES]] {
+            let mut text = b"secret".to_vec();
+            let tag = series.seal_in_place(second, b"aad", &mut text);
+            text.extend_from_slice(&tag);
+            let nonce = [[1; HALF_BYTES], second].concat().try_into().unwrap();
+            assert_eq!(text, seal(&key(4), &nonce, b"aad", b"secret"));
         }
     }
 

@@ -4,7 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::codec::length_prefixed;
+use crate::codec::{length_prefixed, prefix};
 use crate::crypto::stack::swept;
 use crate::secret::Secret;
 
@@ -12,6 +12,16 @@ use crate::secret::Secret;
 pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// SHA-256 of what [`length_prefixed`] makes of the parts.
+pub fn sha256_prefixed(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(prefix(part));
         hash.update(part);
     }
     hash.finalize().into()

@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use crate::crypto::aead::NONCE_BYTES;
+use crate::crypto::aead::{HALF_BYTES, NONCE_BYTES};
 use crate::crypto::hash::sha256;
 use crate::secret::Secret;
 
@@ -19,9 +19,16 @@ pub fn install(witness: Witness) {
     let _ = WITNESS.set(witness);
 }
 
+/// What a key is known by, where anybody watches.
+pub(super) fn known_by(key: &Secret<32>) -> Option<[u8; 32]> {
+    WITNESS.get().map(|_| sha256(&[b"holdfast test witness", key.expose()]))
+}
+
 /// Tells of a use.
-pub(super) fn tell(key: &Secret<32>, nonce: &[u8; NONCE_BYTES]) {
-    if let Some(witness) = WITNESS.get() {
-        witness(sha256(&[b"holdfast test witness", key.expose()]), *nonce);
+pub(super) fn tell(known_by: Option<[u8; 32]>, halves: [[u8; HALF_BYTES]; 2]) {
+    if let (Some(witness), Some(key)) = (WITNESS.get(), known_by) {
+        let mut nonce = [0; NONCE_BYTES];
+        nonce.copy_from_slice(halves.as_flattened());
+        witness(key, nonce);
     }
 }

@@ -118,24 +118,35 @@ where
         if request.method() == Method::HEAD {
             return wrong_method(State(kes), request).await;
         }
-        let heard = Heard::of(&kes.0.node, api, &request);
-        let mut response = run(kes, api, work, request).await;
-        if let Some(heard) = heard {
-            heard.tell(&mut response);
+        match request.extensions().get::<Peer>().cloned() {
+            Some(peer) => called(kes, api, work, peer, request).await,
+            None => Problem::internal().into_response(),
         }
-        response
     };
     let who = if api.auth == Auth::Known { KNOWN } else { PERMITTED };
     Work::new(handler, who, Query::None).action(api.action).own(&[("enclave", "Whose keys: a tenant.")])
 }
 
-async fn run<W, F>(kes: Kes, api: &'static Api, work: W, request: Request) -> Response
+/// Answers a call, and tells of it whoever listens.
+pub(super) async fn called<W, F>(kes: Kes, api: &'static Api, work: W, peer: Peer, request: Request) -> Response
+where
+    W: Fn(Call, Body) -> F,
+    F: Future<Output = Result<Response, Fault>> + Send + 'static,
+{
+    let heard = Heard::of(&kes.0.node, api, &peer, &request);
+    let mut response = run(kes, api, work, &peer, request).await;
+    if let Some(heard) = heard {
+        heard.tell(&mut response);
+    }
+    response
+}
+
+async fn run<W, F>(kes: Kes, api: &'static Api, work: W, peer: &Peer, request: Request) -> Response
 where
     W: Fn(Call, Body) -> F,
     F: Future<Output = Result<Response, Fault>> + Send + 'static,
 {
     let (parts, body) = request.into_parts();
-    let Some(peer) = parts.extensions.get::<Peer>() else { return Problem::internal().into_response() };
     let path = path_of(api, parts.uri.path());
     let call = match kes.admit(api, &parts, peer, &path) {
         Ok(call) => call,
@@ -209,7 +220,7 @@ fn named(who: Option<Identity>) -> String {
 pub(super) async fn wrong_method(State(kes): State<Kes>, request: Request) -> Response {
     let Some(peer) = request.extensions().get::<Peer>() else { return Problem::internal().into_response() };
     let Some(api) = api::of_path(request.uri().path()) else { return Problem::internal().into_response() };
-    let (heard, method) = (Heard::of(&kes.0.node, api, &request), request.method().clone());
+    let (heard, method) = (Heard::of(&kes.0.node, api, peer, &request), request.method().clone());
     let (path, expected) = (path_of(api, request.uri().path()), api.methods[0]);
     let client = kes.client(peer, request.headers()).ok();
     let who = client.as_ref().and_then(|client| client.identity().ok());

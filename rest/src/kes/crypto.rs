@@ -125,7 +125,7 @@ fn salt_and<const N: usize>(entropy: &dyn Entropy) -> (Salt, Secret<N>) {
     (Salt { vector: *vector, nonce: *nonce }, Secret::from_slice(rest).expect("it is as long"))
 }
 
-async fn generate(call: Call, body: Body) -> Result<Response, Fault> {
+pub(super) async fn generate(call: Call, body: Body) -> Result<Response, Fault> {
     let name: KeyName = call.name(Named::Key)?;
     let body = call.body(body).await?;
     let (salt, data_key) = salt_and::<DATA_KEY_BYTES>(&**call.entropy());
@@ -138,7 +138,7 @@ async fn generate(call: Call, body: Body) -> Result<Response, Fault> {
     Ok(reply(&DataKey { plaintext: revealed(data_key.expose()), ciphertext }))
 }
 
-async fn encrypt(call: Call, body: Body) -> Result<Response, Fault> {
+pub(super) async fn encrypt(call: Call, body: Body) -> Result<Response, Fault> {
     let name: KeyName = call.name(Named::Key)?;
     let body = call.body(body).await?;
     let (salt, _) = salt_and::<0>(&**call.entropy());
@@ -158,7 +158,7 @@ fn decrypted(key: &key_store::TransitKey, texts: &Texts<2>) -> Result<Decrypted,
     Ok(Decrypted { plaintext: revealed(plaintext.expose()) })
 }
 
-async fn decrypt(call: Call, body: Body) -> Result<Response, Fault> {
+pub(super) async fn decrypt(call: Call, body: Body) -> Result<Response, Fault> {
     let name: KeyName = call.name(Named::Key)?;
     let body = call.body(body).await?;
     let decrypted = call.read(|at| {

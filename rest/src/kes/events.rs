@@ -90,11 +90,11 @@ pub(super) struct Heard {
 
 impl Heard {
     /// `None`: nobody listens, nor asks to.
-    pub(super) fn of(node: &Arc<Node>, api: &Api, request: &Request) -> Option<Self> {
+    pub(super) fn of(node: &Arc<Node>, api: &Api, peer: &Peer, request: &Request) -> Option<Self> {
         if !node.streams().are_heard() && !api.goes_on {
             return None;
         }
-        let from = request.extensions().get::<Peer>().map(|peer| peer.addr.ip().to_canonical());
+        let from = Some(peer.addr.ip().to_canonical());
         let path = request.uri().path();
         let path = path[..path.floor_char_boundary(PATH_BYTES_MAX)].to_owned();
         Some(Self { node: node.clone(), action: api.action, began: Instant::now(), from, path, is_told: false })

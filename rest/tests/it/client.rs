@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use holdfast_protocol::crypto::sign::SigningKey;
@@ -16,6 +15,7 @@ use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health::{self, NodeState, SealState};
 use holdfast_rest::metrics::Metrics;
 use holdfast_rest::openapi;
+use holdfast_rest::routes::Routes;
 use holdfast_rest::server::{Running, Server, ServerOptions};
 use holdfast_rest::tls::{ServerIdentity, provider, server_config};
 use holdfast_testbed::openapi::Exchange;
@@ -61,16 +61,16 @@ impl NodeState for Node {
     }
 }
 
-pub(crate) fn front(router: Router, options: FrontOptions) -> (Arc<Front>, Arc<Node>) {
+pub(crate) fn front(routes: impl Into<Routes>, options: FrontOptions) -> (Arc<Front>, Arc<Node>) {
     let (node, metrics) = (Arc::new(Node::default()), Arc::new(Metrics::new()));
-    let router = router.merge(health::routes(node.clone(), metrics.clone(), "1.2.3"));
-    (Front::new(router, node.clone(), metrics, options), node)
+    let routes = routes.into().merge(health::routes(node.clone(), metrics.clone(), "1.2.3"));
+    (Front::new(routes, node.clone(), metrics, options), node)
 }
 
-pub(crate) async fn serve(router: Router, options: ServerOptions) -> (Running, Arc<ServerIdentity>) {
+pub(crate) async fn serve(routes: impl Into<Routes>, options: ServerOptions) -> (Running, Arc<ServerIdentity>) {
     let shown = Credentials::new("server", 1);
     let identity = Arc::new(ServerIdentity::new(vec![shown.certificate], &shown.key).unwrap());
-    let (front, _) = front(router, FrontOptions::default());
+    let (front, _) = front(routes, FrontOptions::default());
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let tls = server_config(identity.clone());
     (Server::bind(any_port, Some(tls), front, options).await.unwrap().start().await.unwrap(), identity)

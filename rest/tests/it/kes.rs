@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use base64::Engine as _;
@@ -16,6 +15,7 @@ use holdfast_protocol::ids::Realm;
 use holdfast_protocol::kes::Identity;
 use holdfast_rest::config::Checker;
 use holdfast_rest::kes::{Section, central_routes};
+use holdfast_rest::routes::Routes;
 use holdfast_rest::server::{Running, ServerOptions};
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ mod words;
 struct Front {
     world: World,
     server: Running,
-    routes: Router,
+    routes: Routes,
     admin: Credentials,
     stranger: Credentials,
 }

@@ -56,7 +56,7 @@ impl Front {
         let certificate = ClientCertificate::from_chain(std::iter::once(self.admin.certificate.as_slice()));
         let mut request = Request::builder().method(method).uri(path).body(Body::from(body.to_string())).unwrap();
         request.extensions_mut().insert(Peer::new(([192, 0, 2, 7], 4711).into(), certificate));
-        let routes = self.routes.clone();
+        let routes = self.routes.clone().router();
         async { routes.oneshot(request).await.unwrap() }
     }
 }

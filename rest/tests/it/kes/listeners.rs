@@ -75,7 +75,7 @@ impl Beside {
         let identity = Arc::new(ServerIdentity::new(vec![shown.certificate], &shown.key).unwrap());
         let tls = server_config_with(identity, listener.verifier().unwrap());
         let routes = central_routes(main.world.node.clone(), listener.section.clone(), "1.2.3");
-        let front_of_all = surround(Router::new(), FrontOptions::default()).0;
+        let front_of_all = surround(axum::Router::new(), FrontOptions::default()).0;
         let beside = front_of_all.beside(routes, Dialect::Kes);
         let bound = Server::bind(listener.address, Some(tls), beside, ServerOptions::default()).await.unwrap();
         Self { front: main, server: bound.start().await.unwrap() }

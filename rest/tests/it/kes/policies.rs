@@ -227,7 +227,7 @@ async fn a_right_that_is_taken_away_while_the_body_comes_is_gone() {
             send.send(r#"{"bytes": "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo="}"#).unwrap();
         };
         // The first is polled first: it may, and waits for its body before the second begins.
-        let (answer, ()) = tokio::join!(front.routes.clone().oneshot(asked), revoke);
+        let (answer, ()) = tokio::join!(front.routes.clone().router().oneshot(asked), revoke);
         assert_eq!(answer.unwrap().status(), 403, "{path}");
     }
     assert_eq!(front.get("/v1/key/list/").await.json(), json!({ "names": ["k"] }));
