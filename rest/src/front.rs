@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 use uuid::Uuid;
 
+use crate::deadline::within;
 use crate::dispatch::{Dialect, is_open_while_sealed, is_under};
 use crate::health::{NodeState, SealState};
 use crate::metrics::{Metrics, Refused, bounds};
@@ -124,7 +125,7 @@ impl Front {
         let method = request.method().clone();
         let asked = Asked { dialect, format: Format::accepted(request.headers()), id: RequestId::next() };
         let _active = (dialect == Dialect::Kes).then(|| self.metrics.kes().enter());
-        let response = self.admit(peer, request, (&asked, began)).await.unwrap_or_else(Problem::into_response);
+        let response = self.admit(peer, request, &asked).await.unwrap_or_else(Problem::into_response);
         let response = asked.finish(if asks_what_may_be_done(dialect, &method) { offered(response) } else { response });
         self.record(&asked, &method, response.status(), began.elapsed());
         response
@@ -148,12 +149,7 @@ impl Front {
         Dialect::Cerberus
     }
 
-    async fn admit(
-        &self,
-        peer: Peer,
-        request: Request<Body>,
-        (asked, began): (&Asked, Instant),
-    ) -> Result<Response, Problem> {
+    async fn admit(&self, peer: Peer, request: Request<Body>, asked: &Asked) -> Result<Response, Problem> {
         let Ok(slot) = self.slots.free.clone().try_acquire_owned().map(|permit| Slot(Arc::new(permit))) else {
             self.slots.refused.fetch_add(1, Ordering::Relaxed);
             self.metrics.refused(Refused::Requests);
@@ -165,14 +161,14 @@ impl Front {
         }
         // One bad request must not take its connection along.
         let answered = caught(self.answering((peer, asked.id.clone(), &slot), request));
-        match tokio::time::timeout_at(began + self.options.deadline, answered).await {
-            Ok(Some(response)) => Ok(response),
-            Ok(None) => {
+        match within(self.options.deadline, answered).await {
+            Some(Some(response)) => Ok(response),
+            Some(None) => {
                 self.metrics.refused(Refused::Panic);
                 tracing::error!(request_id = %asked.id.0, dialect = asked.dialect.name(), "a handler panicked");
                 Err(Problem::internal())
             }
-            Err(_) => {
+            None => {
                 self.metrics.refused(Refused::Deadline);
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no answer in time").retry_after(1))
             }

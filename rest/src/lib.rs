@@ -9,6 +9,7 @@ pub mod bite;
 pub mod body;
 pub mod cerberus;
 pub mod config;
+mod deadline;
 pub mod dispatch;
 pub mod distribute;
 mod erasing;

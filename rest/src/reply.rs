@@ -7,8 +7,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use holdfast_protocol::secret::SecretBytes;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use crate::erasing::Erasing;
 use crate::problem::Problem;
@@ -47,19 +47,19 @@ impl Format {
     /// An answer with `value` as its body. The buffer may hold revealed secrets and erases itself once sent.
     pub fn reply<T: Serialize + ?Sized>(self, status: StatusCode, value: &T) -> Response {
         let Some(bytes) = self.encode(value) else { return Problem::internal().into_response() };
-        let body = Body::from(Bytes::from_owner(bytes));
+        let body = Body::from(Bytes::from_owner(Sent(SecretBytes::new(bytes))));
         let mut response = (status, body).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, self.content_type());
         response
     }
 
-    fn encode<T: Serialize + ?Sized>(self, value: &T) -> Option<Zeroizing<Vec<u8>>> {
+    fn encode<T: Serialize + ?Sized>(self, value: &T) -> Option<Vec<u8>> {
         let mut written = Erasing::with_capacity(ROOM_BYTES);
         match self {
             Self::Json => serde_json::to_writer(&mut written, value).ok()?,
             Self::Yaml => serde_saphyr::to_fmt_writer(&mut written, &value).ok()?,
         }
-        Some(written.into_bytes())
+        Some(std::mem::take(&mut *written.into_bytes()))
     }
 
     fn content_type(self) -> HeaderValue {
@@ -67,6 +67,16 @@ impl Format {
             Self::Yaml => "application/yaml",
             Self::Json => "application/json",
         })
+    }
+}
+
+/// A body that is being sent. All of its memory is erased in one sweep, which byte by byte would take longer than most
+/// answers take to be made.
+struct Sent(SecretBytes);
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
     }
 }
 
@@ -103,8 +113,8 @@ mod tests {
     fn an_answer_that_outgrows_its_room_is_whole() {
         let long = "x".repeat(5 * ROOM_BYTES);
         let json = Format::Json.encode(&serde_json::json!({ "a": long })).unwrap();
-        assert_eq!(*json, format!("{{\"a\":\"{long}\"}}").into_bytes());
-        assert_eq!(*Format::Yaml.encode(&long).unwrap(), serde_saphyr::to_string(&long).unwrap().into_bytes());
+        assert_eq!(json, format!("{{\"a\":\"{long}\"}}").into_bytes());
+        assert_eq!(Format::Yaml.encode(&long).unwrap(), serde_saphyr::to_string(&long).unwrap().into_bytes());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::metrics::{Refused, bounds};
 use crate::places::{Place, Places};
 
 mod connection;
+mod head_timer;
 
 /// Bounds of a listener.
 #[derive(Debug, Clone)]

@@ -158,6 +158,10 @@ fn character(bytes: &[u8]) -> (u32, usize) {
 /// What is no pattern takes nothing, without being looked at before: every text that is taken has been led past all of the
 /// pattern, and past what is none nothing leads.
 fn segments_match(pattern: &[u8], text: &[u8]) -> bool {
+    // What stands before anything special stands in the text as well; by that most patterns are told apart.
+    let plain = pattern.iter().position(|byte| b"*?[\\".contains(byte)).unwrap_or(pattern.len());
+    let (plain, pattern) = pattern.split_at(plain);
+    let Some(text) = text.strip_prefix(plain) else { return false };
     let (chunk, mut after) = Tokens(pattern).until_star();
     let Some(mut rest) = chunk_match(chunk, text) else { return false };
     loop {

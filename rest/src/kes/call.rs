@@ -40,6 +40,7 @@ use super::streams::Streams;
 use super::tenancy::{Asked, Tenant};
 use crate::bite::{Pending, to_the_end};
 use crate::body;
+use crate::deadline::within;
 use crate::front::Slot;
 use crate::lasting::{Lasting, One};
 use crate::node::{By, Deed, NOBODY, Unserved};
@@ -60,7 +61,7 @@ pub(super) struct Call {
     /// `None`: of one who has not been judged yet.
     realm: Option<Realm>,
     /// As policies see it.
-    path: String,
+    path: Arc<str>,
     client: Client,
     lasting: Lasting,
     /// Whether it waits for a body.
@@ -157,7 +158,7 @@ where
     let (from, is_peer) = (call.client.from, call.client.is_peer);
     let timeout = section.timeout(api);
     let done = match api.does {
-        Does::Change if kes.0.node.is_at_site() => Ok(Err(Fault::AtCentralOnly)),
+        Does::Change if kes.0.node.is_at_site() => Some(Err(Fault::AtCentralOnly)),
         Does::Change if api.bites => {
             let slot = parts.extensions.get::<Slot>().cloned();
             // What nobody waits for any more does not wait for a client either.
@@ -165,11 +166,11 @@ where
                 let body = call.gathered(body).await?;
                 to_the_end(slot, work(call, body)).await
             };
-            tokio::time::timeout(timeout, all).await
+            within(timeout, all).await
         }
-        Does::Tell | Does::Use | Does::Change => tokio::time::timeout(timeout, work(call, body)).await,
+        Does::Tell | Does::Use | Does::Change => within(timeout, work(call, body)).await,
     };
-    let served = done.unwrap_or_else(|_| Err(late(reads_body.load(Ordering::Relaxed))));
+    let served = done.unwrap_or_else(|| Err(late(reads_body.load(Ordering::Relaxed))));
     peer.vouch(served.is_ok() && is_peer && asked.1.is_some());
     let realm = || realm.unwrap_or_else(|| kes.noted_in(&asked));
     match served {
@@ -200,12 +201,12 @@ fn late(reads_body: bool) -> Fault {
 }
 
 /// Undone of its percent-encoding, as policies are written. One that can't be undone is no path that a name could be in.
-fn path_of(api: &Api, path: &str) -> String {
+fn path_of(api: &Api, path: &str) -> Arc<str> {
     let mut path = decoded(path, false).unwrap_or_else(|| path.to_owned());
     if api.lists_all_at(&path) {
         path.push('/');
     }
-    path
+    path.into()
 }
 
 fn itself(peer: &Peer) -> Option<Identity> {
@@ -242,7 +243,7 @@ pub(super) async fn wrong_method(State(kes): State<Kes>, request: Request) -> Re
 
 impl Kes {
     /// Whether the call may be made, or at least be read.
-    fn admit(&self, api: &'static Api, parts: &Parts, peer: &Peer, path: &str) -> Result<Call, Refused> {
+    fn admit(&self, api: &'static Api, parts: &Parts, peer: &Peer, path: &Arc<str>) -> Result<Call, Refused> {
         let usual = self.0.tenancy.usual();
         let refused = |who, from, fault| Refused {
             realm: Realm::NODE,
@@ -281,12 +282,12 @@ impl Kes {
     fn call(
         &self,
         api: &'static Api,
-        (parts, peer, path): (&Parts, &Peer, &str),
+        (parts, peer, path): (&Parts, &Peer, &Arc<str>),
         client: Client,
         (asked, section, realm): (Asked, Arc<Section>, Option<Realm>),
     ) -> Call {
         let (profile, lasting) = (section.profile.of(api, &parts.method), peer.lasting.clone());
-        let (kes, path, reads_body) = (self.clone(), path.to_owned(), Arc::default());
+        let (kes, path, reads_body) = (self.clone(), path.clone(), Arc::default());
         Call { kes, api, profile, section, asked, realm, path, client, lasting, reads_body }
     }
 
@@ -409,7 +410,7 @@ impl Call {
 
     /// On whose authority something is changed.
     pub(super) fn authority(&self) -> Result<Authority, Fault> {
-        Ok(Authority::Client { realm: self.realm()?, identity: self.who()?, path: self.path.clone() })
+        Ok(Authority::Client { realm: self.realm()?, identity: self.who()?, path: self.path.to_string() })
     }
 
     /// Whose keys; of one who has been judged.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::head_timer::HeadTimer;
 use super::{ServerOptions, Shared};
 use crate::metrics::Refused;
 use crate::peer::{ClientCertificate, Peer};
@@ -68,11 +71,12 @@ where
     });
     let builder = builder(is_h2, &shared.options);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // In a set of its own, which is looked at when something of it has happened rather than with each request.
+    let mut ends = FuturesUnordered::from_iter([ended(stopping.clone(), shared.options.connection_age_max)]);
     // Errors of a connection are the client's affair: it went away, or spoke something else.
     let is_aged = tokio::select! {
         _ = connection.as_mut() => return,
-        _ = stopping.changed() => false,
-        () = aged(shared.options.connection_age_max) => true,
+        is_aged = ends.select_next_some() => is_aged,
     };
     connection.as_mut().graceful_shutdown();
     if is_aged {
@@ -93,7 +97,7 @@ fn builder(is_h2: bool, options: &ServerOptions) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(options.header_bytes_max);
     builder
@@ -108,10 +112,17 @@ fn builder(is_h2: bool, options: &ServerOptions) -> Builder<TokioExecutor> {
     if is_h2 { builder.http2_only() } else { builder.http1_only() }
 }
 
-async fn aged(age_max: Option<Duration>) {
-    match age_max {
-        Some(age_max) => tokio::time::sleep(age_max).await,
-        None => std::future::pending().await,
+/// Why a connection has to end: whether for its age, or because its listener stops.
+async fn ended(mut stopping: Stopping, age_max: Option<Duration>) -> bool {
+    let aged = async {
+        match age_max {
+            Some(age_max) => tokio::time::sleep(age_max).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = stopping.changed() => false,
+        () = aged => true,
     }
 }
 
