@@ -50,7 +50,6 @@ pub fn seal(key: &Secret<32>, key_id: u32, nonce: [u8; NONCE_BYTES], aad: &[u8],
 }
 
 /// Seals many messages under one key: their nonces have one first half, which is drawn once.
-#[derive(Debug)]
 pub struct Sealer {
     key_id: u32,
     series: Series,

@@ -50,7 +50,7 @@ const SECRET: [&str; 14] = [
     "SigningKey",
 ];
 /// Those that hold none.
-const OPEN: [&str; 16] = [
+const OPEN: [&str; 17] = [
     "$type",
     "AgentClock",
     "Bounds",
@@ -63,6 +63,7 @@ const OPEN: [&str; 16] = [
     "NodeTime",
     "OtherTime",
     "PublicKey",
+    "Routes",
     "ServerIdentity",
     "SiblingAnswer",
     "Signature",
