@@ -1,5 +1,6 @@
 //! How many rows of a kind a tenant has, kept beside them: a bound is then looked up, and needs no counting of rows that show
-//! neither names nor whether they are deleted. Changed with the row that is added or taken away, in one batch.
+//! neither names nor whether they are deleted. Changed with the row that is added or taken away, in one batch. Where there
+//! is none yet, the rows are counted once: there may be some from before they were.
 
 use holdfast_protocol::ids::Realm;
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,13 @@ fn name<T: Record>() -> String {
 /// # Errors
 /// The store's refusals.
 pub fn tally<T: Record>(rows: &dyn Rows, realm: Realm) -> Result<u32, Refusal> {
-    Ok(rows.read::<Tally>(realm, &[&name::<T>()])?.map_or(0, |row| row.value.count))
+    match rows.read::<Tally>(realm, &[&name::<T>()])? {
+        Some(row) => Ok(row.value.count),
+        None => {
+            let there = rows.scan(T::KIND, realm, &[])?.iter().filter(|row| row.body.is_some()).count();
+            Ok(u32::try_from(there).unwrap_or(u32::MAX))
+        }
+    }
 }
 
 /// Counts one more. What the configuration wants is counted too, but not refused: an operator wrote it down.
@@ -53,12 +60,12 @@ pub(crate) fn add<T: Record>(batch: &mut Batch, rows: &dyn Rows, by: &Authority,
     Ok(())
 }
 
-/// Counts one less.
+/// Counts so many less.
 ///
 /// # Errors
 /// The store's refusals.
-pub(crate) fn take<T: Record>(batch: &mut Batch, rows: &dyn Rows, realm: Realm) -> Result<(), Refusal> {
-    let count = tally::<T>(rows, realm)?.saturating_sub(1);
+pub(crate) fn take<T: Record>(batch: &mut Batch, rows: &dyn Rows, realm: Realm, gone: u32) -> Result<(), Refusal> {
+    let count = tally::<T>(rows, realm)?.saturating_sub(gone);
     batch.put(realm, &[&name::<T>()], &Tally { count });
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_actors::access_control::expiry::{Deadline, at_central, clear};
+use holdfast_actors::access_control::expiry::{AT_CENTRAL, Deadline, at_central, clear};
 use holdfast_actors::rows::Refusal;
 
 use crate::node::Node;
@@ -31,5 +31,5 @@ pub(crate) async fn watch(node: Node) {
 /// The store's refusals.
 pub async fn once(node: &Node, until_us: i64) -> Result<usize, Refusal> {
     let clock = node.clock.clone();
-    clear(&node.barrier, at_central, until_us, move || clock.now()).await
+    clear(&node.barrier, (AT_CENTRAL, at_central), until_us, move || clock.now()).await
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_actors::access_control::expiry::{Deadline, clear};
+use holdfast_actors::access_control::expiry::{AT_HOST, Deadline, clear};
 use holdfast_actors::distribution::replica::locate;
 use holdfast_actors::ports::Clock;
 use holdfast_actors::rows::Refusal;
@@ -37,5 +37,5 @@ pub(crate) async fn watch(host: Arc<Host>) {
 /// The store's refusals.
 pub async fn once(host: &Local, until_us: i64) -> Result<usize, Refusal> {
     let clock = host.clock.clone();
-    clear(&host.barrier, locate, until_us, move || clock.now()).await
+    clear(&host.barrier, (AT_HOST, locate), until_us, move || clock.now()).await
 }

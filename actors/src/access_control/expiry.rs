@@ -5,9 +5,14 @@
 //! ([`Batch::forget_key`]). No bundle tells of it: each node takes away what it has by itself. To forget too early would
 //! let what was revoked hold again, so nothing goes before it has been over for [`KEPT_S`], by a clock that did not run
 //! ahead ([`Deadline`]).
+//!
+//! At central, identities go as well whose policy was deleted. They may do nothing from that moment on, so no list tells of
+//! them; but they count among those that a tenant may have as long as they are there. They leave a tombstone, by which they
+//! go from hosts, too.
 
 use holdfast_protocol::ids::Realm;
 
+use crate::access_control::identities::{Assignment, holds};
 use crate::access_control::records::{Approle, Revocation, SecretId, Token};
 use crate::audit_log::Line;
 #[cfg(feature = "shell")]
@@ -16,13 +21,16 @@ use crate::barrier::Snapshot;
 use crate::ports::Now;
 use crate::rows::{Batch, Kind, RawRow, ReadRows, Refusal, RowKey, Rows, decode_body};
 use crate::site_registry::restored::refuse_while_stopped;
+use crate::tally;
 
 /// How long something stays after its end, in seconds: what clocks may differ by, and more.
 pub const KEPT_S: u64 = 24 * 3600;
 /// Rows looked at by one snapshot, and taken away by one decision at most.
 pub const PAGE_ROWS: usize = 64;
-/// What ends by itself.
-pub const KINDS: [Kind; 3] = [Kind::Token, Kind::Revocation, Kind::SecretId];
+/// What ends by itself at a host.
+pub const AT_HOST: &[Kind] = &[Kind::Token, Kind::Revocation, Kind::SecretId];
+/// What ends by itself at central.
+pub const AT_CENTRAL: &[Kind] = &[Kind::Token, Kind::Revocation, Kind::SecretId, Kind::Identity];
 
 /// Where the content of the tenant with a number lies at this node.
 pub type Locate = fn(&dyn Rows, u32) -> Result<Option<Realm>, Refusal>;
@@ -102,7 +110,12 @@ pub fn take_away(
     let object = format!("{} {} of realm {}", gone.len(), what(first.kind), first.realm.0);
     let mut batch = Batch::new(Realm::NODE, Line::done(now.wall_us, "node", "access.expire", object));
     let number = gone.len();
-    gone.into_iter().for_each(|key| batch.forget_key(key));
+    if first.kind == Kind::Identity {
+        tally::take::<Assignment>(&mut batch, rows, first.realm, u32::try_from(number).unwrap_or(u32::MAX))?;
+        gone.into_iter().for_each(|key| batch.delete_key(key));
+    } else {
+        gone.into_iter().for_each(|key| batch.forget_key(key));
+    }
     Ok((batch, number))
 }
 
@@ -110,13 +123,14 @@ fn what(kind: Kind) -> &'static str {
     match kind {
         Kind::Token => "tokens",
         Kind::Revocation => "revocations",
+        Kind::Identity => "identities",
         _ => "secret-ids",
     }
 }
 
-/// Whether a row proves nothing any more. A tombstone never did.
+/// Whether a row proves nothing any more. A tombstone never did, and goes if its name is never used again.
 fn may_go(rows: &dyn Rows, key: &RowKey, row: &RawRow, (locate, until_us): (Locate, i64)) -> Result<bool, Refusal> {
-    let Some(body) = &row.body else { return Ok(true) };
+    let Some(body) = &row.body else { return Ok(key.kind != Kind::Identity) };
     let is_over = |ends_us: i64| ends_us != 0 && ends_us <= until_us;
     match key.kind {
         Kind::Token => Ok(is_over(decode_body::<Token>(body.expose())?.expires_us)),
@@ -129,6 +143,7 @@ fn may_go(rows: &dyn Rows, key: &RowKey, row: &RawRow, (locate, until_us): (Loca
             let id = decode_body::<SecretId>(body.expose())?;
             Ok(is_over(id.expires_us) || is_of_no_approle(rows, key, &id, locate)?)
         }
+        Kind::Identity => Ok(!holds(rows, key.realm, &decode_body::<Assignment>(body.expose())?)?),
         _ => Ok(false),
     }
 }
@@ -148,13 +163,14 @@ fn is_of_no_approle(rows: &dyn Rows, key: &RowKey, id: &SecretId, locate: Locate
 #[cfg(feature = "shell")]
 pub async fn clear(
     barrier: &Barrier,
-    locate: Locate,
+    (kinds, locate): (&[Kind], Locate),
     until_us: i64,
     now: impl Fn() -> Now + Send + Sync + Clone + 'static,
 ) -> Result<usize, Refusal> {
     let realms = barrier.snapshot()?.realms()?;
     let mut cleared = 0;
-    for of in realms.into_iter().flat_map(|realm| KINDS.map(|kind| (kind, realm))) {
+    let all: Vec<_> = realms.into_iter().flat_map(|realm| kinds.iter().map(move |kind| (*kind, realm))).collect();
+    for of in all {
         let mut after = None::<Vec<String>>;
         loop {
             let look = || ended(&barrier.snapshot()?, of, after.as_deref(), (locate, until_us));

@@ -145,7 +145,7 @@ pub fn forget_identity(by: &Authority, identity: Identity, rows: &dyn Rows, now:
     refuse_admin(&old, &by)?;
     old.origin.check(&by)?;
     let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), "identity.forget", &name));
-    tally::take::<Assignment>(&mut batch, rows, by.realm())?;
+    tally::take::<Assignment>(&mut batch, rows, by.realm(), 1)?;
     batch.delete::<Assignment>(by.realm(), &[&name]);
     Ok((batch, ()))
 }
@@ -196,14 +196,35 @@ pub fn identities(rows: &dyn Rows, realm: Realm) -> Result<Vec<Listed<Option<Pol
 }
 
 fn known(rows: &dyn Rows, realm: Realm, identity: Identity, assignment: Assignment) -> Result<Option<Known>, Refusal> {
-    let policy = match &assignment.standing {
-        Standing::Admin => None,
-        Standing::Policy { name, instance } => match rows.read::<Policy>(realm, &[name.as_str()])? {
-            Some(row) if row.value.instance == *instance => Some((name.clone(), row.value)),
-            Some(_) | None => return Ok(None),
-        },
+    let policy = match policy_of(rows, realm, &assignment)? {
+        Held::All => None,
+        Held::Policy(name, policy) => Some((name, policy)),
+        Held::Nothing => return Ok(None),
     };
     Ok(Some(Known { identity, assignment, policy }))
+}
+
+/// What an assignment gives.
+enum Held {
+    All,
+    Policy(PolicyName, Policy),
+    /// Its policy was deleted.
+    Nothing,
+}
+
+fn policy_of(rows: &dyn Rows, realm: Realm, assignment: &Assignment) -> Result<Held, Refusal> {
+    Ok(match &assignment.standing {
+        Standing::Admin => Held::All,
+        Standing::Policy { name, instance } => match rows.read::<Policy>(realm, &[name.as_str()])? {
+            Some(row) if row.value.instance == *instance => Held::Policy(name.clone(), row.value),
+            Some(_) | None => Held::Nothing,
+        },
+    })
+}
+
+/// Whether an assignment gives anything.
+pub(crate) fn holds(rows: &dyn Rows, realm: Realm, assignment: &Assignment) -> Result<bool, Refusal> {
+    Ok(!matches!(policy_of(rows, realm, assignment)?, Held::Nothing))
 }
 
 /// Whether an identity may call a path, as the rows of one snapshot say. Of a blocked tenant nobody may.

@@ -168,7 +168,7 @@ pub fn delete_policy(by: &Authority, name: &PolicyName, rows: &dyn Rows, now: No
     let by = by.renewed(rows, now)?;
     policy(rows, by.realm(), name)?.value.origin.check(&by)?;
     let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), "policy.delete", name.as_str()));
-    tally::take::<Policy>(&mut batch, rows, by.realm())?;
+    tally::take::<Policy>(&mut batch, rows, by.realm(), 1)?;
     batch.delete::<Policy>(by.realm(), &[name.as_str()]);
     Ok((batch, ()))
 }

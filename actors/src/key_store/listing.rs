@@ -1,7 +1,8 @@
 //! Lists of names, page by page, in both ways that KES has had: by a pattern of Go's `path.Match`, or by a prefix.
 //!
 //! Clients of today go on with a list by asking for the text that came as `continue_at` in place of the prefix. So that
-//! text says both what is listed and where to go on: `PREFIX*NAME`, which is no prefix that a client could ask for.
+//! text says both what is listed and where to go on: `PREFIX**NAME`, which nobody asks for. `*NAME` is refused, as KES
+//! does: it looks like a pattern of the other way, which it is not here.
 
 use holdfast_protocol::kes::NameError;
 use holdfast_protocol::kes::name::{NAME_BYTES_MAX, is_name, is_of_name};
@@ -11,6 +12,8 @@ use crate::access_control::policies::PATTERN_BYTES_MAX;
 
 /// Names on a page.
 pub const PAGE_NAMES: usize = 1024;
+/// Between what is listed and where to go on.
+const GOES_ON: &str = "**";
 
 /// Which names are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +65,11 @@ impl Listing {
     /// # Errors
     /// Too long, or with characters that names have not.
     pub fn prefix(text: &str) -> Result<Self, NameError> {
-        let (prefix, from) = match text.split_once('*') {
-            None if text.is_empty() || is_name(text) => (text, None),
-            Some((prefix, "")) => (prefix, None),
-            Some((prefix, from)) if is_name(from) && from.starts_with(prefix) => (prefix, Some(from.to_owned())),
-            None | Some(_) => return Err(NameError),
+        let (prefix, from) = match (text.split_once(GOES_ON), text.strip_suffix('*')) {
+            (None, None) if text.is_empty() || is_name(text) => (text, None),
+            (None, Some(prefix)) => (prefix, None),
+            (Some((prefix, from)), _) if is_name(from) && from.starts_with(prefix) => (prefix, Some(from.to_owned())),
+            _ => return Err(NameError),
         };
         let is_prefix = prefix.len() <= NAME_BYTES_MAX && prefix.bytes().all(is_of_name) && !prefix.starts_with('-');
         if is_prefix { Ok(Self::Prefix { prefix: prefix.to_owned(), from }) } else { Err(NameError) }
@@ -84,7 +87,7 @@ impl Listing {
         };
         let mut rest = all.skip_while(|one| one.name.as_str() < from).take_while(|one| one.name.starts_with(prefix));
         let found = rest.by_ref().take(limit.max(1)).cloned().collect();
-        Page { found, continue_at: rest.next().map(|next| format!("{prefix}*{}", next.name)) }
+        Page { found, continue_at: rest.next().map(|next| format!("{prefix}{GOES_ON}{}", next.name)) }
     }
 }
 
@@ -109,9 +112,10 @@ mod tests {
             assert_eq!(Listing::prefix(text), Ok(expected), "{text}");
         }
         let too_long = format!("{longest}a*");
-        for bad in
-            ["a-", "-", "-*", "_", "**", "a**", "a.b", "a/b", "a b", "a*b", "*-", "*a-", "a*a*", "\u{e4}*", &too_long]
-        {
+        for bad in [
+            "a-", "-", "-*", "_", "**", "a**", "a.b", "a/b", "a b", "a*b", "*-", "*a-", "a*a*", "\u{e4}*", &too_long,
+            "*dev", "*a", "a*ab", "a**b", "**-", "***", "a***", "a**ab*", "***ab",
+        ] {
             assert_eq!(Listing::prefix(bad), Err(NameError), "{bad}");
         }
     }

@@ -350,6 +350,31 @@ fn a_tenant_has_so_many_keys_and_no_more() {
 }
 
 #[test]
+fn keys_from_before_they_were_counted_are_counted_once() {
+    let mut world = World::new();
+    for key in ["first", "second", "third"] {
+        world.create(key);
+    }
+    world.delete("third").unwrap();
+    let uncounted = |_: &dyn Rows| {
+        let mut batch = Batch::housekeeping();
+        batch.forget::<Tally>(TENANT, &[&(Kind::TransitKey as u8).to_string()]);
+        Ok((batch, ()))
+    };
+    let written = |world: &World| {
+        let row = world.rows.read::<Tally>(TENANT, &[&(Kind::TransitKey as u8).to_string()]);
+        row.unwrap().map(|row| row.value.count)
+    };
+    world.rows.run(uncounted).unwrap();
+    assert_eq!((tally::<TransitKey>(&world.rows, TENANT).unwrap(), written(&world)), (2, None));
+    world.create("more");
+    assert_eq!(written(&world), Some(3));
+    world.rows.run(uncounted).unwrap();
+    world.delete("first").unwrap();
+    assert_eq!(written(&world), Some(2));
+}
+
+#[test]
 fn nothing_of_a_key_is_printed() {
     let mut world = World::new();
     world.create("k");

@@ -216,7 +216,7 @@ pub fn delete_key(by: &Authority, name: &KeyName, rows: &dyn Rows, now: Now) -> 
     let by = by.renewed(rows, now)?;
     found(rows, &by, name)?.origin.check(&by)?;
     let mut batch = Batch::new(by.realm(), Line::done(now.wall_us, by.actor(), "key.delete", name.as_str()));
-    tally::take::<TransitKey>(&mut batch, rows, by.realm())?;
+    tally::take::<TransitKey>(&mut batch, rows, by.realm(), 1)?;
     batch.delete::<TransitKey>(by.realm(), &[name.as_str()]);
     Ok((batch, ()))
 }

@@ -30,7 +30,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::Kes;
-use super::api::{self, Api, Auth, Does, KNOWN, PERMITTED};
+use super::api::{self, Api, Auth, Does, KEY_IMPORT, KNOWN, PERMITTED};
 use super::events::{Heard, Whose};
 use super::fault::{Fault, Named};
 use super::profile::Profile;
@@ -106,6 +106,8 @@ pub(super) struct At<'a> {
     pub(super) hot: &'a HotRealm<'a>,
     pub(super) gate: &'a Gate<'a>,
     pub(super) realm: Realm,
+    /// The tenant's number at central.
+    pub(super) number: u32,
 }
 
 /// Makes a handler.
@@ -154,31 +156,63 @@ where
         Err(refused) => return kes.refuse(api, (&parts.method, &path), refused),
     };
     let Call { asked, section, realm, reads_body, .. } = &call;
-    let (asked, section, realm, reads_body) = (asked.clone(), section.clone(), *realm, reads_body.clone());
-    let (from, is_peer) = (call.client.from, call.client.is_peer);
-    let timeout = section.timeout(api);
+    let (timeout, reads_body, who, is_peer) = (section.timeout(api), reads_body.clone(), asked.1, call.client.is_peer);
+    let (asked, section, realm, from) = (asked.clone(), section.clone(), *realm, call.client.from);
+    let told = Told { kes, api, method: parts.method.clone(), path, asked, section, realm, from };
     let done = match api.does {
-        Does::Change if kes.0.node.is_at_site() => Some(Err(Fault::AtCentralOnly)),
-        Does::Change if api.bites => {
+        Does::Change if told.kes.0.node.is_at_site() => Some(Err(Fault::AtCentralOnly)),
+        Does::Change => {
             let slot = parts.extensions.get::<Slot>().cloned();
+            let told = told.clone();
+            // Whatever has begun goes on to its end, and a refusal to its line, also when nobody waits for it any more.
             // What nobody waits for any more does not wait for a client either.
             let all = async {
                 let body = call.gathered(body).await?;
-                to_the_end(slot, work(call, body)).await
+                let work = work(call, body);
+                Ok::<_, Fault>(to_the_end(slot, async move { work.await.map_err(|fault| told.refused(fault)) }).await)
             };
             within(timeout, all).await
         }
-        Does::Tell | Does::Use | Does::Change => within(timeout, work(call, body)).await,
+        Does::Tell | Does::Use => within(timeout, work(call, body)).await.map(|done| done.map(Ok)),
     };
     let served = done.unwrap_or_else(|| Err(late(reads_body.load(Ordering::Relaxed))));
-    peer.vouch(served.is_ok() && is_peer && asked.1.is_some());
-    let realm = || realm.unwrap_or_else(|| kes.noted_in(&asked));
+    peer.vouch(matches!(served, Ok(Ok(_))) && is_peer && who.is_some());
     match served {
-        Ok(response) => kes.marked(|| Whose { realm: realm(), who: asked.1, from }, response),
-        Err(fault) => {
-            let refused = Refused { realm: realm(), who: asked.1, from, section, fault: fault.into() };
-            kes.refuse(api, (&parts.method, &path), refused)
-        }
+        Ok(Ok(response)) => told.kes.marked(|| told.whose(), response),
+        Ok(Err(refused)) => refused,
+        Err(fault) => told.refused(fault),
+    }
+}
+
+/// A call whose end is yet to be told.
+#[derive(Clone)]
+struct Told {
+    kes: Kes,
+    api: &'static Api,
+    method: Method,
+    path: Arc<str>,
+    asked: Asked,
+    section: Arc<Section>,
+    realm: Option<Realm>,
+    from: Option<IpAddr>,
+}
+
+impl Told {
+    /// Of nobody, and of one whom the tenant does not know, nothing is told to the tenant.
+    fn whose(&self) -> Whose {
+        let realm = match (self.asked.1, self.realm) {
+            (None, _) => Realm::NODE,
+            (Some(_), Some(realm)) => realm,
+            (Some(_), None) => self.kes.noted_in(&self.asked),
+        };
+        Whose { realm, who: self.asked.1, from: self.from }
+    }
+
+    /// Notes a refusal; gives the answer.
+    fn refused(&self, fault: Fault) -> Response {
+        let Whose { realm, who, from } = self.whose();
+        let refused = Refused { realm, who, from, section: self.section.clone(), fault: fault.into() };
+        self.kes.refuse(self.api, (&self.method, &self.path), refused)
     }
 }
 
@@ -434,6 +468,7 @@ impl Call {
         let read = body::collect(body, self.api.body_max).await;
         self.reads_body.store(false, Ordering::Relaxed);
         read.map_err(|problem| match problem.status {
+            StatusCode::PAYLOAD_TOO_LARGE if self.api.path == KEY_IMPORT.path => Fault::BadImport,
             StatusCode::PAYLOAD_TOO_LARGE => Fault::BadBody,
             _ => Fault::Problem(problem),
         })
@@ -447,9 +482,12 @@ impl Call {
         Ok(Body::from(Bytes::from_owner(self.body(body).await?)))
     }
 
-    /// Looks at one snapshot: at the caller's right, then at what `work` looks for; then writes the audit line.
+    /// Looks at one snapshot: at the caller's right, then at what `work` looks for; then writes the audit line. What
+    /// anybody may call tells of the node only, and has none: strangers would fill a log with it.
     pub(super) fn read<T>(&self, work: impl FnOnce(&At<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        self.served(&Deed::read(self.api.action, self.rest()), work)
+        let (action, object) = (self.api.action, self.rest());
+        let deed = if self.asked.1.is_some() { Deed::read(action, object) } else { Deed::of(action, object) };
+        self.served(&deed, work)
     }
 
     /// The same where nothing comes of it that anybody hears of: it is noted nowhere. Also at the certificate's end.
@@ -482,7 +520,7 @@ impl Call {
         let hot = HotRealm::new(&rows, realm).map_err(as_unknown)?;
         judge(self.api, self.asked.1, &self.path, (realm, &hot))?;
         let by = By { realm, tenant: number, actor: &named(self.asked.1) };
-        let served = node.serve(&rows, &by, deed, |gate| work(&At { rows: &rows, hot: &hot, gate, realm }));
+        let served = node.serve(&rows, &by, deed, |gate| work(&At { rows: &rows, hot: &hot, gate, realm, number }));
         served.map_err(|unserved| match unserved {
             Unserved::Refused(fault) => fault,
             Unserved::Unnoted(refusal) => refusal.into(),

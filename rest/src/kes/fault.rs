@@ -47,6 +47,8 @@ pub(super) enum Fault {
     /// The same, where the key is too long or short for it.
     KeySize(String),
     TooManyCiphertexts,
+    /// As many follow the logs as may.
+    TooManyReaders,
     Unusable(Unusable),
     /// The method that came, and the one that is expected.
     WrongMethod(String, &'static str),
@@ -120,7 +122,7 @@ impl Fault {
             }
             (Self::WrongMethod(..), Seed) => (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".into()),
             (Self::Refused(refusal), profile) => return refused_said(refusal, profile),
-            (Self::Problem(_), _) => return None,
+            (Self::TooManyReaders | Self::Problem(_), _) => return None,
         })
     }
 
@@ -136,6 +138,7 @@ impl Fault {
     fn into_problem(self) -> Problem {
         match self {
             Self::Refused(refusal) => refusal.into(),
+            Self::TooManyReaders => Problem::overloaded(),
             Self::Problem(problem) => problem,
             Self::Of(_, fault) => fault.into_problem(),
             _ => Problem::internal(),
@@ -148,6 +151,7 @@ impl Fault {
             Self::Of(_, fault) => fault.why(api),
             Self::Refused(Refusal::Sealed | Refusal::Corrupt | Refusal::Fault(_)) => None,
             Self::Refused(refusal) => Some(refusal.to_string()),
+            Self::TooManyReaders => Some("as many follow the logs as may".to_owned()),
             Self::Problem(problem) => problem.status.is_client_error().then(|| problem.message.to_string()),
             other => other.said(Profile::Current, api).map(|(_, words)| words.into_owned()),
         }

@@ -1,6 +1,6 @@
 //! Following the logs: `/v1/log/audit` and `/v1/log/error`, and as clients of the older profile call them. A stream goes on
-//! until its reader leaves, falls behind, or may not listen any more, which is looked at every second. A stream has no
-//! gaps: who has missed something is cut off, and can see by that that it did.
+//! until its reader leaves, falls behind, has to make room for another tenant's, or may not listen any more, which is looked
+//! at every second. A stream has no gaps: who has missed something is cut off, and can see by that that it did.
 //!
 //! Who listens hears of its own tenant. Requests of nobody whom a tenant knows (without a certificate, of strangers, of a
 //! tenant that there is not) are told to administrators of `system` at central alone, as only they may read of them in the
@@ -24,10 +24,9 @@ use super::Kes;
 use super::api::{Api, LOG_AUDIT, LOG_AUDIT_TRACE, LOG_ERROR, LOG_ERROR_TRACE, routes};
 use super::call::{At, Call, op};
 use super::fault::Fault;
-use super::streams::{Listener, Log};
+use super::streams::{Listener, Log, Wish};
 use crate::lasting::One;
 use crate::openapi::operation::Operations;
-use crate::problem::Problem;
 
 /// Between two looks at whether the listener still may.
 const LOOK: Duration = Duration::from_secs(1);
@@ -58,8 +57,9 @@ const LINES: &str = "application/x-ndjson";
 async fn follow(call: Call, log: Log) -> Result<Response, Fault> {
     let (realm, listener, hears_nodes) = call.read(|at| {
         let hears_nodes = hears_nodes(&call, at)?;
-        let listener = call.streams().listen(at.realm, log, hears_nodes);
-        Ok((at.realm, listener.ok_or_else(|| Fault::Problem(Problem::overloaded()))?, hears_nodes))
+        let is_operators = at.number == SYSTEM.0;
+        let wish = Wish { realm: at.realm, is_operators, log, and_node: hears_nodes };
+        Ok((at.realm, call.streams().listen(wish).ok_or(Fault::TooManyReaders)?, hears_nodes))
     })?;
     let (to, lines) = mpsc::channel(WAITING_MAX);
     let mut looks = interval(LOOK);

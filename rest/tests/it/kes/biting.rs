@@ -106,3 +106,27 @@ async fn a_change_bites_also_after_its_deadline() {
     hosts.has_held("delete").await;
     assert_eq!(front.get("/v1/key/describe/k").await.status, 404);
 }
+
+#[tokio::test]
+async fn a_refusal_of_what_nobody_waits_for_any_more_has_its_line_all_the_same() {
+    let (front, _) = hanging("").await;
+    front.make("k").await;
+    for (method, path, line) in [
+        (Method::PUT, "/v1/key/create/k", "key.create k key exists already"),
+        (Method::PUT, "/v1/key/rotate/none", "key.rotate none key not found"),
+        (Method::DELETE, "/v1/key/delete/none", "key.delete none key not found"),
+        (Method::DELETE, "/v1/policy/delete/none", "policy.delete none policy not found"),
+    ] {
+        let mut answer = Box::pin(front.answered(method, path, &Value::Null));
+        tokio::select! { biased; _ = &mut answer => panic!("{path}: it waits"), () = ready(()) => {} }
+        drop(answer);
+        let line = format!("1 {} {line}", identity(&front.admin));
+        let noted = async {
+            while !front.lines().contains(&line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(tokio::time::timeout(LONG, noted).await.is_ok(), "{path}: {:?}", front.lines());
+    }
+    assert_eq!(front.lines().len(), 4, "one for each");
+}

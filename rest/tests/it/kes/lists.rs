@@ -45,7 +45,7 @@ async fn a_pattern_lists_line_by_line_and_a_prefix_page_by_page() {
     assert_eq!(bare, json!({ "names": ["my-key", "my-key1", "other"] }), "as clients ask for all");
     front.make("list").await;
     assert_eq!(front.get("/v1/key/describe/list").await.json()["name"], "list");
-    for bad in ["a-", "a.b", "**", "a/b"] {
+    for bad in ["a-", "a.b", "**", "a/b", "*key1", "m*my-key"] {
         let words = format!("listing pattern '{bad}' is empty, too long or is invalid");
         assert_eq!(refused(&front.get(&format!("/v1/key/list/{bad}")).await), (400, words));
     }

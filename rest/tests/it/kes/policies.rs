@@ -3,6 +3,10 @@
 use holdfast_rest::peer::{ClientCertificate, Peer};
 use tower::ServiceExt;
 
+use holdfast_actors::access_control::expiry::{AT_CENTRAL, at_central, clear};
+use holdfast_actors::access_control::identities::Assignment;
+use holdfast_actors::tally::tally;
+
 use super::*;
 
 /// In the audit log.
@@ -257,4 +261,27 @@ async fn clients_of_the_middle_years_assign_and_delete_in_their_own_way() {
     assert_eq!(listed().await, 403);
     let gone = front.delete(&format!("/v1/identity/delete/{stranger}")).await;
     assert_eq!(refused(&gone), said(404, "identity does not exist"));
+}
+
+#[tokio::test]
+async fn identities_of_a_policy_that_was_deleted_make_room_by_and_by() {
+    let front = Front::start().await;
+    let (gone, kept) = (Identity([0xa1; 32]), Identity([0xb2; 32]));
+    for (policy, who) in [("p", gone), ("q", kept)] {
+        front.post(&format!("/v1/policy/write/{policy}"), &json!({ "paths": ["/v1/key/list/*"] })).await;
+        assign(&front, policy, who).await;
+    }
+    let node = &front.world.node;
+    let clear = async || {
+        let (node, barrier) = (node.clone(), node.barrier());
+        clear(barrier, (AT_CENTRAL, at_central), 0, move || node.now()).await.unwrap()
+    };
+    let count = || tally::<Assignment>(&node.barrier().snapshot().unwrap(), Realm(1)).unwrap();
+    assert_eq!((clear().await, count()), (0, 3));
+    front.delete("/v1/policy/delete/p").await;
+    assert_eq!((clear().await, count()), (1, 2), "administrators stay, too");
+    assert_eq!((clear().await, count()), (0, 2), "once");
+    assert_eq!(front.get("/v1/identity/list/*").await.json(), json!({ (kept.to_string()): "q" }));
+    assign(&front, "q", gone).await;
+    assert_eq!((clear().await, count()), (0, 3));
 }

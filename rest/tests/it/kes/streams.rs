@@ -293,6 +293,39 @@ async fn who_leaves_makes_room() {
 }
 
 #[tokio::test]
+async fn who_finds_no_place_is_refused_and_that_is_noted_once() {
+    let front = Front::start().await;
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(front.listens(&front.admin, "http/1.1", ERROR).await);
+    }
+    assert_eq!(front.opened(&front.admin, "http/1.1", ERROR).await.status(), 503);
+    let lines = front.lines();
+    let refused = format!("1 {} kes.log-error  as many follow the logs as may", identity(&front.admin));
+    assert_eq!((lines.len(), lines.last()), (17, Some(&refused)));
+    // Places of one tenant are none of another's.
+    front.of_acme().await;
+    held.push(front.listens(&front.admin, "http/1.1", &format!("{ERROR}?enclave=acme")).await);
+}
+
+#[tokio::test]
+async fn what_anybody_may_call_fills_no_log_of_a_tenant() {
+    let front = Front::with("[kes]\ntenant = \"acme\"\n[kes.api.\"/v1/status\"]\nskip_auth = true\n").await;
+    front.of_acme().await;
+    let mut acme = front.listens(&front.admin, "http/1.1", AUDIT).await;
+    let mut system = front.listens(&front.admin, "http/1.1", &format!("{AUDIT}?enclave=system")).await;
+    let noted = front.lines().len();
+    for _ in 0..10 {
+        assert_eq!(front.ask(None, Method::GET, "/v1/status", "").await.status, 200);
+    }
+    assert_eq!(front.lines().len(), noted);
+    front.get("/v1/key/list/").await;
+    assert_eq!(acme.request().await.0, "/v1/key/list/");
+    let nobodys = ("/v1/status".to_owned(), String::new(), 200);
+    assert_eq!(system.request().await, nobodys, "administrators of system hear of it");
+}
+
+#[tokio::test]
 async fn a_stream_has_no_timeout_in_the_table_of_what_can_be_called() {
     let front = Front::start().await;
     let apis = front.get("/v1/api").await.json();

@@ -6,7 +6,7 @@ use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_actors::access_control::approle_logins::{Issuer, MintSecretId, mint_secret_id};
-use holdfast_actors::access_control::expiry::{Deadline, KEPT_S, PAGE_ROWS, at_central, clear};
+use holdfast_actors::access_control::expiry::{AT_CENTRAL, Deadline, KEPT_S, PAGE_ROWS, at_central, clear};
 use holdfast_actors::access_control::logins::{LogIn, log_in, login_of, revoke_own};
 use holdfast_actors::ports::{Clock, draw, draw_secret};
 use holdfast_actors::rows::Kind;
@@ -78,7 +78,7 @@ impl Aging {
     /// As the node does by itself; how many rows went.
     async fn clear(&self, deadline: &mut Deadline) -> usize {
         let (clock, node) = (self.central.clock.clone(), self.central.access.node());
-        clear(node.barrier(), at_central, deadline.us(clock.now()), move || clock.now()).await.unwrap()
+        clear(node.barrier(), (AT_CENTRAL, at_central), deadline.us(clock.now()), move || clock.now()).await.unwrap()
     }
 
     fn passes(&self, seconds: u64) {
@@ -171,6 +171,6 @@ async fn a_wall_clock_that_runs_ahead_forgets_nothing() {
     ahead.wall_us += 400 * 24 * 3_600_000_000;
     let clock = aging.central.clock.clone();
     let barrier = aging.central.access.node().barrier();
-    assert_eq!(clear(barrier, at_central, deadline.us(ahead), move || clock.now()).await.unwrap(), 0);
+    assert_eq!(clear(barrier, (AT_CENTRAL, at_central), deadline.us(ahead), move || clock.now()).await.unwrap(), 0);
     assert_eq!((aging.stored(), aging.status(&revoked).await), (before, 401));
 }
