@@ -13,7 +13,7 @@ pub const SITES_MAX: usize = 2000;
 pub const OFFLINE_S_MAX: u64 = 10 * 365 * 86_400;
 
 /// Which sites get an item.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Placement {
     /// None: it stays at central.
     #[default]
@@ -22,6 +22,17 @@ pub enum Placement {
     All,
     /// These; sites that do not exist yet may be named.
     Sites(BTreeSet<SiteName>),
+}
+
+impl Placement {
+    /// Whether the site is one of them.
+    pub fn reaches(&self, site: &SiteName) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Sites(sites) => sites.contains(site),
+        }
+    }
 }
 
 /// Where an item goes, and how long it lasts there.
@@ -36,11 +47,7 @@ pub struct Distribute {
 impl Distribute {
     /// Whether the site gets it.
     pub fn goes_to(&self, site: &SiteName) -> bool {
-        match &self.to {
-            Placement::None => false,
-            Placement::All => true,
-            Placement::Sites(sites) => sites.contains(site),
-        }
+        self.to.reaches(site)
     }
 
     /// Whether it is within the bounds of what can be stored and meant.

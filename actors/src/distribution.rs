@@ -9,6 +9,7 @@ pub mod blast;
 pub mod build;
 pub mod core;
 pub mod holdings;
+pub(crate) mod placed;
 pub mod placement;
 pub mod reads;
 pub mod replica;

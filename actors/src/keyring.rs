@@ -17,6 +17,7 @@ use holdfast_protocol::secret::{Secret, sealed};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::distribution::placed::Placed;
 use crate::key_store::hot::Hot;
 use crate::rows::Refusal;
 use crate::store::View;
@@ -36,6 +37,8 @@ pub struct RealmKeys {
     versions: BTreeMap<u32, Secret<32>>,
     /// What was decrypted with them and is used again and again: it goes when they go.
     hot: Hot,
+    /// Where its content goes, likewise.
+    placed: Placed,
     /// What seals lines of the journal, and how many more.
     lines: Mutex<Option<(Sealer, u32)>>,
 }
@@ -48,12 +51,18 @@ impl RealmKeys {
 
     fn assemble(base: Secret<32>, current: u32, versions: BTreeMap<u32, Secret<32>>) -> Self {
         let index = hkdf(base.expose(), "holdfast/realm/index/v1", b"");
-        Self { base, index, current, versions, hot: Hot::default(), lines: Mutex::default() }
+        let (hot, placed, lines) = (Hot::default(), Placed::default(), Mutex::default());
+        Self { base, index, current, versions, hot, placed, lines }
     }
 
     /// What is kept decrypted of the realm.
     pub(crate) fn hot(&self) -> &Hot {
         &self.hot
+    }
+
+    /// What is kept of where its content goes.
+    pub(crate) fn placed(&self) -> &Placed {
+        &self.placed
     }
 
     /// The key for what is written now, and its id.

@@ -136,6 +136,19 @@ impl Snapshot {
     /// # Errors
     /// Faults and damage.
     pub fn changes(&self, realm: Realm, after: Revision) -> Result<Option<Vec<ChangedRow>>, Refusal> {
+        self.changes_of(|_| true, realm, after)
+    }
+
+    /// The same of some kinds only; rows of others are not even decrypted.
+    ///
+    /// # Errors
+    /// As [`Snapshot::changes`].
+    pub fn changes_of(
+        &self,
+        wanted: impl Fn(Kind) -> bool,
+        realm: Realm,
+        after: Revision,
+    ) -> Result<Option<Vec<ChangedRow>>, Refusal> {
         let mut found = BTreeMap::new();
         let mut cursor = after;
         loop {
@@ -149,6 +162,7 @@ impl Snapshot {
             for change in page {
                 if let Some((kind, of)) = split_store_key(&change.key)
                     && of == realm
+                    && wanted(kind)
                 {
                     found.insert(change.key, kind);
                 }

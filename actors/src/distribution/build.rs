@@ -10,7 +10,7 @@ use holdfast_protocol::bundle::{self, Body, BundleKind, Header, Item};
 use holdfast_protocol::codec::length_prefixed;
 use holdfast_protocol::crypto::hash::{hmac, sha256};
 use holdfast_protocol::crypto::sign::SigningKey;
-use holdfast_protocol::ids::{HostName, Realm, Seq, SiteName, TenantName};
+use holdfast_protocol::ids::{HostName, Realm, Revision, Seq, SiteName, TenantName};
 use holdfast_protocol::secret::{Secret, SecretBytes};
 use holdfast_protocol::wire::{Position, Signed};
 
@@ -18,7 +18,8 @@ use crate::access_control::Tenant;
 use crate::barrier::{Barrier, ChangedRow, Snapshot};
 use crate::distribution::core::{BuildOutcome, Push};
 use crate::distribution::holdings::{Sending, secret_facts};
-use crate::distribution::placement::{COMMON, SitePlacement};
+use crate::distribution::placed::{note_quiet, quiet_until};
+use crate::distribution::placement::SitePlacement;
 use crate::distribution::{
     CUTS_KEPT, Cut, Cuts, DELTA_BYTES_MAX, DELTA_ROWS_MAX, Holding, HostHolding, PART_BYTES_MAX,
 };
@@ -111,7 +112,7 @@ pub fn build(barrier: &Barrier, order: &Order<'_>, signer: &SigningKey, now: Now
     let mut job = Job {
         barrier,
         placement: match is_deleted {
-            true => SitePlacement::default(),
+            true => SitePlacement::nothing(tenant.realm, site_name),
             false => SitePlacement::read(&snapshot, tenant.realm, site_name)?,
         },
         is_deleted,
@@ -133,7 +134,7 @@ pub fn build(barrier: &Barrier, order: &Order<'_>, signer: &SigningKey, now: Now
     let from = base.filter(|base| base.term == target.position.term).and_then(|base| cuts.at(base));
     let from = from.filter(|cut| cut.has_content && target.has_content);
     if let Some(from) = from
-        && let Some(rows) = job.delta(from)?
+        && let Some(rows) = job.delta(from.revision)?
         && rows.len() <= DELTA_ROWS_MAX
         && bytes_of(&rows) <= DELTA_BYTES_MAX
     {
@@ -212,11 +213,14 @@ impl Job<'_> {
             last.position.dist_epoch == self.place.dist_epoch && last.position.term == self.deployment.term;
         let changed = match last.has_content == has_content {
             true if self.is_deleted => Some(Vec::new()),
-            true => self.delta(last)?,
+            true => self.delta(quiet_until(&self.snapshot, self.tenant.realm, self.site_name, last)?)?,
             false => None,
         };
         match changed {
             Some(rows) if rows.is_empty() && epochs_hold => {
+                if !self.is_deleted {
+                    note_quiet(&self.snapshot, self.tenant.realm, self.site_name, last)?;
+                }
                 let last = last.clone();
                 Ok(Some((cuts, last)))
             }
@@ -350,13 +354,13 @@ impl Job<'_> {
         run(self.barrier, move |rows| Ok((noted(rows)?, ())))
     }
 
-    /// What changed since a cut, for this site; `None`: too long ago to tell.
-    fn delta(&self, since: &Cut) -> Result<Option<Vec<Outgoing>>, Refusal> {
+    /// What changed after a revision, for this site; `None`: too long ago to tell.
+    fn delta(&self, after: Revision) -> Result<Option<Vec<Outgoing>>, Refusal> {
         let realm = self.tenant.realm;
-        let Some(changes) = self.snapshot.changes(realm, since.revision)? else { return Ok(None) };
+        let Some(changes) = self.snapshot.changes(realm, after)? else { return Ok(None) };
         let mut outgoing: BTreeMap<Vec<u8>, Outgoing> = BTreeMap::new();
         for changed in changes {
-            let placed = self.placement.places(&changed.key);
+            let placed = self.placement.places(&self.snapshot, &changed)?;
             if changed.key.kind == Kind::Box {
                 // Its placement may have changed, and with it where every secret in it belongs.
                 for secret in self.snapshot.all(Kind::Secret, realm, &changed.key.path)? {
@@ -386,29 +390,7 @@ impl Job<'_> {
 
     /// Every row that belongs at the site.
     fn everything(&self) -> Result<Vec<Outgoing>, Refusal> {
-        let realm = self.tenant.realm;
-        let mut rows: Vec<ChangedRow> = Vec::new();
-        if !self.placement.has_content() {
-            return Ok(Vec::new());
-        }
-        for kind in COMMON {
-            rows.extend(self.snapshot.all(kind, realm, &[])?);
-        }
-        for name in self.placement.approles() {
-            let key = crate::rows::RowKey { kind: Kind::Approle, realm, path: vec![name.to_owned()] };
-            rows.extend(self.snapshot.one(&key)?);
-        }
-        for slug in self.placement.boxes() {
-            let path = [slug.to_owned()];
-            let key = RowKey { kind: Kind::Box, realm, path: path.to_vec() };
-            rows.extend(self.snapshot.one(&key)?);
-            rows.extend(self.snapshot.all(Kind::Secret, realm, &path)?);
-        }
-        for name in self.placement.keys() {
-            let key = RowKey { kind: Kind::TransitKey, realm, path: vec![name.to_owned()] };
-            rows.extend(self.snapshot.one(&key)?);
-        }
-        rows.retain(|changed| changed.row.body.is_some());
+        let rows = self.placement.everything(&self.snapshot)?;
         Ok(rows.into_iter().map(|changed| Outgoing::put_or_take(changed, true)).collect())
     }
 

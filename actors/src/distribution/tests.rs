@@ -4,6 +4,7 @@
 mod applying;
 mod blast;
 mod cuts;
+mod placing;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -320,7 +320,7 @@ proptest! {
     }
 }
 
-fn placement(to: u8) -> Placement {
+pub(super) fn placement(to: u8) -> Placement {
     match to {
         0 => Placement::None,
         1 => Placement::All,
