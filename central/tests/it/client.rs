@@ -108,15 +108,24 @@ pub(crate) async fn try_call(
     Ok(Answer { status: parts.status, headers: parts.headers, text, chain })
 }
 
+/// A connection of an operator's that is kept, for one request after the other.
+pub(crate) async fn kept(stream: TcpStream, operator: &Operator) -> http1::SendRequest<Body> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let tls = TlsConnector::from(config(None, Some(operator))).connect(name, stream).await.unwrap();
+    let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
 /// An answer that goes on, by an operator: its body, to be read as it comes.
 pub(crate) async fn follow(addr: SocketAddr, operator: &Operator, path: &str) -> hyper::body::Incoming {
-    let name = ServerName::try_from("localhost").unwrap();
-    let stream = TcpStream::connect(addr).await.unwrap();
-    let tls = TlsConnector::from(config(None, Some(operator))).connect(name, stream).await.unwrap();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await.unwrap();
-    tokio::spawn(connection);
+    follow_over(TcpStream::connect(addr).await.unwrap(), operator, path).await
+}
+
+/// The same over a connection that there is.
+pub(crate) async fn follow_over(stream: TcpStream, operator: &Operator, path: &str) -> hyper::body::Incoming {
     let request = Request::get(path).header("host", "localhost").body(Body::empty()).unwrap();
-    let response = sender.send_request(request).await.unwrap();
+    let response = kept(stream, operator).await.send_request(request).await.unwrap();
     assert_eq!(response.status(), 200);
     response.into_body()
 }

@@ -5,6 +5,7 @@
 mod audit;
 mod client;
 mod ends;
+mod following;
 mod guessing;
 mod isolation;
 mod kes;
