@@ -11,17 +11,16 @@ use crate::{Memory, choose, chosen, corpus};
 /// TOML becomes a tree, and each mistake a sentence.
 pub const MEMORY: Memory = Memory { fixed: 512 << 10, each: 1024 };
 
-/// Names files, which are read: no bytes of ours may choose which.
-const READS_FILES: &str = "ek_authorities";
+/// Name files, which are read: no bytes of ours may choose which, nor spell one of these otherwise.
+const READ_FILES: [&str; 2] = ["ek_authorities", "ca_file"];
 
 /// Reads `data` as the file that its first byte says.
 pub fn target(data: &[u8]) {
     let Some((which, bytes)) = choose(data) else { return };
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if text.contains(READS_FILES) || text.contains('\\') && text.contains("ek_") {
-        return;
-    }
+    let names_files = text.contains('\\') || READ_FILES.iter().any(|key| text.contains(key));
     match which % 3 {
+        0 | 1 if names_files => {}
         0 => central(text),
         1 => agent(text),
         _ => site_bundle(bytes),
@@ -36,8 +35,31 @@ fn central(text: &str) {
             assert!(config.store.map_bytes > 0 && config.audit.segment_bytes <= config.audit.total_bytes);
             assert!(config.tls.requests_max > 0 && config.tls.connections_max > 0);
             assert!(config.admin_identities.iter().all(|identity| identity.len() == 64));
+            clients_are_served(&config);
         }
         Err(errors) => are_told(&errors),
+    }
+}
+
+/// What is taken of KES' sections can be done: each by itself, and all of a tenant together.
+fn clients_are_served(config: &CentralConfig) {
+    assert!(config.kes_listeners.len() <= 64);
+    for section in config.kes_listeners.iter().map(|listener| &listener.section).chain([&config.kes]) {
+        is_sound(section.tenant.as_str());
+        let whole = config.kes_tenants.get(&section.tenant).expect("every tenant that is served is among them");
+        assert!(
+            whole.keys.is_superset(&section.configured.keys) && whole.admins.is_superset(&section.configured.admins)
+        );
+        assert!(whole.check().is_ok() && section.configured.check().is_ok());
+        assert!(section.configured.policies.keys().all(|name| whole.policies.contains_key(name)));
+        assert!(section.proxy.as_ref().is_none_or(|proxy| proxy.identities.len() <= 64));
+    }
+    for listener in &config.kes_listeners {
+        let verifier = listener.verifier().expect("what was taken asks for certificates");
+        assert!(
+            !(verifier.client_auth_mandatory() && listener.section.skips_any_auth()),
+            "nobody could call it without"
+        );
     }
 }
 
@@ -71,6 +93,27 @@ fn site_bundle(bytes: &[u8]) {
     assert_eq!(serde_json::to_vec(&again).expect("a bundle can be written"), written);
 }
 
+/// With all that a section can say.
+const SECTION: &str = r#"[kes]
+profile = "current"
+tenant = "acme"
+admin_identity = "a4eac2d875d60ef25b068965c4e850aac074028dc576f3699276c6ea0ae1828f"
+accept_expired_certificates = true
+keys = ["k1", "k_2"]
+[kes.policy.app]
+allow = ["/v1/key/generate/k*", "/v1/*"]
+deny = ["/v1/key/delete/*"]
+identities = ["0000000000000000000000000000000000000000000000000000000000000001"]
+[kes.api."/v1/status"]
+skip_auth = true
+timeout = "1s"
+[kes.api."/v1/key/create/"]
+timeout = "20s"
+[kes.proxy]
+identities = ["0000000000000000000000000000000000000000000000000000000000000002"]
+header = "X-Tls-Client-Cert"
+"#;
+
 /// Configurations with every key, some of them with a value that can't be, and the golden site bundle.
 pub fn seeds() -> Vec<Vec<u8>> {
     let common = "admin_identities = []\n[store]\nmap = \"64 MiB\"\nreserve = 4096\n[audit]\nsegment = \"1 MiB\"\ntotal = \"2 GiB\"\nreserve = 1\n[log]\nformat = \"json\"\nlevel = \"info,holdfast_rest=debug\"\n[tls]\nhandshake_timeout = \"5s\"\nconnection_age_max = \"1h30m\"\nconnections_max = 10\nrequests_max = 20\n";
@@ -83,6 +126,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
     );
     let mut seeds = vec![chosen(0, central.as_bytes()), chosen(1, agent.as_bytes())];
     seeds.push(chosen(0, format!("{central}{listener}{listener}").as_bytes()));
+    let another = listener.replace("7374", "7375").replace("\"any\"", "\"request\"");
+    for text in [SECTION.to_owned(), format!("{SECTION}{listener}"), format!("{SECTION}{listener}{another}")] {
+        seeds.push(chosen(0, format!("{central}{text}").as_bytes()));
+        let odd = text.replace("current", "seed").replace("/v1/*", "/v1/[").replace("1s", "31s").replace("k1", "-");
+        seeds.push(chosen(0, format!("{central}{odd}").as_bytes()));
+    }
     for (usual, odd) in
         [("\"64 MiB\"", "0"), ("\"64 MiB\"", "\"17592186044416 MiB\""), ("= 10", "= 0"), ("5s", "1\u{e9}")]
     {

@@ -10,11 +10,12 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use holdfast_protocol::ids::Revision;
 use holdfast_protocol::kes::Identity;
+use holdfast_protocol::pki::{Serial, Terms, Validity, pem};
 use holdfast_rest::dispatch::Dialect;
 use holdfast_rest::peer::{ClientCertificate, Peer};
 use serde_json::Value;
 
-use crate::world::{OPERATOR, World};
+use crate::world::{OPERATOR, PROXY, PROXY_HEADER, World, proxied};
 use crate::{Memory, choose, chosen};
 
 /// A request may make the node list all it has; passwords are hashed on threads of their own, which are not counted.
@@ -28,6 +29,10 @@ const SEALED: u8 = 2;
 const CERTIFIED: u8 = 4;
 /// From this machine.
 const LOCAL: u8 = 8;
+/// Through a proxy of KES' clients, which says in a header who calls.
+const PROXIED: u8 = 16;
+/// To central where clients of KES' last versions are at home.
+const CURRENT: u8 = 32;
 
 /// Requests to one deployment: what they made of it is then thrown away.
 const REQUESTS_MAX: u32 = 2000;
@@ -53,7 +58,12 @@ pub fn target(data: &[u8]) {
 fn judge(world: &World, flags: u8, bytes: &[u8]) {
     let Some(request) = parsed(bytes, &world.root) else { return };
     world.sealed.store(flags & SEALED != 0, Ordering::SeqCst);
-    let front = if flags & SITE != 0 { &world.site } else { &world.central };
+    let front = match flags & (SITE | CURRENT) {
+        0 => &world.central,
+        CURRENT => &world.current,
+        _ => &world.site,
+    };
+    let named = request.headers().get_all(PROXY_HEADER).iter().count();
     let (asked, dialect) = (format!("{} {}", request.method(), request.uri()), Dialect::of(&folded(request.uri())));
     let before = revision(world);
     let is_followed = request.uri().path().starts_with("/v1/log/");
@@ -67,6 +77,8 @@ fn judge(world: &World, flags: u8, bytes: &[u8]) {
     let said = String::from_utf8_lossy(&body);
     assert!(!status.is_server_error() || status == StatusCode::SERVICE_UNAVAILABLE, "{asked}: {status} {said}");
     if status.is_success() {
+        let is_proxied = dialect == Dialect::Kes && flags & PROXIED != 0 && flags & SITE == 0;
+        assert!(!is_proxied || named == 1, "{asked}: {status} for a proxy that names {named} clients");
         return;
     }
     assert_eq!(revision(world), before, "{asked}: refused with {status}, and something changed");
@@ -90,13 +102,14 @@ fn folded(uri: &Uri) -> String {
 }
 
 fn peer(flags: u8) -> Peer {
-    let certificate = (flags & CERTIFIED != 0).then(|| ClientCertificate {
+    let client = if flags & PROXIED != 0 { PROXY } else { Identity([0; 32]) };
+    let certificate = (flags & (CERTIFIED | PROXIED) != 0).then(|| ClientCertificate {
         der: Vec::new(),
         others: Vec::new(),
         fingerprint: [0; 32],
         spki_sha256: [0; 32],
         identity: OPERATOR.to_owned(),
-        client: Ok(Identity([0; 32])),
+        client: Ok(client),
         not_after: i64::MAX,
     });
     let from = if flags & LOCAL != 0 { [127, 0, 0, 1] } else { [192, 0, 2, 7] };
@@ -189,6 +202,23 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ("POST /v1/key/create/new", "", ""),
         ("PUT /v1/key/import/i", "", r#"{"key": "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo=", "cipher": "AES256"}"#),
         ("POST /v1/key/import/j", "", r#"{"bytes": "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo="}"#),
+        (
+            "PUT /v1/key/import/l",
+            "",
+            r#"{"Key": "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo=", "cipher": "ChaCha20", "hmac_key": "WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlo=", "created_at": "2023-11-14T22:13:20.5Z", "created_by": "ann", "distribute": {"sites": ["udc1"], "offline": "1h"}}"#,
+        ),
+        (
+            "PUT /v1/key/import/m",
+            "",
+            r#"{"key": "WlpaWg==", "bytes": null, "created_at": "yesterday", "created_by": 5}"#,
+        ),
+        ("PUT /v1/key/create/n", "", r#"{"cipher": "ChaCha20", "distribute": {"to": "all"}} and more"#),
+        ("PUT /v1/key/rotate/k", "", r#"{"cipher": "AES256", "renew_hmac": true}"#),
+        ("PUT /v1/key/erase/k", "", r#"{"versions": [1, 4294967295]}"#),
+        ("PUT /v1/key/distribute/k", "", r#"{"sites": ["udc1"], "offline": 90}"#),
+        ("PUT /v1/key/hmac/k", "", r#"{"message": "YQ==", "version": 1}"#),
+        ("GET /v1/key/describe/k", "", ""),
+        ("PUT /v1/key/bulk/decrypt/k", "", r#"[{"ciphertext": "YQ==", "context": ""}, {"ciphertext": ""}]"#),
         ("POST /v1/key/generate/k", "", r#"{"context": "YQ=="}"#),
         ("PUT /v1/key/encrypt/k", "", r#"{"plaintext": "YQ==", "Context": "Yg=="}"#),
         ("PUT /v1/key/decrypt/k", "", r#"{"ciphertext": "eyJhZWFkIjoiQUVTLTI1Ni1HQ00ifQ=="}"#),
@@ -256,8 +286,30 @@ pub fn seeds() -> Vec<Vec<u8>> {
         if Dialect::of(text.split(' ').nth(1).unwrap_or_default()) == Dialect::Kes { LOCAL | CERTIFIED } else { LOCAL }
     };
     let mut seeds: Vec<Vec<u8>> = written.map(|text| chosen(flags(&text), text.as_bytes())).collect();
+    seeds.extend(through_a_proxy());
+    let of_kes: Vec<Vec<u8>> = seeds.iter().filter(|seed| seed[0] & CERTIFIED != 0).cloned().collect();
+    for elsewhere in [SITE, CURRENT] {
+        seeds.extend(of_kes.iter().map(|seed| chosen(seed[0] | elsewhere, &seed[1..])));
+    }
     seeds.push(chosen(SITE | CERTIFIED, b"POST /v1/state/strongbox/system/seal\n\n"));
     seeds.push(chosen(SITE | SEALED, b"POST /v1/state/strongbox/system/unseal\n\n{}"));
     seeds.push(chosen(SITE, b"GET /v1/secret/app/box/a/b\nx-cerberus-token: $R\n\n"));
     seeds
+}
+
+/// Requests of a proxy: who says whose they are, who says it twice, and who does not.
+fn through_a_proxy() -> Vec<Vec<u8>> {
+    let terms = Terms { serial: Serial([1; 16]), validity: Validity { not_before: 0, not_after: 4_000_000_000 } };
+    let certificate = proxied().certificate(&terms).expect("a certificate can be made");
+    let header = |text: &str| {
+        let escaped = text.replace('%', "%25").replace('+', "%2B").replace(' ', "%20").replace('\n', "%0A");
+        format!("{PROXY_HEADER}: {escaped}\nx-forwarded-for: 203.0.113.9, ::1")
+    };
+    let one = header(&pem::certificates(std::slice::from_ref(&certificate)));
+    let two = header(&pem::certificates(&[certificate.clone(), certificate]));
+    let headers =
+        [one.clone(), two, format!("{one}\n{one}"), header("x"), format!("{PROXY_HEADER}:"), String::from("a: b")];
+    let lines = ["GET /v1/key/list/*", "PUT /v1/key/generate/k", "GET /v1/status"];
+    let all = lines.iter().flat_map(|line| headers.iter().map(move |header| format!("{line}\n{header}\n\n{{}}")));
+    all.map(|text| chosen(LOCAL | PROXIED, text.as_bytes())).collect()
 }

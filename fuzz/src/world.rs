@@ -16,10 +16,11 @@ use holdfast_actors::access_control::{Authority, TokenId};
 use holdfast_actors::audit_log::journal::{Journal, Limits};
 use holdfast_actors::barrier::Barrier;
 use holdfast_actors::distribute::Distribute;
+use holdfast_actors::distribution::Copy;
 use holdfast_actors::key_store::{CreateKey, FreshKey, create_key};
 use holdfast_actors::keyring::{Keyring, RealmKeys};
 use holdfast_actors::ports::{Clock, Entropy, Now, draw, draw_secret};
-use holdfast_actors::rows::{Refusal, Rows};
+use holdfast_actors::rows::{Batch, Refusal, Rows};
 use holdfast_actors::seal_keeper::{Class, Proof, RequestId, Revealer, SealRefusal, Status};
 use holdfast_actors::site_registry::initialise::{Fresh, initialise};
 use holdfast_actors::site_registry::restored::Report;
@@ -29,10 +30,12 @@ use holdfast_actors::store::memory::MemoryEngine;
 use holdfast_protocol::crypto::hash::sha256;
 use holdfast_protocol::crypto::transit::Cipher;
 use holdfast_protocol::ids::{DeploymentId, HostId, Realm, SiteName};
-use holdfast_protocol::kes::Identity;
-use holdfast_protocol::secret::SecretBytes;
+use holdfast_protocol::kes::{ApiKey, Identity};
+use holdfast_protocol::secret::{Secret, SecretBytes};
+use holdfast_protocol::wire::Position;
 use holdfast_rest::access::{Access, BoxFuture, NoWatch};
 use holdfast_rest::cerberus;
+use holdfast_rest::config::Checker;
 use holdfast_rest::front::{Front, FrontOptions};
 use holdfast_rest::health::{self, NodeState, SealState};
 use holdfast_rest::kes;
@@ -49,12 +52,17 @@ use tokio::runtime::Runtime;
 
 /// Identity of the operator's client certificate.
 pub(crate) const OPERATOR: &str = "c0ffee";
+/// The proxy of KES' clients, and where it says who they are.
+pub(crate) const PROXY: Identity = Identity([1; 32]);
+pub(crate) const PROXY_HEADER: &str = "x-client";
 
 /// The deployment.
 pub(crate) struct World {
     pub(crate) runtime: Runtime,
     pub(crate) barrier: Barrier,
     pub(crate) central: Arc<Front>,
+    /// The same central, for clients of KES' last versions.
+    pub(crate) current: Arc<Front>,
     pub(crate) site: Arc<Front>,
     /// Token of the root of `system`.
     pub(crate) root: String,
@@ -87,9 +95,9 @@ impl World {
         let root = runtime.block_on(begin(&barrier)).expect("a first start succeeds");
         let sealed = Arc::new(AtomicBool::new(false));
         let state = Arc::new(Saying(sealed.clone()));
-        let central = central(&barrier, &journal, &state);
+        let [central, current] = ["seed", "current"].map(|profile| central(&barrier, &journal, &state, profile));
         let site = site(&barrier, &journal, &state);
-        let world = Self { runtime, barrier, central, site, root, sealed, journal_folder };
+        let world = Self { runtime, barrier, central, current, site, root, sealed, journal_folder };
         world.furnish();
         world.runtime.block_on(client(&world.barrier)).expect("a client and a key are made");
         world
@@ -165,14 +173,38 @@ async fn begin(barrier: &Barrier) -> Result<String, Refusal> {
 /// Who comes with a certificate may do all with the keys of `system`, of which there is one.
 async fn client(barrier: &Barrier) -> Result<(), Refusal> {
     let by = || Authority::Node { realm: Realm(1), part: "fuzz" };
-    barrier.run(move |rows| set_admin(&by(), Identity([0; 32]), rows, Still.now())).await?;
+    for identity in [Identity([0; 32]), proxied().identity()] {
+        barrier.run(move |rows| set_admin(&by(), identity, rows, Still.now())).await?;
+    }
     let (name, fresh) = ("k".parse().expect("a name"), FreshKey::draw(&**barrier.entropy()));
     let cmd = CreateKey { by: by(), name, cipher: Cipher::Aes256Gcm, fresh, distribute: Distribute::default() };
     barrier.run(move |rows| create_key(&cmd, rows, Still.now())).await?;
-    Ok(())
+    barrier.run(|_| Ok((copied(), ()))).await.map(drop)
 }
 
-fn central(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Arc<Front> {
+/// What tells the site host that `system` is served there.
+fn copied() -> Batch {
+    let copy = Copy { tenant_number: 1, realm: Some(Realm(1)), position: Position::default(), shadow: None };
+    let mut batch = Batch::housekeeping();
+    batch.put(Realm::NODE, &["system"], &copy);
+    batch
+}
+
+/// Who comes through a proxy.
+pub(crate) fn proxied() -> ApiKey {
+    ApiKey::from_seed(Secret::fill_with(|bytes| bytes.fill(9)))
+}
+
+/// How clients of KES are served, of a profile; `PROXY` is a proxy.
+fn section(profile: &str) -> kes::Section {
+    let text =
+        format!("[kes]\nprofile = {profile:?}\n[kes.proxy]\nidentities = [\"{PROXY}\"]\nheader = {PROXY_HEADER:?}\n");
+    let checker = Checker::parse(&text).expect("it is TOML");
+    let section = kes::Section::read(&checker, "kes", &[]);
+    checker.finish(section).expect("it is a section")
+}
+
+fn central(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>, profile: &str) -> Arc<Front> {
     let access = Access::at_central(
         barrier.clone(),
         journal.clone(),
@@ -182,7 +214,7 @@ fn central(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Ar
     );
     let access = Arc::new(access);
     let boxes = access.watched(cerberus::central_routes(access.node().clone(), cerberus::Settings::default()));
-    let keys = kes::central_routes(access.node().clone(), kes::Section::default(), "0");
+    let keys = kes::central_routes(access.node().clone(), section(profile), "0");
     let node = StrongboxNode {
         access,
         seal: Arc::new(ByRote),
@@ -202,7 +234,8 @@ fn site(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Arc<F
     let access = Arc::new(Access::at_site(node.clone()));
     let admin_identities = BTreeSet::from([OPERATOR.to_owned()]);
     let strongbox = StrongboxSite { access, seal: Arc::new(ByRote), admin_identities };
-    front(routes_site(Arc::new(strongbox)).merge(cerberus::site_routes(node)), state)
+    let keys = kes::site_routes(node.clone(), "0");
+    front(routes_site(Arc::new(strongbox)).merge(cerberus::site_routes(node)).merge(keys), state)
 }
 
 fn front(routes: impl Into<Routes>, state: &Arc<Saying>) -> Arc<Front> {
