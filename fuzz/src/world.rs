@@ -235,7 +235,7 @@ fn site(barrier: &Barrier, journal: &Arc<Journal>, state: &Arc<Saying>) -> Arc<F
     let admin_identities = BTreeSet::from([OPERATOR.to_owned()]);
     let strongbox = StrongboxSite { access, seal: Arc::new(ByRote), admin_identities };
     let keys = kes::site_routes(node.clone(), "0");
-    front(routes_site(Arc::new(strongbox)).merge(cerberus::site_routes(node)).merge(keys), state)
+    front(keys.merge(routes_site(Arc::new(strongbox))).merge(cerberus::site_routes(node)), state)
 }
 
 fn front(routes: impl Into<Routes>, state: &Arc<Saying>) -> Arc<Front> {
