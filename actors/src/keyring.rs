@@ -26,7 +26,7 @@ use crate::store::View;
 pub(crate) const REALM_KEYS: u8 = 0x01;
 /// Longest stored set of realm keys: far more versions than rotation will make in a lifetime.
 const REALM_KEYS_BYTES_MAX: usize = 64 << 10;
-/// Lines whose nonces differ in 96 random bits only: that two of them are the same has a chance of 2^-57.
+/// Lines of one series, whose nonces differ in 96 random bits only: that two of them have the same has a chance of 2^-57.
 const LINES_OF_SERIES: u32 = 1 << 20;
 
 /// The keys of one realm.
@@ -39,8 +39,8 @@ pub struct RealmKeys {
     hot: Hot,
     /// Where its content goes, likewise.
     placed: Placed,
-    /// What seals lines of the journal, and how many more.
-    lines: Mutex<Option<(Sealer, u32)>>,
+    /// What seals lines of the journal.
+    lines: Mutex<Option<Sealer>>,
 }
 
 impl RealmKeys {
@@ -73,15 +73,17 @@ impl RealmKeys {
     /// Appends a line of the journal to `out`, sealed by the key for what is written now. Of the nonce, which is fresh and
     /// random, the second half is used always, the first only where a series of lines begins.
     pub(crate) fn seal_line(&self, out: &mut Vec<u8>, nonce: &[u8; NONCE_BYTES], aad: &[u8], line: &[u8]) {
+        self.seal_line_of(LINES_OF_SERIES, out, nonce, aad, line);
+    }
+
+    fn seal_line_of(&self, lines: u32, out: &mut Vec<u8>, nonce: &[u8; NONCE_BYTES], aad: &[u8], line: &[u8]) {
         let (first, second) = halves(nonce);
-        let mut lines = self.lines.lock().expect("no holder of this lock panics");
-        if lines.as_ref().is_none_or(|(_, left)| *left == 0) {
+        let mut sealer = self.lines.lock().expect("no holder of this lock panics");
+        let sealed = sealer.as_mut().map(|sealer| sealer.seal_into(out, second, aad, line));
+        if sealed != Some(Ok(())) {
             let (id, key) = self.current();
-            *lines = Some((Sealer::new(key, id, first), LINES_OF_SERIES));
-        }
-        if let Some((sealer, left)) = &mut *lines {
-            *left -= 1;
-            sealer.seal_into(out, second, aad, line);
+            let fresh = sealer.insert(Sealer::new(key, id, first, lines));
+            fresh.seal_into(out, second, aad, line).expect("a series has at least one line");
         }
     }
 
@@ -212,4 +214,38 @@ pub fn realm_store_key(realm: Realm) -> Vec<u8> {
     let mut key = vec![REALM_KEYS];
     key.extend_from_slice(&realm.0.to_be_bytes());
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_protocol::envelope::HEADER_BYTES;
+
+    use super::*;
+
+    fn fresh() -> RealmKeys {
+        let key = |byte: u8| Secret::fill_with(|into| into.fill(byte));
+        RealmKeys::new(key(1), key(2))
+    }
+
+    #[test]
+    fn lines_share_the_first_half_of_a_nonce_for_so_long_and_never_the_second() {
+        let all = [fresh(), fresh()];
+        let nonce = |number: u8| [[number; 12], [100 + number; 12]].concat().try_into().unwrap();
+        let lines: Vec<Vec<u8>> = (0..10)
+            .map(|number: u8| {
+                let (keys, mut out) = (&all[usize::from(number % 2)], b"before".to_vec());
+                keys.seal_line_of(3, &mut out, &nonce(number), b"aad", b"line");
+                let line = out.split_off(b"before".len());
+                assert_eq!(out, b"before");
+                assert_eq!(envelope::open(|id| keys.version(id), b"aad", &line).unwrap().expose(), b"line");
+                line
+            })
+            .collect();
+        let half = |line: &Vec<u8>, at: usize| line[HEADER_BYTES - 24 + at];
+        // By turns of either key's; each has a new first half with its fourth line.
+        let firsts: Vec<u8> = lines.iter().map(|line| half(line, 0)).collect();
+        assert_eq!(firsts, [0, 1, 0, 1, 0, 1, 6, 7, 6, 7]);
+        let seconds: Vec<u8> = lines.iter().map(|line| half(line, 12)).collect();
+        assert_eq!(seconds, (100..110).collect::<Vec<u8>>());
+    }
 }

@@ -45,36 +45,55 @@ pub enum EnvelopeError {
 pub fn seal(key: &Secret<32>, key_id: u32, nonce: [u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
     let (first, second) = halves(&nonce);
-    Sealer::new(key, key_id, first).seal_into(&mut out, second, aad, plaintext);
+    Sealer::new(key, key_id, first, 1).put(&mut out, second, aad, plaintext);
     out
 }
 
-/// Seals many messages under one key: their nonces have one first half, which is drawn once.
+/// Seals many messages under one key: their nonces have one first half, which is drawn once, so that the key of all such
+/// nonces is derived once.
 pub struct Sealer {
     key_id: u32,
     series: Series,
+    left: u32,
     #[cfg(debug_assertions)]
     known_by: Option<[u8; 32]>,
 }
 
+/// As many messages were sealed as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the series is at its end")]
+pub struct Spent;
+
 impl Sealer {
-    /// With a fresh first half of nonces. The second halves are as random: half a nonce has 96 bits, so that far fewer
-    /// than 2^32 messages are sealed before another one is made.
-    pub fn new(key: &Secret<32>, key_id: u32, first: [u8; HALF_BYTES]) -> Self {
-        let series = Series::new(key, first);
-        #[cfg(debug_assertions)]
-        return Self { key_id, series, known_by: witness::known_by(key) };
-        #[cfg(not(debug_assertions))]
-        Self { key_id, series }
+    /// With a fresh first half of nonces, for so many messages. They differ in the second halves only, which are 96 random
+    /// bits: of `n` messages two have the same with a chance of `n`^2 in 2^97.
+    pub fn new(key: &Secret<32>, key_id: u32, first: [u8; HALF_BYTES], messages: u32) -> Self {
+        Self {
+            key_id,
+            series: Series::new(key, first),
+            left: messages,
+            #[cfg(debug_assertions)]
+            known_by: witness::known_by(key),
+        }
     }
 
-    /// The id of its key.
-    pub fn key_id(&self) -> u32 {
-        self.key_id
+    /// Appends an envelope to `out`, with a fresh and random second half of its nonce.
+    ///
+    /// # Errors
+    /// There is a message too many: nothing was appended.
+    pub fn seal_into(
+        &mut self,
+        out: &mut Vec<u8>,
+        second: [u8; HALF_BYTES],
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<(), Spent> {
+        self.left = self.left.checked_sub(1).ok_or(Spent)?;
+        self.put(out, second, aad, plaintext);
+        Ok(())
     }
 
-    /// Appends the envelope to `out`, with a fresh second half of its nonce.
-    pub fn seal_into(&self, out: &mut Vec<u8>, second: [u8; HALF_BYTES], aad: &[u8], plaintext: &[u8]) {
+    fn put(&self, out: &mut Vec<u8>, second: [u8; HALF_BYTES], aad: &[u8], plaintext: &[u8]) {
         #[cfg(debug_assertions)]
         witness::tell(self.known_by, [self.series.first(), second]);
         // Whole, so that no plaintext is left behind where it was before.
@@ -135,6 +154,21 @@ mod tests {
         assert_eq!(hex::encode(&bytes[..HEADER_BYTES]), format!("010101020304{}", "41".repeat(24)));
         assert_eq!(bytes.len(), 9 + OVERHEAD_BYTES);
         assert_eq!(open(|_| Some(&key), b"aad", &bytes).unwrap().expose(), b"plaintext");
+    }
+
+    #[test]
+    fn a_series_ends_with_its_last_message() {
+        let key = Secret::fill_with(|into| into.fill(1));
+        let (mut sealer, mut out) = (Sealer::new(&key, 7, [2; HALF_BYTES], 2), Vec::new());
+        for second in [[3; HALF_BYTES], [4; HALF_BYTES]] {
+            out.clear();
+            sealer.seal_into(&mut out, second, b"aad", b"plaintext").unwrap();
+            let nonce = [[2; HALF_BYTES], second].concat().try_into().unwrap();
+            assert_eq!(out, seal(&key, 7, nonce, b"aad", b"plaintext"));
+        }
+        out.clear();
+        assert_eq!(sealer.seal_into(&mut out, [5; HALF_BYTES], b"aad", b"plaintext"), Err(Spent));
+        assert!(out.is_empty());
     }
 
     #[test]

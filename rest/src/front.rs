@@ -43,7 +43,7 @@ pub struct FrontOptions {
     pub dialect: Option<Dialect>,
     /// Path prefixes that answer while sealed, beside the table's; `/` opens all.
     pub open_while_sealed: Vec<&'static str>,
-    /// From the request's head to the response's head. A streamed body may go on longer.
+    /// From when a request has to wait for something to the response's head. A streamed body may go on longer.
     pub deadline: Duration,
     /// Requests at once.
     pub requests_max: usize,
@@ -160,7 +160,7 @@ impl Front {
             return Err(Problem::sealed());
         }
         // One bad request must not take its connection along.
-        let answered = caught(self.answering((peer, asked.id.clone(), &slot), request));
+        let answered = caught(async { self.answering((peer, asked.id.clone(), &slot), request).await });
         match within(self.options.deadline, answered).await {
             Some(Some(response)) => Ok(response),
             Some(None) => {

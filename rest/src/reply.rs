@@ -47,19 +47,19 @@ impl Format {
     /// An answer with `value` as its body. The buffer may hold revealed secrets and erases itself once sent.
     pub fn reply<T: Serialize + ?Sized>(self, status: StatusCode, value: &T) -> Response {
         let Some(bytes) = self.encode(value) else { return Problem::internal().into_response() };
-        let body = Body::from(Bytes::from_owner(Sent(SecretBytes::new(bytes))));
+        let body = Body::from(Bytes::from_owner(Sent(bytes)));
         let mut response = (status, body).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, self.content_type());
         response
     }
 
-    fn encode<T: Serialize + ?Sized>(self, value: &T) -> Option<Vec<u8>> {
+    fn encode<T: Serialize + ?Sized>(self, value: &T) -> Option<SecretBytes> {
         let mut written = Erasing::with_capacity(ROOM_BYTES);
         match self {
             Self::Json => serde_json::to_writer(&mut written, value).ok()?,
             Self::Yaml => serde_saphyr::to_fmt_writer(&mut written, &value).ok()?,
         }
-        Some(std::mem::take(&mut *written.into_bytes()))
+        Some(SecretBytes::new(std::mem::take(&mut *written.into_bytes())))
     }
 
     fn content_type(self) -> HeaderValue {
@@ -113,14 +113,14 @@ mod tests {
     fn an_answer_that_outgrows_its_room_is_whole() {
         let long = "x".repeat(5 * ROOM_BYTES);
         let json = Format::Json.encode(&serde_json::json!({ "a": long })).unwrap();
-        assert_eq!(json, format!("{{\"a\":\"{long}\"}}").into_bytes());
-        assert_eq!(Format::Yaml.encode(&long).unwrap(), serde_saphyr::to_string(&long).unwrap().into_bytes());
+        assert_eq!(json.expose(), format!("{{\"a\":\"{long}\"}}").into_bytes());
+        assert_eq!(Format::Yaml.encode(&long).unwrap().expose(), serde_saphyr::to_string(&long).unwrap().into_bytes());
     }
 
     #[test]
     fn yaml_quotes_what_would_read_as_another_type() {
         let text = Format::Yaml.encode(&serde_json::json!({ "a": "12", "b": "true", "c": "x: y", "d": [] })).unwrap();
-        let back: serde_json::Value = serde_saphyr::from_slice(&text).unwrap();
+        let back: serde_json::Value = serde_saphyr::from_slice(text.expose()).unwrap();
         assert_eq!(back, serde_json::json!({ "a": "12", "b": "true", "c": "x: y", "d": [] }));
     }
 }

@@ -21,7 +21,7 @@ pub struct Unopened;
 
 /// The key of all nonces with one first half. Deriving it costs more than encrypting a short message, so who encrypts
 /// many draws that half for all of them once, and the second half for each.
-pub struct Series {
+pub(crate) struct Series {
     first: [u8; HALF_BYTES],
     key: LessSafeKey,
 }
@@ -31,7 +31,7 @@ pub const HALF_BYTES: usize = NONCE_BYTES / 2;
 
 impl Series {
     /// Derives it.
-    pub fn new(key: &Secret<32>, first: [u8; HALF_BYTES]) -> Self {
+    pub(crate) fn new(key: &Secret<32>, first: [u8; HALF_BYTES]) -> Self {
         let key = swept(|| {
             let gcm_key = derive(key, &first);
             LessSafeKey::new(UnboundKey::new(&AES_256_GCM, gcm_key.as_slice()).expect("32 bytes make an AES-256 key"))
@@ -40,12 +40,12 @@ impl Series {
     }
 
     /// The first half.
-    pub fn first(&self) -> [u8; HALF_BYTES] {
+    pub(crate) fn first(&self) -> [u8; HALF_BYTES] {
         self.first
     }
 
     /// Encrypts in place under the nonce that ends with `second`; gives the tag.
-    pub fn seal_in_place(&self, second: [u8; HALF_BYTES], aad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+    pub(crate) fn seal_in_place(&self, second: [u8; HALF_BYTES], aad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
         let tag = self
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(second), Aad::from(aad), text)

@@ -24,6 +24,7 @@ use crate::node::World;
 
 mod biting;
 mod clients;
+mod direct;
 mod kept;
 mod keys;
 mod listeners;
