@@ -195,6 +195,14 @@ struct HostLink {
 struct Link {
     position: Option<Position>,
     state: LinkState,
+    /// The last build of which the host has confirmed what it read, be it that there was nothing new; 0: none.
+    confirmed: u64,
+}
+
+impl Link {
+    fn unknown(position: Option<Position>) -> Self {
+        Self { position, state: LinkState::Unknown, confirmed: 0 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,7 +212,7 @@ enum LinkState {
     /// Waits for a place among the pushes.
     Queued,
     /// Bundles to this target are on their way; until then they count as in flight.
-    Sent { target: Position, counts_until: Duration },
+    Sent { target: Position, build: u64, counts_until: Duration },
     /// In step with the newest cut.
     InStep,
 }
@@ -212,6 +220,8 @@ enum LinkState {
 #[derive(Debug, Default)]
 struct Stream {
     building: bool,
+    /// The last build: how many had begun with it.
+    build: u64,
     /// Whether the content may have changed since the build read it.
     moved: bool,
     retry_at: Option<Duration>,
@@ -223,6 +233,7 @@ struct Queued {
     host: HostId,
     conn: ConnId,
     base: Option<Position>,
+    build: u64,
     push: Arc<Push>,
 }
 
@@ -232,6 +243,8 @@ pub struct Distribution {
     hosts: BTreeMap<HostId, HostLink>,
     streams: BTreeMap<StreamId, Stream>,
     queue: VecDeque<Queued>,
+    /// Builds that have begun.
+    builds: u64,
     bites: Bites,
 }
 
@@ -265,8 +278,8 @@ impl Distribution {
         self.begin_builds(&mut effects, now);
         self.tell_lag(&mut effects);
         let hosts = &self.hosts;
-        let progress = |host: &HostId, conn, tenant: &TenantName| match hosts.get(host) {
-            Some(link) if link.conn == conn && link.until.is_some() => link.progress(tenant),
+        let progress = |host: &HostId, conn, tenant: &TenantName, after| match hosts.get(host) {
+            Some(link) if link.conn == conn && link.until.is_some() => link.progress(tenant, after),
             _ => Progress::Lost,
         };
         self.bites.settle(progress, now.mono, &mut effects);
@@ -295,7 +308,7 @@ impl Distribution {
             let tenants = first.tenants.iter().chain(first.positions.keys());
             let links = tenants.map(|tenant| {
                 let position = first.positions.get(tenant).copied().filter(|position| *position != Position::default());
-                (tenant.clone(), Link { position, state: LinkState::Unknown })
+                (tenant.clone(), Link::unknown(position))
             });
             let link = HostLink { conn, until: Some(until), tenants: links.collect(), lag: None };
             self.queue.retain(|queued| queued.host != host);
@@ -321,7 +334,7 @@ impl Distribution {
         }
         for (host, link) in &mut self.hosts {
             for tenant in new {
-                link.tenants.entry(tenant.clone()).or_insert(Link { position: None, state: LinkState::Unknown });
+                link.tenants.entry(tenant.clone()).or_insert(Link::unknown(None));
             }
             for (tenant, link) in &mut link.tenants {
                 // What is on its way is finished first; the host's acknowledgement shows that there is more.
@@ -336,7 +349,7 @@ impl Distribution {
         self.suspect(|(of, _)| *of == tenant, &BTreeSet::from([tenant.clone()]));
         let connected = self.hosts.iter().filter(|(_, link)| link.until.is_some());
         let waits_for = connected.map(|(host, link)| (host.clone(), link.conn)).collect();
-        self.bites.begin(ticket, tenant, until, waits_for);
+        self.bites.begin(ticket, tenant, (self.builds, until), waits_for);
     }
 
     fn stands(&mut self, host: &HostId, conn: ConnId, tenant: &TenantName, position: Position, applied: bool) {
@@ -344,6 +357,12 @@ impl Distribution {
         let Some(link) = link.tenants.get_mut(tenant) else { return };
         let position = Some(position).filter(|position| *position != Position::default());
         let moved = std::mem::replace(&mut link.position, position) != position;
+        if let LinkState::Sent { target, build, .. } = &link.state
+            && applied
+            && position.as_ref() == Some(target)
+        {
+            link.confirmed = *build;
+        }
         let look_again = match &link.state {
             // Whether the cut it now stands at is still the newest, the next build tells.
             LinkState::Sent { target, .. } => !applied || position.as_ref() == Some(target),
@@ -358,7 +377,7 @@ impl Distribution {
     fn built(&mut self, id: &StreamId, base: Option<Position>, outcome: &BuildOutcome, now: Now) {
         let Some(stream) = self.streams.get_mut(id) else { return };
         stream.building = false;
-        let moved = std::mem::take(&mut stream.moved);
+        let (moved, build) = (std::mem::take(&mut stream.moved), stream.build);
         if matches!(outcome, BuildOutcome::Failed) {
             stream.retry_at = Some(now.mono + RETRY_AFTER);
             return;
@@ -370,6 +389,9 @@ impl Distribution {
             if link.position != base || link.state != LinkState::Unknown {
                 continue;
             }
+            if matches!(outcome, BuildOutcome::Nothing | BuildOutcome::UpToDate) {
+                link.confirmed = build;
+            }
             match outcome {
                 // It was the newest when the build read it; since then the content has changed.
                 BuildOutcome::Nothing | BuildOutcome::UpToDate if moved => {}
@@ -378,7 +400,7 @@ impl Distribution {
                 BuildOutcome::Bundles(push) if !push.hosts.contains(&host.host) => {}
                 BuildOutcome::Bundles(push) => {
                     link.state = LinkState::Queued;
-                    self.queue.push_back(Queued { host: host.clone(), conn, base, push: push.clone() });
+                    self.queue.push_back(Queued { host: host.clone(), conn, base, build, push: push.clone() });
                 }
                 BuildOutcome::Failed => {}
             }
@@ -399,7 +421,7 @@ impl Distribution {
         }
         let mut in_flight = self.in_flight().filter(|until| now.mono < *until).count();
         while in_flight < PUSHES_MAX {
-            let Some(Queued { host, conn, base, push }) = self.queue.pop_front() else { return };
+            let Some(Queued { host, conn, base, build, push }) = self.queue.pop_front() else { return };
             let Some(link) = self.hosts.get_mut(&host).filter(|link| link.conn == conn) else { continue };
             let trusted = link.is_trusted(now);
             let Some(link) = link.tenants.get_mut(&push.tenant) else { continue };
@@ -410,7 +432,7 @@ impl Distribution {
                 link.state = LinkState::Unknown;
                 continue;
             }
-            link.state = LinkState::Sent { target: push.target, counts_until: now.mono + PUSH_COUNTS_FOR };
+            link.state = LinkState::Sent { target: push.target, build, counts_until: now.mono + PUSH_COUNTS_FOR };
             effects.push(Effect::Push { host, conn, push });
             in_flight += 1;
         }
@@ -425,7 +447,9 @@ impl Distribution {
                 let id = (tenant.clone(), host.site.clone());
                 let stream = self.streams.entry(id.clone()).or_default();
                 if !stream.building && stream.retry_at.is_none_or(|at| at <= now.mono) {
-                    (stream.building, stream.moved, stream.retry_at) = (true, false, None);
+                    self.builds += 1;
+                    (stream.building, stream.build) = (true, self.builds);
+                    (stream.moved, stream.retry_at) = (false, None);
                     let base = link.position;
                     effects.push(Effect::Build { hosts: self.hosts_at(&id, base, now), stream: id, base });
                 }
@@ -458,9 +482,10 @@ impl HostLink {
         self.until.is_some_and(|until| now.mono < until)
     }
 
-    fn progress(&self, tenant: &TenantName) -> Progress {
+    /// How it stands to what there was when so many builds had begun.
+    fn progress(&self, tenant: &TenantName, builds: u64) -> Progress {
         match self.tenants.get(tenant) {
-            Some(link) if link.state != LinkState::InStep => Progress::Behind,
+            Some(link) if link.state != LinkState::InStep && link.confirmed <= builds => Progress::Behind,
             _ => Progress::InStep,
         }
     }

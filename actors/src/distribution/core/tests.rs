@@ -138,8 +138,8 @@ fn a_change_that_must_bite_is_told_of_when_the_host_has_confirmed_it() {
     assert_eq!(must_bite(&mut bench, 7, 2), ["build acme udc1 1", "lag udc1/a 1"]);
     assert_eq!(bench.machine.next_deadline(), Some(Duration::from_secs(2)));
     assert_eq!(bench.built(Some(1), push_to("acme", 2)), ["push udc1/a 1 acme 2"]);
-    assert_eq!(bench.applied("udc1/a", 1, 2), ["build acme udc1 2"], "there may be more");
-    assert_eq!(bench.built(Some(2), BuildOutcome::UpToDate), ["lag udc1/a 0", "bitten 7"]);
+    assert_eq!(bench.applied("udc1/a", 1, 2), ["build acme udc1 2", "bitten 7"], "there may be more");
+    assert_eq!(bench.built(Some(2), BuildOutcome::UpToDate), ["lag udc1/a 0"]);
     assert_eq!(bench.machine.next_deadline(), None);
     assert_eq!(must_bite(&mut Bench::default(), 8, 2), ["bitten 8"], "nobody is connected");
 }
@@ -159,8 +159,27 @@ fn what_was_on_its_way_before_a_change_that_must_bite_does_not_count_as_it() {
     assert_eq!(must_bite(&mut bench, 7, 2), [""; 0]);
     assert_eq!(bench.applied("udc1/a", 1, 2), ["build acme udc1 2"]);
     assert_eq!(bench.built(Some(2), push_to("acme", 3)), ["push udc1/a 1 acme 3"]);
-    assert_eq!(bench.applied("udc1/a", 1, 3), ["build acme udc1 3"]);
-    assert_eq!(bench.built(Some(3), BuildOutcome::UpToDate), ["lag udc1/a 0", "bitten 7"]);
+    assert_eq!(bench.applied("udc1/a", 1, 3), ["build acme udc1 3", "bitten 7"]);
+    assert_eq!(bench.built(Some(3), BuildOutcome::UpToDate), ["lag udc1/a 0"]);
+}
+
+#[test]
+fn a_change_bites_though_the_content_changes_all_the_time() {
+    // Each build ends, and each push is confirmed, when there is something newer.
+    let mut bench = Bench::in_step();
+    must_bite(&mut bench, 7, 2);
+    for _ in 0..3 {
+        assert_eq!(bench.changed(), [""; 0]);
+    }
+    assert_eq!(bench.built(Some(1), push_to("acme", 2)), ["push udc1/a 1 acme 2"]);
+    assert_eq!(bench.changed(), [""; 0]);
+    assert_eq!(bench.applied("udc1/a", 1, 2), ["build acme udc1 2", "bitten 7"]);
+    // Nor does a host that the change does not concern wait for the end of all changes.
+    assert_eq!(must_bite(&mut bench, 8, 2), [""; 0], "the build may have read the state before");
+    assert_eq!(bench.built(Some(2), BuildOutcome::UpToDate), ["build acme udc1 2"]);
+    assert_eq!(bench.changed(), [""; 0]);
+    assert_eq!(bench.built(Some(2), BuildOutcome::UpToDate), ["build acme udc1 2", "bitten 8"]);
+    assert_eq!(bench.machine.lag(&host("udc1/a")), Some(1), "it is behind all the same");
 }
 
 #[test]
