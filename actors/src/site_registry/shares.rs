@@ -6,7 +6,7 @@
 //! majority of all hosts is needed, whatever their standing: cutting one off makes it no easier for the rest.
 
 use holdfast_protocol::codec::{self, length_prefixed};
-use holdfast_protocol::crypto::hash::{hkdf, sha256};
+use holdfast_protocol::crypto::hash::{hkdf, sha256_prefixed};
 use holdfast_protocol::crypto::sign::SigningKey;
 use holdfast_protocol::ids::{DeploymentId, HostId, HostName};
 use holdfast_protocol::secret::Secret;
@@ -37,7 +37,7 @@ impl PreparedShare {
     /// Names everything in it but the time: what is the same need not be given again soon.
     pub fn content(&self) -> [u8; 32] {
         let terms = codec::encode(&ShareTerms { issued_us: 0, ..self.terms.clone() });
-        sha256(&[&length_prefixed(&[&terms, &self.pcrs, &self.values.concat(), self.to.raw()])])
+        sha256_prefixed(&[&terms, &self.pcrs, &self.values.concat(), self.to.raw()])
     }
 
     /// What it is.
@@ -152,7 +152,7 @@ fn split_of(
     for (name, agent) in members {
         parts.extend([name.as_str().as_bytes(), agent.as_bytes()]);
     }
-    let set = sha256(&[&length_prefixed(&parts)]);
+    let set = sha256_prefixed(&parts);
     let coefficient = |number: u8| {
         let context = length_prefixed(&[&set, &[number]]);
         hkdf(current.key.expose(), "holdfast/local-share-coefficient/v1", &context)

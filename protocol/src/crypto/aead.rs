@@ -60,17 +60,7 @@ pub fn halves(nonce: &[u8; NONCE_BYTES]) -> ([u8; HALF_BYTES], [u8; HALF_BYTES])
     (first.try_into().expect("it is one half"), second.try_into().expect("it is the other"))
 }
 
-/// Encrypts; the result is ciphertext and tag.
-pub fn seal(key: &Secret<32>, nonce: &[u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-    let mut buffer = Vec::with_capacity(plaintext.len() + TAG_BYTES);
-    buffer.extend_from_slice(plaintext);
-    let (first, second) = halves(nonce);
-    let tag = Series::new(key, first).seal_in_place(second, aad, &mut buffer);
-    buffer.extend_from_slice(&tag);
-    buffer
-}
-
-/// Decrypts what [`seal`] made.
+/// Decrypts ciphertext and tag.
 ///
 /// # Errors
 /// Any bit of key, nonce, associated data or ciphertext differs.
@@ -124,6 +114,16 @@ mod tests {
 
     fn key(byte: u8) -> Secret<32> {
         Secret::fill_with(|into| into.fill(byte))
+    }
+
+    /// Ciphertext and tag of one message.
+    fn seal(key: &Secret<32>, nonce: &[u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        let mut buffer = Vec::with_capacity(plaintext.len() + TAG_BYTES);
+        buffer.extend_from_slice(plaintext);
+        let (first, second) = halves(nonce);
+        let tag = Series::new(key, first).seal_in_place(second, aad, &mut buffer);
+        buffer.extend_from_slice(&tag);
+        buffer
     }
 
     /// The two vectors printed in the C2SP specification.

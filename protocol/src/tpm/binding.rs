@@ -2,7 +2,7 @@
 //! Both ends compute these from their own view of the session, so a proof made for another session, host or key fails.
 
 use crate::codec::length_prefixed;
-use crate::crypto::hash::{hmac, sha256};
+use crate::crypto::hash::{hmac, sha256, sha256_prefixed};
 use crate::ids::{DeploymentId, HostGeneration, HostId, HostName, PolicyVersion, SealEpoch, SiteName};
 use crate::secret::Secret;
 
@@ -79,7 +79,7 @@ pub fn challenge_data(
 ) -> [u8; 32] {
     let (site, name) = (host.site.as_str().as_bytes(), host.host.as_str().as_bytes());
     let (generation, epoch) = (generation.0.to_be_bytes(), epoch.0.to_be_bytes());
-    sha256(&[&length_prefixed(&[CHALLENGE_DOMAIN, &deployment.0, site, name, &generation, nonce, &epoch])])
+    sha256_prefixed(&[CHALLENGE_DOMAIN, &deployment.0, site, name, &generation, nonce, &epoch])
 }
 
 /// The host's answer to an enrolment challenge: only a TPM that activated the credential knows `activation`.

@@ -4,8 +4,7 @@
 //! be added without a new key, and an approval is of use on one host alone, for the reference names it. An approval can't be
 //! taken back: where a value is to count no more, the reference becomes another, and hosts make other keys.
 
-use crate::codec::length_prefixed;
-use crate::crypto::hash::sha256;
+use crate::crypto::hash::{sha256, sha256_prefixed};
 use crate::crypto::sign::{PublicKey, SigningKey};
 use crate::ids::{DeploymentId, HostGeneration, HostId};
 use crate::tpm::public::{NAME_BYTES, Public, VERIFYING_ATTRIBUTES};
@@ -24,7 +23,7 @@ const POLICY_AUTHORIZE: u32 = 0x0000_016a;
 pub fn reference(deployment: DeploymentId, host: &HostId, generation: HostGeneration, since_us: i64) -> [u8; 32] {
     let (site, name) = (host.site.as_str().as_bytes(), host.host.as_str().as_bytes());
     let (generation, since) = (generation.0.to_be_bytes(), since_us.to_be_bytes());
-    sha256(&[&length_prefixed(&[b"holdfast/remote-policy/v1", &deployment.0, site, name, &generation, &since])])
+    sha256_prefixed(&[b"holdfast/remote-policy/v1", &deployment.0, site, name, &generation, &since])
 }
 
 /// `TPMT_PUBLIC` of the approving key, as a TPM loads it to verify approvals.

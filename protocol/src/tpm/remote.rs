@@ -4,7 +4,7 @@
 use zeroize::Zeroizing;
 
 use crate::codec::{self, length_prefixed};
-use crate::crypto::hash::{ct_eq, hkdf, sha256};
+use crate::crypto::hash::{ct_eq, hkdf, sha256_prefixed};
 use crate::crypto::sign::PublicKey;
 use crate::crypto::tpm::AgreementKey;
 use crate::envelope::{self, EnvelopeError};
@@ -37,7 +37,7 @@ pub enum RemoteError {
 pub fn certify_data(deployment: DeploymentId, host: &HostId, generation: HostGeneration, public: &[u8]) -> [u8; 32] {
     let (site, name) = (host.site.as_str().as_bytes(), host.host.as_str().as_bytes());
     let number = generation.0.to_be_bytes();
-    sha256(&[&length_prefixed(&[b"holdfast/remote-key/v1", &deployment.0, site, name, &number, public])])
+    sha256_prefixed(&[b"holdfast/remote-key/v1", &deployment.0, site, name, &number, public])
 }
 
 /// Whether a remote key is what it must be: in the TPM of this attestation key, under the policy that `authority`

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tokio::time;
 pub(super) struct HeadTimer(Arc<Mutex<Option<Pin<Box<time::Sleep>>>>>);
 
 impl HeadTimer {
-    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Pin<Box<time::Sleep>>>> {
+    fn kept(&self) -> MutexGuard<'_, Option<Pin<Box<time::Sleep>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
