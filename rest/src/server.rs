@@ -20,6 +20,7 @@ use crate::places::{Place, Places};
 
 mod connection;
 mod head_timer;
+mod unread;
 
 /// Bounds of a listener.
 #[derive(Debug, Clone)]

@@ -54,7 +54,7 @@ pub trait Chip: SecretChip + Quoter {
         Box::pin(std::future::pending())
     }
 
-    /// Lets no further job begin, and waits until none is under way; for the end of the process.
+    /// Lets no further job begin, and waits a little until none is under way; for the end of the process.
     fn halt(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

@@ -133,10 +133,19 @@ pub struct Running {
 /// # Errors
 /// It can't; nothing is left running.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    let ports = Ports::of_machine(&config.tpm)?;
+    let tpm = ports.tpm.clone();
+    let started = start_with(config, ports).await;
+    if started.is_err() {
+        tpm.halt().await;
+    }
+    started
+}
+
+async fn start_with(config: Config, ports: Ports) -> Result<Running, StartError> {
     let file = StateFile::open(&config.data_dir)?;
     let file = file.filter(|file| file.get().membership.is_some()).ok_or(StartError::NotJoined)?;
     private_folder(&config.data_dir).map_err(io_at(&config.data_dir))?;
-    let ports = Ports::of_machine(&config.tpm)?;
     let (failure, told) = Failure::new();
     let engine = LmdbEngine::open(&config.data_dir.join(STORE), config.store.settings(), failure.of("the store"))?;
     let queue = engine.queue();
@@ -260,10 +269,9 @@ impl Running {
         }
     }
 
-    /// To be called right before the process exits, after [`Self::failed`]: lets the TPM's thread come to rest, but waits
-    /// no longer than a second for it.
+    /// To be called right before the process exits, after [`Self::failed`]: lets the TPM's thread come to rest.
     pub async fn halt(&self) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.host.tpm.halt()).await;
+        self.host.tpm.halt().await;
     }
 
     /// The actors at work now.
@@ -290,8 +298,8 @@ impl Running {
         self.supervision.cell()
     }
 
-    /// Stops in order: the session with central, REST once its requests are answered, actors; then the keys are erased
-    /// and the store is closed.
+    /// Stops in order: the session with central, REST once its requests are answered, actors; then the keys are erased,
+    /// the store is closed and the TPM left alone.
     pub async fn stop(self) {
         let Self { host, rest, supervision, siblings, .. } = self;
         drop(siblings);
@@ -307,5 +315,6 @@ impl Running {
         rest.stop(DRAIN).await;
         supervision.stop().await;
         host.barrier.seal_and_erase().await;
+        host.tpm.halt().await;
     }
 }

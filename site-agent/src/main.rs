@@ -115,7 +115,11 @@ fn join_as(config: Config, bundle: &Path, (host, again): (&HostName, bool)) -> E
     };
     in_runtime(async move {
         let joined = match Ports::of_machine(&config.tpm) {
-            Ok(ports) => join(&config, &bundle, (host, again), &ports).await,
+            Ok(ports) => {
+                let joined = join(&config, &bundle, (host, again), &ports).await;
+                ports.tpm.halt().await;
+                joined
+            }
             Err(error) => Err(error.into()),
         };
         match joined {

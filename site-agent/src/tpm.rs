@@ -37,6 +37,9 @@ pub use remote::Leave;
 /// Jobs that may wait; more callers wait in front of the mailbox.
 const MAILBOX: usize = 16;
 
+/// How long the end of the process waits for the job that is under way.
+const HALT_LIMIT: Duration = Duration::from_secs(1);
+
 /// Longest wait for a job, those before it included. A slow chip derives an RSA key in half of it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
@@ -160,14 +163,14 @@ pub enum TpmError {
 
 type Job = Box<dyn FnOnce(&Chip) + Send>;
 
-/// The way to the TPM's thread. The thread ends with the last clone.
+/// The way to the TPM's thread. The thread works until the last clone is gone.
 ///
 /// A call may be dropped while it waits; a job that nobody waits for any more is not started. Callers put their own
 /// deadlines around the call; a TPM that answers nothing at all is given up here, for whoever waits keeps others waiting.
 #[derive(Debug, Clone)]
 pub struct TpmHandle {
     jobs: mpsc::Sender<Job>,
-    /// Closed by the end of the thread.
+    /// Closed by the end of the thread's work.
     alive: watch::Receiver<()>,
     refused: Arc<AtomicU64>,
 }
@@ -184,33 +187,35 @@ impl TpmHandle {
         std::thread::Builder::new()
             .name("tpm".to_owned())
             .spawn(move || {
-                let _living = living;
                 serve(&chip, mailbox);
+                drop(living);
+                rest();
             })
             .map_err(|error| TpmError::Unavailable(error.to_string()))?;
         Ok(Self { jobs, alive, refused: Arc::default() })
     }
 
-    /// Waits until the thread has ended. While there are handles it must not: a host without it would look alive and
+    /// Waits until the thread works no more. While there are handles it must not: a host without it would look alive and
     /// never quote again.
     pub async fn ended(&self) {
         let mut alive = self.alive.clone();
         while alive.changed().await.is_ok() {}
     }
 
-    /// Lets no further job begin, and waits until none is under way. The C libraries below take themselves down when the
-    /// process exits: not under a job's feet.
+    /// Lets no further job begin, and waits until none is under way, but no longer than a second. To be called before the
+    /// process exits: the C libraries below take themselves down then, and not under a job's feet.
     pub async fn halt(&self) {
         let (rests, rested) = oneshot::channel();
         let job = move |_: &Chip| {
             let _ = rests.send(());
-            loop {
-                std::thread::park();
+            rest();
+        };
+        let halted = async {
+            if self.jobs.send(Box::new(job)).await.is_ok() {
+                let _ = rested.await;
             }
         };
-        if self.jobs.send(Box::new(job)).await.is_ok() {
-            let _ = rested.await;
-        }
+        let _ = tokio::time::timeout(HALT_LIMIT, halted).await;
     }
 
     /// The endorsement key of `kind` with its certificate. `None` chooses: P-256 where the maker certified it, else
@@ -334,6 +339,14 @@ fn serve(chip: &Chip, mut mailbox: mpsc::Receiver<Job>) {
         if catch_unwind(AssertUnwindSafe(|| job(chip))).is_err() {
             tracing::error!("a job of the TPM's thread crashed");
         }
+    }
+}
+
+/// Keeps the thread, idle, until the process ends. A thread that has used the C libraries is not to end by itself: what
+/// they keep for a thread is freed then, and that crashes where the process exits at the same moment.
+fn rest() -> ! {
+    loop {
+        std::thread::park();
     }
 }
 

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::head_timer::HeadTimer;
+use super::unread::Unread;
 use super::{ServerOptions, Shared};
 use crate::metrics::Refused;
 use crate::peer::{ClientCertificate, Peer};
@@ -67,7 +68,9 @@ where
     let (front, lasting) = (shared.front.clone(), peer.lasting.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, peer) = (front.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(front.answer(peer, request.map(Body::new)).await) }
+        let body = |body| if is_h2 { Body::new(Unread::new(body)) } else { Body::new(body) };
+        let request = request.map(body);
+        async move { Ok::<_, Infallible>(front.answer(peer, request).await) }
     });
     let builder = builder(is_h2, &shared.options);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -130,5 +133,5 @@ const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 const H2_STREAMS_MAX: u32 = 128;
 /// Bytes of a body, and of all bodies of a connection, that a client may send before anybody reads them.
-const H2_STREAM_WINDOW: u32 = 64 << 10;
+pub(super) const H2_STREAM_WINDOW: u32 = 64 << 10;
 const H2_CONNECTION_WINDOW: u32 = 256 << 10;

@@ -1,6 +1,7 @@
 //! Connections: who is there, what is refused, what ends when.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,14 +10,17 @@ use axum::routing::get as on_get;
 use axum::{Extension, Router};
 use holdfast_rest::peer::Peer;
 use holdfast_rest::server::ServerOptions;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::HandshakeKind;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
-use crate::client::{Credentials, client_config, client_config_for, connect, get, send, serve};
+use crate::client::{Answer, Credentials, client_config, client_config_for, connect, get, send, serve};
 
 fn who() -> Router {
     Router::new().route(
@@ -207,4 +211,42 @@ async fn stopping_does_not_wait_for_ever() {
     let mut text = Vec::new();
     let _ = stream.read_to_end(&mut text).await;
     assert!(text.is_empty());
+}
+
+/// A body in pieces of 16 KiB, of which the first comes once the answer is there; counts what was taken of it, and says
+/// when nobody takes any more.
+fn late_body(pieces: usize, answered: oneshot::Receiver<()>, taken: Arc<AtomicUsize>) -> (Body, oneshot::Receiver<()>) {
+    let (held, let_go) = oneshot::channel();
+    let begin = (Some(answered), taken, held);
+    let stream = futures_util::stream::unfold(begin, move |(answered, taken, held)| async move {
+        if let Some(answered) = answered {
+            answered.await.unwrap();
+        }
+        let more = taken.fetch_add(1, Ordering::SeqCst) < pieces;
+        more.then(|| (Ok::<_, std::io::Error>(vec![b'x'; 16 << 10]), (None, taken, held)))
+    });
+    (Body::from_stream(stream), let_go)
+}
+
+#[tokio::test]
+async fn an_answer_does_not_cut_off_a_short_body_that_is_under_way_nor_wait_for_a_long_one() {
+    let refuse = axum::routing::post(async || (StatusCode::FORBIDDEN, "no"));
+    let (server, _) = serve(Router::new().route("/refuse", refuse), ServerOptions::default()).await;
+    let stream = connect(server.local_addr(), client_config(None, "h2")).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for (pieces, to_its_end) in [(4, true), (1 << 20, false)] {
+        let (answered, told) = oneshot::channel();
+        let taken = Arc::default();
+        let (body, let_go) = late_body(pieces, told, Arc::clone(&taken));
+        let answer = sender.send_request(Request::post("https://localhost/refuse").body(body).unwrap()).await.unwrap();
+        assert_eq!(
+            (answer.status(), Answer::read(answer.map(Body::new)).await.text.as_str()),
+            (StatusCode::FORBIDDEN, "no")
+        );
+        answered.send(()).expect("the body is still wanted");
+        let _ = let_go.await;
+        let taken = taken.load(Ordering::SeqCst);
+        assert_eq!(pieces < taken, to_its_end, "{taken} of {pieces} pieces were taken");
+    }
 }
