@@ -242,6 +242,8 @@ struct Connection {
     released: bool,
     seal_epoch: Option<SealEpoch>,
     needs_seal_key: bool,
+    /// Its site has newer epochs than the host may have been given. It gets them with its next verdict.
+    outdated: bool,
     policy: Policy,
     /// When the next challenge goes out.
     poll_at: Duration,
@@ -342,6 +344,7 @@ impl Verifier {
             released: false,
             seal_epoch: hello.seal_epoch,
             needs_seal_key: hello.needs_seal_key,
+            outdated: false,
             policy: facts.policy.clone(),
             poll_at: now.mono,
             unanswered: Vec::new(),
@@ -405,6 +408,8 @@ impl Verifier {
         let first = if connection.released {
             None
         } else {
+            // What is released is read after this.
+            connection.outdated = false;
             match first_pass(connection, answer, &transcript, seed) {
                 Some(first) => Some(first),
                 None => return self.close(conn, CloseCode::Protocol),
@@ -452,6 +457,7 @@ impl Verifier {
         connection.released = true;
         connection.phase = Phase::Resting;
         connection.poll_at = now.mono + connection.policy.jittered_interval(conn);
+        let outdated = std::mem::take(&mut connection.outdated);
         let host = connection.host.clone();
         let until = now.mono + ttl;
         let before = self.active.insert(host.clone(), Active { conn, until });
@@ -460,7 +466,10 @@ impl Verifier {
             self.connections.remove(&before.conn);
             effects.push(Effect::Close { conn: before.conn, code: CloseCode::Replaced });
         }
-        effects.push(Effect::Trusted { host, conn, until, first });
+        effects.push(Effect::Trusted { host: host.clone(), conn, until, first });
+        if outdated {
+            effects.push(Effect::Rewrap { host, conn });
+        }
         effects
     }
 
@@ -498,9 +507,19 @@ impl Verifier {
         effects
     }
 
-    fn rewrap(&self, site: &SiteName, now: Now) -> Vec<Effect> {
-        let trusted = self.active.iter().filter(|(host, active)| host.site == *site && now.mono < active.until);
-        trusted.map(|(host, active)| Effect::Rewrap { host: host.clone(), conn: active.conn }).collect()
+    /// Who has no verdict now may have one that is just being committed, and a key that was read before it: all of them
+    /// are remembered.
+    fn rewrap(&mut self, site: &SiteName, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (conn, connection) in self.connections.iter_mut().filter(|(_, connection)| connection.host.site == *site) {
+            let active = self.active.get(&connection.host).filter(|active| active.conn == *conn);
+            if active.is_some_and(|active| now.mono < active.until) {
+                effects.push(Effect::Rewrap { host: connection.host.clone(), conn: *conn });
+            } else {
+                connection.outdated = true;
+            }
+        }
+        effects
     }
 
     /// Who rests is asked anew at once. Who was asked under the earlier version is so when his answer has come.

@@ -12,6 +12,7 @@ enum Step {
     Wait { ms: u64 },
     CutOff { host: usize, whole_site: bool },
     Gone { pick: usize },
+    Advanced { host: usize },
     Sealed,
 }
 
@@ -25,6 +26,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => prop_oneof![1..3_000u64, 5_000..40_000u64].prop_map(|ms| Step::Wait { ms }),
         1 => (0..3usize, any::<bool>()).prop_map(|(host, whole_site)| Step::CutOff { host, whole_site }),
         1 => any::<usize>().prop_map(|pick| Step::Gone { pick }),
+        3 => (0..3usize).prop_map(|host| Step::Advanced { host }),
         1 => Just(Step::Sealed),
     ];
     prop::collection::vec(step, 1..60)
@@ -41,15 +43,27 @@ struct Watch {
     open: BTreeMap<ConnId, usize>,
     trusted: BTreeMap<usize, ConnId>,
     released: BTreeSet<ConnId>,
+    /// How often a site's epochs have advanced.
+    epochs: BTreeMap<SiteName, u64>,
+    /// That number when the key was read that was given on a connection: as early as may be.
+    given: BTreeMap<ConnId, u64>,
 }
 
 impl Watch {
+    fn epoch(&self, host: &HostId) -> u64 {
+        self.epochs.get(&host.site).copied().unwrap_or(0)
+    }
+
     /// `good`: the nonce of a good quote that is being answered now.
     fn see(&mut self, effects: &[Effect], now: u64, good: Option<[u8; 32]>, recorded: Option<ConnId>) {
         let index = |id: &HostId| NAMES.iter().position(|name| host(name) == *id).unwrap();
         for effect in effects {
             match effect {
-                Effect::Welcome { .. } | Effect::Rewrap { .. } => {}
+                Effect::Welcome { .. } => {}
+                Effect::Rewrap { host, conn } => {
+                    assert_eq!(self.trusted.get(&index(host)), Some(conn), "keys are for who is trusted");
+                    self.given.insert(*conn, self.epoch(host));
+                }
                 Effect::Challenge { conn, challenge } => {
                     assert!(self.spent.insert(challenge.nonce), "nonces are new");
                     self.challenges.insert(*conn, (self.open[conn], challenge.clone(), now));
@@ -59,6 +73,9 @@ impl Watch {
                     assert_eq!(good, Some(challenge.nonce), "a pass rests on a quote over the newest nonce");
                     assert!(now < asked + 30_000);
                     assert_eq!(pass.first.is_some(), !self.released.contains(&pass.conn));
+                    if pass.first.is_some() {
+                        self.given.insert(pass.conn, self.epoch(&pass.host));
+                    }
                     self.recording.insert(pass.conn, index(&pass.host));
                 }
                 Effect::RecordFailure(failure) => assert!(self.open.contains_key(&failure.conn)),
@@ -149,6 +166,11 @@ proptest! {
                     watch.challenges.remove(&conn);
                     Event::Gone { conn }
                 }
+                Step::Advanced { host } => {
+                    let site = machines[host].id.site.clone();
+                    *watch.epochs.entry(site.clone()).or_default() += 1;
+                    Event::EpochAdvanced { site }
+                }
                 Step::Sealed => Event::Sealed,
             };
             let cut = match &event {
@@ -168,6 +190,8 @@ proptest! {
             for (index, machine) in machines.iter().enumerate() {
                 if bench.verifier.is_trusted(&machine.id, at(bench.now)) {
                     prop_assert!(watch.trusted.contains_key(&index));
+                    let given = watch.given.get(&watch.trusted[&index]);
+                    prop_assert_eq!(given, Some(&watch.epoch(&machine.id)), "who is trusted has the newest key");
                 }
                 let held = bench.verifier.connections.values().filter(|held| held.host == machine.id).count();
                 prop_assert!(held <= CONNECTIONS_PER_HOST_MAX);

@@ -133,6 +133,30 @@ fn cut_off_between_quote_and_record_leads_to_nothing() {
     assert_eq!(bench.recorded(1), [""; 0]);
 }
 
+/// Whether the key was read before or after there was a newer one, nobody knows.
+#[test]
+fn newer_keys_are_not_missed_by_a_host_whose_pass_is_being_recorded_or_whose_verdict_has_lapsed() {
+    let advanced = |bench: &mut Bench| bench.step(Event::EpochAdvanced { site: host(HOST).site });
+    let mut bench = Bench::in_phase("recording");
+    assert_eq!(advanced(&mut bench), [""; 0], "what is given now might overtake the release");
+    assert_eq!(bench.recorded(1), ["trusted udc1/a 1 first", "rewrap 1"]);
+
+    let mut bench = Bench::in_phase("challenged again");
+    bench.now += 30_000;
+    assert_eq!(bench.tick(), ["stale udc1/a 1", "challenge 1"]);
+    assert_eq!(advanced(&mut bench), [""; 0], "it has no verdict");
+    assert_eq!(bench.quote(1), ["pass 1"]);
+    assert_eq!(bench.recorded(1), ["trusted udc1/a 1", "rewrap 1"]);
+    bench.wait();
+    bench.quote(1);
+    assert_eq!(bench.recorded(1), ["trusted udc1/a 1"], "once");
+
+    let mut bench = Bench::in_phase("challenged");
+    assert_eq!(advanced(&mut bench), [""; 0]);
+    bench.quote(1);
+    assert_eq!(bench.recorded(1), ["trusted udc1/a 1 first"], "its release has the newer one");
+}
+
 #[test]
 fn a_quote_overtaken_by_another_connections_pass_is_no_clone() {
     let mut bench = Bench::in_phase("challenged again");
