@@ -6,21 +6,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use holdfast_protocol::codec::{self, length_prefixed};
 use holdfast_protocol::crypto::aead::{NONCE_BYTES, halves};
 use holdfast_protocol::crypto::hash::{hkdf, hmac};
 use holdfast_protocol::envelope::{self, Sealer};
-use holdfast_protocol::ids::{DeploymentId, Realm};
+use holdfast_protocol::ids::{DeploymentId, Realm, Revision};
 use holdfast_protocol::secret::{Secret, sealed};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::audit_log::Head;
 use crate::distribution::placed::Placed;
 use crate::key_store::hot::Hot;
 use crate::rows::Refusal;
-use crate::store::View;
+use crate::store::{Fault, View};
 
 /// First byte of the store keys that hold realms' keys.
 pub(crate) const REALM_KEYS: u8 = 0x01;
@@ -41,6 +43,8 @@ pub struct RealmKeys {
     placed: Placed,
     /// What seals lines of the journal.
     lines: Mutex<Option<Sealer>>,
+    /// The head of the chain of changes in a committed state: each line of the journal names it.
+    head: Mutex<Option<(Revision, Head)>>,
 }
 
 impl RealmKeys {
@@ -51,8 +55,8 @@ impl RealmKeys {
 
     fn assemble(base: Secret<32>, current: u32, versions: BTreeMap<u32, Secret<32>>) -> Self {
         let index = hkdf(base.expose(), "holdfast/realm/index/v1", b"");
-        let (hot, placed, lines) = (Hot::default(), Placed::default(), Mutex::default());
-        Self { base, index, current, versions, hot, placed, lines }
+        let (hot, placed, lines, head) = (Hot::default(), Placed::default(), Mutex::default(), Mutex::default());
+        Self { base, index, current, versions, hot, placed, lines, head }
     }
 
     /// What is kept decrypted of the realm.
@@ -63,6 +67,23 @@ impl RealmKeys {
     /// What is kept of where its content goes.
     pub(crate) fn placed(&self) -> &Placed {
         &self.placed
+    }
+
+    /// The head of the chain of changes in the committed state of that revision; `read` finds it where it is not the one
+    /// that was asked for last.
+    ///
+    /// # Errors
+    /// What `read` says.
+    pub(crate) fn change_head(&self, at: Revision, read: impl FnOnce() -> Result<Head, Fault>) -> Result<Head, Fault> {
+        let mut kept = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, head)) = *kept
+            && of == at
+        {
+            return Ok(head);
+        }
+        let head = read()?;
+        *kept = Some((at, head));
+        Ok(head)
     }
 
     /// The key for what is written now, and its id.
@@ -134,7 +155,12 @@ pub struct Keyring {
 struct Opened {
     wrapped: Vec<u8>,
     keys: Arc<RealmKeys>,
+    /// A committed state that was seen to have that row: its revision, or [`NEVER`].
+    seen: AtomicU64,
 }
+
+/// A revision that no state ever has.
+const NEVER: u64 = u64::MAX;
 
 impl Keyring {
     /// The keyring under a root key.
@@ -150,6 +176,27 @@ impl Keyring {
     /// A copy of the root key, for wrapping it anew.
     pub fn root(&self) -> Secret<32> {
         self.root.duplicate()
+    }
+
+    /// A realm's keys in a committed state. Of the state that was asked about last not even their row is read: a revision
+    /// is reached by one commit only. Inside a transaction it may yet be another's.
+    ///
+    /// # Errors
+    /// As [`Keyring::realm`].
+    pub(crate) fn realm_committed(&self, realm: Realm, view: &dyn View) -> Result<Arc<RealmKeys>, Refusal> {
+        let Revision(at) = view.revision();
+        if let Some(opened) = self.realms.read().expect("no holder of this lock panics").get(&realm)
+            && opened.seen.load(Ordering::Relaxed) == at
+        {
+            return Ok(opened.keys.clone());
+        }
+        let keys = self.realm(realm, view)?;
+        if let Some(opened) = self.realms.read().expect("no holder of this lock panics").get(&realm)
+            && Arc::ptr_eq(&opened.keys, &keys)
+        {
+            opened.seen.store(at, Ordering::Relaxed);
+        }
+        Ok(keys)
     }
 
     /// A realm's keys.
@@ -172,7 +219,7 @@ impl Keyring {
             return Err(Refusal::Corrupt);
         }
         let keys = Arc::new(RealmKeys::assemble(stored.base, stored.current, versions));
-        let opened = Opened { wrapped: entry.value, keys: keys.clone() };
+        let opened = Opened { wrapped: entry.value, keys: keys.clone(), seen: AtomicU64::new(NEVER) };
         self.realms.write().expect("no holder of this lock panics").insert(realm, opened);
         Ok(keys)
     }

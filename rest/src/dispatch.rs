@@ -22,6 +22,10 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// All, each at the place of its number.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Strongbox, Self::Cerberus, Self::Kes, Self::MarbleRun, Self::Keylime, Self::Node];
+
     /// Name for metrics and logs.
     pub fn name(self) -> &'static str {
         match self {

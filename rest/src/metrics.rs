@@ -1,7 +1,8 @@
 //! Counters of the REST side, and the registry to which a node adds its own. Labels are closed sets of constants: a
 //! name that a user chose never becomes one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::array;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -45,6 +46,7 @@ pub struct Metrics {
     pub connections: Gauge,
     requests: Family<RequestLabels, Counter>,
     latency: Family<DialectLabels, Histogram, fn() -> Histogram>,
+    answers: [Answers; Dialect::ALL.len()],
     refusals: Family<RefusalLabels, Counter>,
     bounds: Bounds,
     kes: Counted,
@@ -58,6 +60,7 @@ impl Metrics {
             connections: Gauge::default(),
             requests: Family::default(),
             latency: Family::new_with_constructor(latency_histogram),
+            answers: array::from_fn(|_| Answers::default()),
             refusals: Family::default(),
             bounds: Bounds::default(),
             kes: Counted::default(),
@@ -96,9 +99,14 @@ impl Metrics {
 
     /// Counts an answer.
     pub fn answered(&self, dialect: Dialect, method: &Method, status: StatusCode, took: Duration) {
-        let labels = RequestLabels { dialect: dialect.name(), method: method_name(method), status: class_of(status) };
-        self.requests.get_or_create(&labels).inc();
-        self.latency.get_or_create(&DialectLabels { dialect: dialect.name() }).observe(took.as_secs_f64());
+        let name = dialect.name();
+        let (method, class) = (method_place(method), usize::from(status.as_u16() / 100 - 1).min(CLASSES.len() - 1));
+        let labels = || RequestLabels { dialect: name, method: METHODS[method], status: CLASSES[class] };
+        let answers = &self.answers[dialect as usize];
+        let counter = || self.requests.get_or_create(&labels()).clone();
+        answers.counters[method * CLASSES.len() + class].get_or_init(counter).inc();
+        let histogram = || self.latency.get_or_create(&DialectLabels { dialect: name }).clone();
+        answers.latency.get_or_init(histogram).observe(took.as_secs_f64());
         if dialect == Dialect::Kes {
             self.kes.answered(status, took);
         }
@@ -160,18 +168,25 @@ fn latency_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 4.0, 10))
 }
 
-/// Methods are open-ended text of the client, so only known ones become labels.
-fn method_name(method: &Method) -> &'static str {
-    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+/// The members of both families that are of one dialect, once each was needed: to find them by their labels costs more than
+/// to count.
+struct Answers {
+    counters: [OnceLock<Counter>; METHODS.len() * CLASSES.len()],
+    latency: OnceLock<Histogram>,
 }
 
-fn class_of(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        100..=199 => "1xx",
-        200..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        _ => "5xx",
+impl Default for Answers {
+    fn default() -> Self {
+        Self { counters: array::from_fn(|_| OnceLock::new()), latency: OnceLock::new() }
     }
 }
+
+/// Methods are open-ended text of the client, so only known ones become labels; the last stands for all others.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+
+fn method_place(method: &Method) -> usize {
+    METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
+}
+
+/// Of statuses, by their first digit.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

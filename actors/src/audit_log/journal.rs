@@ -202,7 +202,7 @@ impl Journal {
             return Err(Fault::Full.into());
         }
         let keys = snapshot.realm_keys(realm)?;
-        let position = snapshot.change_head(realm)?.seq;
+        let position = snapshot.change_position(realm)?;
         let plain = line.encoded();
         let nonce = draw(&*self.entropy);
 

@@ -53,7 +53,7 @@ impl Snapshot {
         match &*last {
             Some((of, keys)) if *of == realm => Ok(keys.clone()),
             _ => {
-                let keys = self.ring.realm(realm, &*self.view)?;
+                let keys = self.ring.realm_committed(realm, &*self.view)?;
                 *last = Some((realm, keys.clone()));
                 Ok(keys)
             }
@@ -86,6 +86,15 @@ impl Snapshot {
     /// The engine failed.
     pub fn change_head(&self, realm: Realm) -> Result<Head, Fault> {
         head_at(&*self.view, &change_head_key(realm))
+    }
+
+    /// How far a realm's chain of changes has come; kept of the state that was asked about last.
+    ///
+    /// # Errors
+    /// No such realm; the engine failed.
+    pub fn change_position(&self, realm: Realm) -> Result<u64, Refusal> {
+        let keys = self.realm_keys(realm)?;
+        Ok(keys.change_head(self.view.revision(), || self.change_head(realm))?.seq)
     }
 
     /// The head of the node's chain of commits.

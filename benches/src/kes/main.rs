@@ -3,7 +3,7 @@
 //! the median of the rounds' ratios: what can be compared between machines.
 //!
 //! `holdfast-bench-kes --dir DIR` measures the central of a deployment that `holdfast dev --dir DIR` runs; with `--host
-//! HOST` that host of a site.
+//! HOST` that host of a site, with `--operation NAME` one operation only.
 
 mod ceiling;
 mod client;
@@ -39,17 +39,20 @@ fn main() -> ExitCode {
 struct Asked<'a> {
     dir: PathBuf,
     host: Option<&'a str>,
+    operation: Option<&'a str>,
     rounds: Option<usize>,
 }
 
 impl<'a> Asked<'a> {
     fn of(words: &[&'a str]) -> Result<Self, Error> {
-        let usage = || Error::other("usage: holdfast-bench-kes --dir DIR [--host HOST] [--rounds N]");
+        let usage =
+            || Error::other("usage: holdfast-bench-kes --dir DIR [--host HOST] [--operation NAME] [--rounds N]");
         let mut asked = Self::default();
         for pair in words.chunks(2) {
             match pair {
                 ["--dir", dir] => asked.dir = PathBuf::from(dir),
                 ["--host", host] => asked.host = Some(host),
+                ["--operation", name] if OPERATIONS.contains(name) => asked.operation = Some(name),
                 ["--rounds", rounds] => asked.rounds = Some(rounds.parse().map_err(|_| usage())?),
                 _ => return Err(usage()),
             }
@@ -58,7 +61,8 @@ impl<'a> Asked<'a> {
     }
 
     async fn compare(self) -> Result<(), Error> {
-        rounds::compare(&self.dir, self.host, (self.rounds.unwrap_or(5), Duration::from_secs(2))).await
+        let operations = OPERATIONS.into_iter().filter(|name| self.operation.is_none_or(|only| only == *name));
+        rounds::compare(&self.dir, self.host, operations, (self.rounds.unwrap_or(5), Duration::from_secs(2))).await
     }
 }
 

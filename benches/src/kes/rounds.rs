@@ -14,7 +14,6 @@ use hyper::Method;
 use rustls::RootCertStore;
 use serde_json::json;
 
-use crate::OPERATIONS;
 use crate::ceiling::certificate;
 use crate::client::{Round, Server, Target, shown_by};
 use crate::deployment::node;
@@ -38,7 +37,12 @@ pub(crate) type Effort = (usize, Duration);
 ///
 /// # Errors
 /// The deployment is not there, or a request was not served.
-pub(crate) async fn compare(dir: &Path, host: Option<&str>, (rounds, lasts): Effort) -> io::Result<()> {
+pub(crate) async fn compare(
+    dir: &Path,
+    host: Option<&str>,
+    operations: impl Iterator<Item = &str>,
+    (rounds, lasts): Effort,
+) -> io::Result<()> {
     let key = ApiKey::from_seed(draw_secret(&OsEntropy));
     let (_runs, ceiling) = started()?;
     let ceiling = Target::new(&ceiling, shown_by(&key)?)?;
@@ -46,7 +50,7 @@ pub(crate) async fn compare(dir: &Path, host: Option<&str>, (rounds, lasts): Eff
     println!("{}: server CPU in microseconds for each request", host.unwrap_or("central"));
     println!("ratio to the ceiling: median of {rounds} rounds\n");
     println!("OPERATION  CONNECTIONS  CEILING     NODE  RATIO  REQUESTS/S  OF-CEILING  P99-MS");
-    for operation in OPERATIONS {
+    for operation in operations {
         for connections in CONNECTIONS {
             let mut of_rounds = Vec::new();
             for _ in 0..rounds {

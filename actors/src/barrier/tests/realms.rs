@@ -160,3 +160,24 @@ async fn a_store_is_erased_whole_and_begun_anew() {
     store.create_realm(TENANT).unwrap();
     assert_eq!(store.read(TENANT, &["1"]).unwrap(), None);
 }
+
+#[test]
+fn each_snapshot_has_its_own_keys_and_its_own_position_whatever_was_asked_of_others() {
+    let store = Store::new();
+    let mut held = Vec::new();
+    for round in 1..=4 {
+        let mut batch = Some(Batch::new(TENANT, Line::done(1, "alice", "a", "b")));
+        store.decide(move |_| Ok((batch.take().unwrap(), ()))).unwrap();
+        held.push((round, store.barrier.snapshot().unwrap()));
+        if round % 2 == 0 {
+            assert_eq!(store.barrier.snapshot().unwrap().change_position(TENANT).unwrap(), round);
+        }
+    }
+    store.erase_realm(TENANT);
+    let gone = store.barrier.snapshot().unwrap();
+    let of_all = || held.iter().chain(held.iter().rev()).chain(held.iter().flat_map(|one| [one, one]));
+    for (round, snapshot) in of_all() {
+        assert_eq!(snapshot.change_position(TENANT).unwrap(), *round);
+        assert!(matches!(gone.change_position(TENANT), Err(Refusal::NotFound("realm"))));
+    }
+}
