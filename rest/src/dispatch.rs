@@ -21,6 +21,8 @@ pub enum Dialect {
     Node,
 }
 
+const _: () = assert!(Dialect::Node as usize + 1 == Dialect::ALL.len(), "the last of them has the last place");
+
 impl Dialect {
     /// All, each at the place of its number.
     pub(crate) const ALL: [Self; 6] =

@@ -25,6 +25,7 @@ mod events;
 mod fault;
 mod identities;
 mod imports;
+mod judging;
 mod keys;
 mod listener;
 mod lists;

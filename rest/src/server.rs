@@ -10,7 +10,7 @@ use holdfast_actors::shell::supervisor::Tended;
 use holdfast_actors::shell::{Child, OsClock, Supervision};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -95,7 +95,8 @@ impl Server {
         let listener = TcpListener::bind(addr).await?;
         let local_addr = listener.local_addr()?;
         let (stop, stopping) = watch::channel(None);
-        let shared = Shared { acceptor: tls.map(TlsAcceptor::from), front, options };
+        let unread = Arc::new(Semaphore::new(unread::BODIES_MAX));
+        let shared = Shared { acceptor: tls.map(TlsAcceptor::from), front, options, unread };
         let socket = Mutex::new(Some(Arc::new(listener)));
         let listening = Listening { socket, shared, stopping, slots, connections: tokio::sync::Mutex::default() };
         Ok(Self { local_addr, stop, listening: Arc::new(listening) })
@@ -177,6 +178,8 @@ struct Shared {
     acceptor: Option<TlsAcceptor>,
     front: Arc<Front>,
     options: Arc<ServerOptions>,
+    /// Places for bodies that are read after their answers.
+    unread: Arc<Semaphore>,
 }
 
 /// What outlives the loop that accepts: that one may start again, and no connection notices.

@@ -131,7 +131,7 @@ pub struct Running {
 /// Starts the agent of a host that has joined.
 ///
 /// # Errors
-/// It can't; nothing is left running.
+/// It can't; nothing is left running, but for the TPM's thread, which rests.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let ports = Ports::of_machine(&config.tpm)?;
     let tpm = ports.tpm.clone();
@@ -298,8 +298,8 @@ impl Running {
         self.supervision.cell()
     }
 
-    /// Stops in order: the session with central, REST once its requests are answered, actors; then the keys are erased,
-    /// the store is closed and the TPM left alone.
+    /// Stops in order: the session with central, REST once its requests are answered, actors; then the keys are erased
+    /// and the TPM is left alone; the store is closed with the last that holds it.
     pub async fn stop(self) {
         let Self { host, rest, supervision, siblings, .. } = self;
         drop(siblings);

@@ -161,7 +161,12 @@ pub enum TpmError {
     Stopped,
 }
 
-type Job = Box<dyn FnOnce(&Chip) + Send>;
+enum Job {
+    /// To be done with the TPM.
+    Do(Box<dyn FnOnce(&Chip) + Send>),
+    /// To rest from here on; to be answered.
+    Halt(oneshot::Sender<()>),
+}
 
 /// The way to the TPM's thread. The thread works until the last clone is gone.
 ///
@@ -187,8 +192,9 @@ impl TpmHandle {
         std::thread::Builder::new()
             .name("tpm".to_owned())
             .spawn(move || {
-                serve(&chip, mailbox);
-                drop(living);
+                if serve(&chip, mailbox) == Why::LetGo {
+                    drop(living);
+                }
                 rest();
             })
             .map_err(|error| TpmError::Unavailable(error.to_string()))?;
@@ -206,12 +212,8 @@ impl TpmHandle {
     /// process exits: the C libraries below take themselves down then, and not under a job's feet.
     pub async fn halt(&self) {
         let (rests, rested) = oneshot::channel();
-        let job = move |_: &Chip| {
-            let _ = rests.send(());
-            rest();
-        };
         let halted = async {
-            if self.jobs.send(Box::new(job)).await.is_ok() {
+            if self.jobs.send(Job::Halt(rests)).await.is_ok() {
                 let _ = rested.await;
             }
         };
@@ -278,7 +280,7 @@ impl TpmHandle {
     #[cfg(debug_assertions)]
     pub fn strike(&self) {
         // With jobs that wait, or without a thread, there is nothing to do: whoever strikes does it again and again.
-        let _ = self.jobs.try_send(Box::new(|_| std::panic::panic_any(Bomb)));
+        let _ = self.jobs.try_send(Job::Do(Box::new(|_| std::panic::panic_any(Bomb))));
     }
 
     /// A new remote key under this policy.
@@ -315,7 +317,7 @@ impl TpmHandle {
             }
         };
         let answer = async {
-            self.jobs.send(Box::new(job)).await.map_err(|_| TpmError::Stopped)?;
+            self.jobs.send(Job::Do(Box::new(job))).await.map_err(|_| TpmError::Stopped)?;
             answered.await.map_err(|_| TpmError::Stopped)?
         };
         let late = |_| {
@@ -333,13 +335,31 @@ impl Bounded for TpmHandle {
     }
 }
 
-fn serve(chip: &Chip, mut mailbox: mpsc::Receiver<Job>) {
+/// Why the thread works no more.
+#[derive(PartialEq, Eq)]
+enum Why {
+    /// Nobody can ask it any more.
+    LetGo,
+    /// The process is about to exit.
+    Halted,
+}
+
+/// Whoever still waits when it ends is answered by that.
+fn serve(chip: &Chip, mut mailbox: mpsc::Receiver<Job>) -> Why {
     while let Some(job) = mailbox.blocking_recv() {
+        let job = match job {
+            Job::Do(job) => job,
+            Job::Halt(rests) => {
+                let _ = rests.send(());
+                return Why::Halted;
+            }
+        };
         // A crashed job answers its caller by dropping the channel. Nothing outlives a job, so the next one is safe.
         if catch_unwind(AssertUnwindSafe(|| job(chip))).is_err() {
             tracing::error!("a job of the TPM's thread crashed");
         }
     }
+    Why::LetGo
 }
 
 /// Keeps the thread, idle, until the process ends. A thread that has used the C libraries is not to end by itself: what
@@ -376,6 +396,38 @@ mod tests {
         assert_eq!(tpm.ask(|_| -> Result<(), _> { panic!("a job") }).await, Err(TpmError::Stopped));
         assert_eq!(tpm.ask(|_| Ok(7)).await, Ok(7));
         assert_eq!(tpm.load(), Load { used: 0, limit: 16, refused: 0 });
+    }
+
+    #[tokio::test]
+    async fn who_asks_when_it_is_halted_is_told_at_once_and_it_counts_as_no_failure() {
+        let tpm = nowhere();
+        let (begun, begins) = oneshot::channel();
+        let (go, may_end) = std::sync::mpsc::channel::<()>();
+        let asked = tpm.clone();
+        let first = tokio::spawn(async move {
+            let job = move |_: &Chip| {
+                begun.send(()).unwrap();
+                may_end.recv().unwrap();
+                Ok(1)
+            };
+            asked.ask(job).await
+        });
+        begins.await.unwrap();
+        let halting = tpm.clone();
+        let halted = tokio::spawn(async move { halting.halt().await });
+        while tpm.load().used == 0 {
+            tokio::task::yield_now().await;
+        }
+        let asked = tpm.clone();
+        let second = tokio::spawn(async move { asked.ask(|_| Ok(2)).await });
+        while tpm.load().used == 1 {
+            tokio::task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        halted.await.unwrap();
+        assert_eq!(first.await.unwrap(), Ok(1), "what is under way is finished");
+        assert_eq!(second.await.unwrap(), Err(TpmError::Stopped));
+        assert!(tpm.alive.has_changed().is_ok(), "nobody takes it for a failure");
     }
 
     #[tokio::test]

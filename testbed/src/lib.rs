@@ -1,6 +1,7 @@
 //! Everything that tests of whole systems share.
 
 pub mod figures;
+pub mod lines;
 pub mod memory;
 pub mod openapi;
 pub mod procs;

@@ -66,8 +66,20 @@ impl Perform<Verifier> for VerifierHands {
             Effect::Trusted { host, conn, until, first } => trusted(&hub, host, conn, until, first),
             // A share of it is written down first, see above.
             Effect::Rewrap { host, conn } => drop(tokio::spawn(async move {
-                if let Err(error) = rewrap(&hub, &host, conn).await {
-                    tracing::warn!(%host, %error, "newer seal key could not be given");
+                let is_given = match caught(rewrap(&hub, &host, conn)).await {
+                    Some(Ok(is_given)) => is_given,
+                    Some(Err(error)) => {
+                        tracing::warn!(%host, %error, "newer seal key could not be given");
+                        false
+                    }
+                    None => {
+                        tracing::error!(%host, "the giving of a newer seal key panicked");
+                        false
+                    }
+                };
+                if !is_given {
+                    // The machine takes it for given. The host comes back, and has it with its release.
+                    hub.connections.close(conn, CloseCode::Stale);
                 }
             })),
             Effect::Stale { host, conn } => {
@@ -220,23 +232,23 @@ fn trusted(hub: &Arc<Hub>, host: HostId, conn: ConnId, until: std::time::Duratio
     }
 }
 
-/// Gives a trusted host its site's current seal key, asking the fence once more.
-async fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<(), Refusal> {
+/// Gives a trusted host its site's current seal key, asking the fence once more. False: its verdict has lapsed meanwhile.
+async fn rewrap(hub: &Hub, host: &HostId, conn: ConnId) -> Result<bool, Refusal> {
     // First whom it is not to help any more.
     permitting::give(hub, host, conn).await?;
     let snapshot = hub.snapshot()?;
     let place = site(&snapshot, &host.site)?.value;
     let entry = holdfast_actors::site_registry::host(&snapshot, host)?.value;
     if entry.is_cut_off(&place) || hub.is_stopped() {
-        return Ok(());
+        return Ok(true);
     }
     let current = place.seal_keys.iter().find(|record| record.epoch == place.seal_epoch).ok_or(Refusal::Corrupt)?;
     let key = SealKey { epoch: current.epoch, key: current.key.duplicate() };
     let head = hub.sign(&hub.head(&snapshot)?);
     if !hub.connections.is_trusted(conn, hub.node.clock.now().mono) {
-        return Ok(());
+        return Ok(false);
     }
     hub.connections.send(conn, Out::Plain(FromCentral::Head(head)));
     hub.connections.send(conn, Out::Sealed(Sealed::Rewrap(key)));
-    Ok(())
+    Ok(true)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use holdfast_testbed::lines::Lines;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -29,34 +30,22 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 const STALLED: Duration = Duration::from_secs(60);
 
 /// A reader that may be late.
-struct Reader {
-    body: Incoming,
-    rest: String,
-}
+struct Reader(Lines);
 
 impl Reader {
+    fn of(body: Incoming) -> Self {
+        Self(Lines::of(body, AT_ONCE))
+    }
+
     /// The number that the next counted line tells; `None`: it has ended, in order.
     async fn number(&mut self) -> Option<usize> {
         loop {
-            let line = self.line().await?;
+            let line = self.0.next().await.expect("there is a line, or it ends in order")?;
             let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
             let counted = line["request"]["path"].as_str().unwrap().strip_prefix(COUNTED);
             if let Some(number) = counted {
                 return Some(number.split('-').next().unwrap().parse().unwrap());
             }
-        }
-    }
-
-    async fn line(&mut self) -> Option<String> {
-        loop {
-            if let Some((line, rest)) = self.rest.split_once('\n') {
-                let (line, rest) = (line.to_owned(), rest.to_owned());
-                self.rest = rest;
-                return Some(line);
-            }
-            let frame = timeout(AT_ONCE, self.body.frame()).await.expect("there is a line or an end")?;
-            let data = frame.expect("it ends in order").into_data().unwrap();
-            self.rest.push_str(std::str::from_utf8(&data).unwrap());
         }
     }
 }
@@ -66,7 +55,7 @@ async fn follow_late(addr: SocketAddr, operator: &Operator) -> Reader {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let stream = socket.connect(addr).await.unwrap();
-    Reader { body: follow_over(stream, operator, AUDIT).await, rest: String::new() }
+    Reader::of(follow_over(stream, operator, AUDIT).await)
 }
 
 /// A request that is told in a long line.
@@ -96,7 +85,7 @@ async fn a_reader_of_a_kes_log_that_does_not_read_is_cut_off_and_nobody_waits_fo
     let (addr, operator) = (world.addr(), &world.operator);
     let mut late = follow_late(addr, operator).await;
     let never = follow_late(addr, operator).await;
-    let mut beside = Reader { body: follow(addr, operator, AUDIT).await, rest: String::new() };
+    let mut beside = Reader::of(follow(addr, operator, AUDIT).await);
     let mut asking = kept(TcpStream::connect(addr).await.unwrap(), operator).await;
     for number in 0..ASKED {
         ask(&mut asking, number).await;

@@ -65,10 +65,10 @@ async fn converse<S>(stream: S, peer: Peer, is_h2: bool, shared: Shared, mut sto
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (front, lasting) = (shared.front.clone(), peer.lasting.clone());
+    let (front, lasting, unread) = (shared.front.clone(), peer.lasting.clone(), shared.unread.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, peer) = (front.clone(), peer.clone());
-        let body = |body| if is_h2 { Body::new(Unread::new(body)) } else { Body::new(body) };
+        let body = |body| if is_h2 { Body::new(Unread::new(body, unread.clone())) } else { Body::new(body) };
         let request = request.map(body);
         async move { Ok::<_, Infallible>(front.answer(peer, request).await) }
     });

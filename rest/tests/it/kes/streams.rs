@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_actors::access_control::tenants::set_blocked;
 use holdfast_actors::rows::Rows;
-use http_body_util::BodyExt;
+use holdfast_testbed::lines::Lines;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{Instant, timeout};
@@ -21,24 +21,12 @@ const ERROR: &str = "/v1/log/error";
 const SOON: Duration = Duration::from_secs(20);
 
 /// A reader of a stream.
-struct Reader {
-    body: hyper::body::Incoming,
-    rest: String,
-}
+struct Reader(Lines);
 
 impl Reader {
     /// The next line; `None`: it has ended.
     async fn line(&mut self) -> Option<String> {
-        loop {
-            if let Some((line, rest)) = self.rest.split_once('\n') {
-                let (line, rest) = (line.to_owned(), rest.to_owned());
-                self.rest = rest;
-                return Some(line);
-            }
-            let frame = timeout(SOON, self.body.frame()).await.expect("there is a line or an end")?;
-            let data = frame.expect("it ends in order").into_data().unwrap();
-            self.rest.push_str(std::str::from_utf8(&data).unwrap());
-        }
+        self.0.next().await.expect("there is a line, or it ends in order")
     }
 
     /// What the next line says of a request: path, identity, status.
@@ -77,7 +65,7 @@ impl Front {
     async fn listens(&self, who: &Credentials, alpn: &str, path: &str) -> Reader {
         let response = self.opened(who, alpn, path).await;
         assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (200, &LINES.parse().unwrap()));
-        let mut reader = Reader { body: response.into_body(), rest: String::new() };
+        let mut reader = Reader(Lines::of(response.into_body(), SOON));
         if path.starts_with(AUDIT) {
             let began = (path.split('?').next().unwrap().to_owned(), identity(who).to_string(), 200);
             assert_eq!(reader.request().await, began);

@@ -10,6 +10,7 @@ enum Step {
     Refused { pick: usize },
     Spurious { conn: ConnId },
     Wait { ms: u64 },
+    Unseen { ms: u64 },
     CutOff { host: usize, whole_site: bool },
     Gone { pick: usize },
     Advanced { host: usize },
@@ -24,6 +25,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(|pick| Step::Refused { pick }),
         1 => (1..12u64).prop_map(|conn| Step::Spurious { conn }),
         5 => prop_oneof![1..3_000u64, 5_000..40_000u64].prop_map(|ms| Step::Wait { ms }),
+        1 => (5_000..40_000u64).prop_map(|ms| Step::Unseen { ms }),
         1 => (0..3usize, any::<bool>()).prop_map(|(host, whole_site)| Step::CutOff { host, whole_site }),
         1 => any::<usize>().prop_map(|pick| Step::Gone { pick }),
         3 => (0..3usize).prop_map(|host| Step::Advanced { host }),
@@ -47,6 +49,8 @@ struct Watch {
     epochs: BTreeMap<SiteName, u64>,
     /// That number when the key was read that was given on a connection: as early as may be.
     given: BTreeMap<ConnId, u64>,
+    /// When the last verdict on a connection ends.
+    until: BTreeMap<ConnId, Duration>,
 }
 
 impl Watch {
@@ -62,6 +66,7 @@ impl Watch {
                 Effect::Welcome { .. } => {}
                 Effect::Rewrap { host, conn } => {
                     assert_eq!(self.trusted.get(&index(host)), Some(conn), "keys are for who is trusted");
+                    assert!(at(now).mono < self.until[conn], "as long as the verdict holds");
                     self.given.insert(*conn, self.epoch(host));
                 }
                 Effect::Challenge { conn, challenge } => {
@@ -79,7 +84,8 @@ impl Watch {
                     self.recording.insert(pass.conn, index(&pass.host));
                 }
                 Effect::RecordFailure(failure) => assert!(self.open.contains_key(&failure.conn)),
-                Effect::Trusted { host, conn, first, .. } => {
+                Effect::Trusted { host, conn, first, until } => {
+                    self.until.insert(*conn, *until);
                     assert_eq!(recorded, Some(*conn), "trust follows a record");
                     assert!(self.recording.remove(conn).is_some());
                     assert_eq!(*first, self.released.insert(*conn));
@@ -152,6 +158,11 @@ proptest! {
                 Step::Wait { ms } => {
                     bench.now += ms;
                     Event::TimePassed { seed: bench.seed() }
+                }
+                // Time passes, and nobody has looked yet.
+                Step::Unseen { ms } => {
+                    bench.now += ms;
+                    continue;
                 }
                 Step::CutOff { host, whole_site } => {
                     let id = machines[host].id.clone();

@@ -151,6 +151,13 @@ fn newer_keys_are_not_missed_by_a_host_whose_pass_is_being_recorded_or_whose_ver
     bench.quote(1);
     assert_eq!(bench.recorded(1), ["trusted udc1/a 1"], "once");
 
+    let mut bench = Bench::in_phase("challenged again");
+    bench.now += 30_000;
+    assert_eq!(advanced(&mut bench), [""; 0], "it has none any more, though nobody has looked yet");
+    bench.tick();
+    bench.quote(1);
+    assert_eq!(bench.recorded(1), ["trusted udc1/a 1", "rewrap 1"]);
+
     let mut bench = Bench::in_phase("challenged");
     assert_eq!(advanced(&mut bench), [""; 0]);
     bench.quote(1);
