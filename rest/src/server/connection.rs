@@ -68,8 +68,9 @@ where
     let (front, lasting, unread) = (shared.front.clone(), peer.lasting.clone(), shared.unread.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, peer) = (front.clone(), peer.clone());
-        let body = |body| if is_h2 { Body::new(Unread::new(body, unread.clone())) } else { Body::new(body) };
-        let request = request.map(body);
+        let (parts, body) = request.into_parts();
+        let body = Body::new(Unread::new(body, &parts.headers, &unread));
+        let request = Request::from_parts(parts, body);
         async move { Ok::<_, Infallible>(front.answer(peer, request).await) }
     });
     let builder = builder(is_h2, &shared.options);

@@ -1,13 +1,15 @@
-//! What comes of a request's body over HTTP/2 when nobody takes it any more, mostly since the request was refused.
+//! What comes of a request's body when nobody takes it any more, mostly since the request was refused.
 //!
-//! It is cut off by a reset of its stream (RFC 9113, section 8.1), and there are clients that take the reset for a failure
-//! and lose the answer. So what may have been under way by then is read and thrown away.
+//! It would be cut off by a reset of its stream (HTTP/2: RFC 9113, section 8.1) or by the end of the connection, and many
+//! clients take that for a failure and lose the answer. So what may have been under way by then is read and thrown away.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::http::HeaderMap;
+use axum::http::header::EXPECT;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -22,12 +24,17 @@ pub(super) const BODIES_MAX: usize = 1024;
 
 /// The body of a request, read to its end, within bounds, also where its reader goes away.
 pub(super) struct Unread {
+    /// `None` at its end.
     body: Option<Incoming>,
-    places: Arc<Semaphore>,
+    /// `None`: its client sends it only when it is asked to.
+    places: Option<Arc<Semaphore>>,
 }
 
 impl Unread {
-    pub(super) fn new(body: Incoming, places: Arc<Semaphore>) -> Self {
+    /// The body of a request that comes with these headers.
+    pub(super) fn new(body: Incoming, headers: &HeaderMap, places: &Arc<Semaphore>) -> Self {
+        // To read it would be to ask for it (RFC 9110, section 10.1.1).
+        let places = (!headers.contains_key(EXPECT)).then(|| places.clone());
         Self { body: Some(body), places }
     }
 }
@@ -40,10 +47,12 @@ impl Body for Unread {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(context),
-            None => Poll::Ready(None),
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if frame.is_none() {
+            self.body = None;
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -57,17 +66,15 @@ impl Body for Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
-        if body.size_hint().lower() > READ_MAX as u64 {
+        let (Some(body), Some(places)) = (self.body.take(), self.places.take()) else { return };
+        if body.is_end_stream() || body.size_hint().lower() > READ_MAX as u64 {
             return;
         }
         let mut reading = Box::pin(read(body));
         if reading.as_mut().now_or_never().is_some() {
             return;
         }
-        if let (Ok(place), Ok(runtime)) =
-            (self.places.clone().try_acquire_owned(), tokio::runtime::Handle::try_current())
-        {
+        if let (Ok(place), Ok(runtime)) = (places.try_acquire_owned(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
                 let _place = place;
                 let _ = tokio::time::timeout(TIME_MAX, reading).await;

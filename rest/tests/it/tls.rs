@@ -10,8 +10,6 @@ use axum::routing::get as on_get;
 use axum::{Extension, Router};
 use holdfast_rest::peer::Peer;
 use holdfast_rest::server::ServerOptions;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::HandshakeKind;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -20,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::client::{Answer, Credentials, client_config, client_config_for, connect, get, send, serve};
+use crate::client::{Credentials, client_config, client_config_for, connect, get, send, serve};
 
 fn who() -> Router {
     Router::new().route(
@@ -232,21 +230,31 @@ fn late_body(pieces: usize, answered: oneshot::Receiver<()>, taken: Arc<AtomicUs
 async fn an_answer_does_not_cut_off_a_short_body_that_is_under_way_nor_wait_for_a_long_one() {
     let refuse = axum::routing::post(async || (StatusCode::FORBIDDEN, "no"));
     let (server, _) = serve(Router::new().route("/refuse", refuse), ServerOptions::default()).await;
-    let stream = connect(server.local_addr(), client_config(None, "h2")).await.unwrap();
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    for (pieces, to_its_end) in [(4, true), (1 << 20, false)] {
-        let (answered, told) = oneshot::channel();
-        let taken = Arc::default();
-        let (body, let_go) = late_body(pieces, told, Arc::clone(&taken));
-        let answer = sender.send_request(Request::post("https://localhost/refuse").body(body).unwrap()).await.unwrap();
-        assert_eq!(
-            (answer.status(), Answer::read(answer.map(Body::new)).await.text.as_str()),
-            (StatusCode::FORBIDDEN, "no")
-        );
-        answered.send(()).expect("the body is still wanted");
-        let _ = let_go.await;
-        let taken = taken.load(Ordering::SeqCst);
-        assert_eq!(pieces < taken, to_its_end, "{taken} of {pieces} pieces were taken");
+    for alpn in ["http/1.1", "h2"] {
+        for (pieces, to_its_end) in [(4, true), (1 << 20, false)] {
+            let (answered, told) = oneshot::channel();
+            let taken = Arc::default();
+            let (body, let_go) = late_body(pieces, told, Arc::clone(&taken));
+            let uri = if alpn == "h2" { "https://localhost/refuse" } else { "/refuse" };
+            let request = Request::post(uri).header("host", "localhost").body(body).unwrap();
+            let answer = send(server.local_addr(), client_config(None, alpn), request).await.unwrap();
+            assert_eq!((answer.status, answer.text.as_str()), (StatusCode::FORBIDDEN, "no"));
+            answered.send(()).expect("the body is still wanted");
+            let _ = let_go.await;
+            let taken = taken.load(Ordering::SeqCst);
+            assert_eq!(pieces < taken, to_its_end, "{alpn}: {taken} of {pieces} pieces were taken");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_body_that_is_sent_when_asked_for_is_not_asked_for_where_nobody_takes_it() {
+    let refuse = axum::routing::post(async || (StatusCode::FORBIDDEN, "no"));
+    let (server, _) = serve(Router::new().route("/refuse", refuse), ServerOptions::default()).await;
+    let mut stream = connect(server.local_addr(), client_config(None, "http/1.1")).await.unwrap();
+    let head = "POST /refuse HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut text = [0; 12];
+    stream.read_exact(&mut text).await.unwrap();
+    assert_eq!(&text, b"HTTP/1.1 403");
 }
