@@ -18,7 +18,6 @@ use holdfast_protocol::secret::{Secret, sealed};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::audit_log::Head;
 use crate::distribution::placed::Placed;
 use crate::key_store::hot::Hot;
 use crate::rows::Refusal;
@@ -43,8 +42,8 @@ pub struct RealmKeys {
     placed: Placed,
     /// What seals lines of the journal.
     lines: Mutex<Option<Sealer>>,
-    /// The head of the chain of changes in a committed state: each line of the journal names it.
-    head: Mutex<Option<(Revision, Head)>>,
+    /// How far the chain of changes had come in a committed state: each line of the journal says it.
+    position: Mutex<Option<(Revision, u64)>>,
 }
 
 impl RealmKeys {
@@ -55,8 +54,9 @@ impl RealmKeys {
 
     fn assemble(base: Secret<32>, current: u32, versions: BTreeMap<u32, Secret<32>>) -> Self {
         let index = hkdf(base.expose(), "holdfast/realm/index/v1", b"");
-        let (hot, placed, lines, head) = (Hot::default(), Placed::default(), Mutex::default(), Mutex::default());
-        Self { base, index, current, versions, hot, placed, lines, head }
+        let (hot, placed) = (Hot::default(), Placed::default());
+        let (lines, position) = (Mutex::default(), Mutex::default());
+        Self { base, index, current, versions, hot, placed, lines, position }
     }
 
     /// What is kept decrypted of the realm.
@@ -69,21 +69,21 @@ impl RealmKeys {
         &self.placed
     }
 
-    /// The head of the chain of changes in the committed state of that revision; `read` finds it where it is not the one
-    /// that was asked for last.
+    /// How far the chain of changes has come in the committed state of that revision; `read` finds it where it is not the
+    /// one that was asked about last.
     ///
     /// # Errors
     /// What `read` says.
-    pub(crate) fn change_head(&self, at: Revision, read: impl FnOnce() -> Result<Head, Fault>) -> Result<Head, Fault> {
-        let mut kept = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, head)) = *kept
+    pub(crate) fn position(&self, at: Revision, read: impl FnOnce() -> Result<u64, Fault>) -> Result<u64, Fault> {
+        let mut kept = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, position)) = *kept
             && of == at
         {
-            return Ok(head);
+            return Ok(position);
         }
-        let head = read()?;
-        *kept = Some((at, head));
-        Ok(head)
+        let position = read()?;
+        *kept = Some((at, position));
+        Ok(position)
     }
 
     /// The key for what is written now, and its id.

@@ -1,5 +1,6 @@
-//! The one table from path to dialect. It routes nothing: axum does, and [`crate::routes`]. It says in whose words an answer is given when
-//! no handler spoke (unknown path, wrong method, sealed, overloaded), and what answers while the node is sealed.
+//! The one table from path to dialect. It routes nothing: axum does, and [`crate::routes`]. It says in whose words an
+//! answer is given when no handler spoke (unknown path, wrong method, sealed, overloaded), and what answers while the node
+//! is sealed.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -94,7 +94,7 @@ impl Snapshot {
     /// No such realm; the engine failed.
     pub fn change_position(&self, realm: Realm) -> Result<u64, Refusal> {
         let keys = self.realm_keys(realm)?;
-        Ok(keys.change_head(self.view.revision(), || self.change_head(realm))?.seq)
+        Ok(keys.position(self.view.revision(), || Ok(self.change_head(realm)?.seq))?)
     }
 
     /// The head of the node's chain of commits.

@@ -357,15 +357,16 @@ impl Distribution {
         let Some(link) = link.tenants.get_mut(tenant) else { return };
         let position = Some(position).filter(|position| *position != Position::default());
         let moved = std::mem::replace(&mut link.position, position) != position;
-        if let LinkState::Sent { target, build, .. } = &link.state
-            && applied
-            && position.as_ref() == Some(target)
-        {
-            link.confirmed = *build;
-        }
         let look_again = match &link.state {
             // Whether the cut it now stands at is still the newest, the next build tells.
-            LinkState::Sent { target, .. } => !applied || position.as_ref() == Some(target),
+            LinkState::Sent { target, build, .. } if applied => {
+                let has_arrived = position.as_ref() == Some(target);
+                if has_arrived {
+                    link.confirmed = *build;
+                }
+                has_arrived
+            }
+            LinkState::Sent { .. } => true,
             LinkState::Queued | LinkState::InStep => moved,
             LinkState::Unknown => false,
         };
@@ -389,13 +390,14 @@ impl Distribution {
             if link.position != base || link.state != LinkState::Unknown {
                 continue;
             }
-            if matches!(outcome, BuildOutcome::Nothing | BuildOutcome::UpToDate) {
-                link.confirmed = build;
-            }
             match outcome {
-                // It was the newest when the build read it; since then the content has changed.
-                BuildOutcome::Nothing | BuildOutcome::UpToDate if moved => {}
-                BuildOutcome::Nothing | BuildOutcome::UpToDate => link.state = LinkState::InStep,
+                BuildOutcome::Nothing | BuildOutcome::UpToDate => {
+                    link.confirmed = build;
+                    // It was the newest when the build read it; since then the content may have changed.
+                    if !moved {
+                        link.state = LinkState::InStep;
+                    }
+                }
                 // It came too late for this build; the next one is for it too.
                 BuildOutcome::Bundles(push) if !push.hosts.contains(&host.host) => {}
                 BuildOutcome::Bundles(push) => {
